@@ -1,0 +1,1 @@
+"""One module, one verb: thin layers over the library."""

@@ -1,0 +1,223 @@
+"""`mhvae evaluate PRED TRUTH`: how well masks agree with the truth, and whether better than others."""
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import InputError, OutputError
+from .options import Existing, Json, Quiet, Seed
+from .outputs import complain, say
+
+if TYPE_CHECKING:
+    from ..evaluation import Pairing, Row
+    from ..metrics import Profile, Spacing
+
+
+def evaluate(
+    pred: Annotated[Path, typer.Argument(metavar="PRED", help="Folder of predicted masks.")],
+    truth: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="Folder of true masks, of the same stems and sizes.")
+    ],
+    profile: Annotated[
+        Literal["native", "paper256"],
+        typer.Option(
+            "--profile",
+            help="native measures the pixels as they are; paper256 squashes both masks to 256 x 256 first, as"
+            " the published tables do. In both a missed object costs the image's diagonal.",
+        ),
+    ] = "native",
+    spacing_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--spacing-csv",
+            metavar="FILE",
+            help="Pixel sizes for distances in mm: columns id and pixel_size_mm, or spacing_x and spacing_y.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="OTHER",
+            help="Also score this folder, and test PRED minus OTHER image by image: the mean difference, its"
+            " 95 % bootstrap interval, Wilcoxon's p.",
+            show_default=False,
+        ),
+    ] = None,
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a row an image here.", show_default=False),
+    ] = None,
+    existing: Existing = "error",
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.
+
+    A truth without a prediction counts as a missed object. A mask that cannot be used fails its own row.
+    """
+    from ..evaluation import pair, read_spacing
+    from ..imaging import write_atomic
+
+    if csv_file is not None and existing == "error" and csv_file.exists():
+        raise OutputError(f"{csv_file}: exists already", hint="--existing overwrite replaces it")
+    folders = [pred] if compare is None else [pred, compare]
+    pairings = [pair(folder, truth) for folder in folders]
+    sizes = read_spacing(spacing_csv) if spacing_csv else {}
+    warnings = [line for each in zip(folders, pairings, strict=True) for line in _unpaired(*each)]
+    if spacing_csv:
+        warnings += _unsized(pairings[0], sizes, spacing_csv)
+    for line in () if quiet else warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    scored = [_score(pairing, profile, sizes) for pairing in pairings]
+    errors = list(dict.fromkeys(row.error for rows in scored for row in rows if row.error))
+    for line in errors:
+        complain(InputError(line))
+    if csv_file is not None and not (existing == "skip" and csv_file.exists()):
+        write_atomic(csv_file, _as_csv(scored[0]).encode(errors="surrogateescape"))
+    report = {"profile": profile, "truth": str(truth), **_compared(folders, scored, seed)}
+    if as_json:
+        say(json.dumps(report | {"images": [_record(row) for row in scored[0]]}))
+    else:
+        _show(report)
+    if errors:
+        raise typer.Exit(3 if all(any(row.scores for row in rows) for rows in scored) else 4)
+
+
+def _unpaired(folder: Path, pairing: "Pairing") -> list[str]:
+    """What the user should hear of masks that have no partner."""
+    missing = [pair.truth.name for pair in pairing.pairs if pair.pred is None]
+    strays = [path.name for path in pairing.strays]
+    lines = []
+    if missing:
+        share = f"{len(missing)} of {len(pairing.pairs)} (first: {missing[0]})"
+        lines.append(f"{folder}: truths without a prediction, scored as missed objects: {share}")
+    if strays:
+        lines.append(f"{folder}: predictions without a truth, left out: {len(strays)} (first: {strays[0]})")
+    return lines
+
+
+def _unsized(pairing: "Pairing", sizes: "Mapping[str, Spacing]", source: Path) -> list[str]:
+    """The same of images whose pixel size `source` does not give; InputError if it gives none's."""
+    from ..evaluation import spacing_of
+
+    unsized = [pair.id for pair in pairing.pairs if spacing_of(pair, sizes) is None]
+    if len(unsized) == len(pairing.pairs):
+        raise InputError(f"{source}: names none of the images", hint=f"one of them is {unsized[0]!r}")
+    share = f"{len(unsized)} of {len(pairing.pairs)}"
+    return [f"{source}: images without a pixel size: {share} (first: {unsized[0]})"] if unsized else []
+
+
+def _score(pairing: "Pairing", profile: "Profile", sizes: "Mapping[str, Spacing]") -> list["Row"]:
+    from ..evaluation import score, spacing_of
+
+    return [score(pair, profile=profile, spacing=spacing_of(pair, sizes)) for pair in pairing.pairs]
+
+
+def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: int) -> dict[str, Any]:
+    """What --json prints, as plain values: `pred`, `counts`, `summary`; also `other` and `comparison`."""
+    import numpy as np
+
+    from ..evaluation import compare, count, summarise
+
+    sets = [
+        {
+            "pred": str(folder),
+            "counts": dataclasses.asdict(count(rows)),
+            "summary": {name: dataclasses.asdict(spread) for name, spread in summarise(rows).items()},
+        }
+        for folder, rows in zip(folders, scored, strict=True)
+    ]
+    if len(sets) == 1:
+        return sets[0]
+    differences = compare(scored[0], scored[1], rng=np.random.default_rng(seed))
+    comparison = {name: dataclasses.asdict(difference) for name, difference in differences.items()}
+    return sets[0] | {"other": sets[1], "comparison": comparison}
+
+
+def _record(row: "Row") -> dict[str, Any]:
+    """One image as plain values, with the same keys whatever became of it."""
+    from ..evaluation import METRICS
+
+    status = "failed" if row.scores is None else "missing" if row.missing else "ok"
+    return {
+        "id": row.id,
+        "status": status,
+        **{name: row.values.get(name) for name in METRICS},
+        "pred_empty": row.scores and row.scores.pred_empty,
+        "truth_empty": row.scores and row.scores.truth_empty,
+        "error": row.error,
+    }
+
+
+def _as_csv(rows: Sequence["Row"]) -> str:
+    records = [_record(row) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: int(value) if isinstance(value, bool) else value for key, value in record.items()}
+        for record in records
+    )
+    return text.getvalue()
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The report as tables: what was measured, the metrics of each folder, the comparison."""
+    sets = [report, report["other"]] if "other" in report else [report]
+    about = [["profile", *([report["profile"]] * len(sets))]]
+    about += [
+        [key.replace("_", " "), *(str(each["counts"][key]) for each in sets)] for key in sets[0]["counts"]
+    ]
+    _table(["", *(each["pred"] for each in sets)], about)
+    for each in sets:
+        _table([each["pred"], "n", "mean", "sd", "median"], _figures(each["summary"]))
+    if "comparison" in report:
+        _table(
+            ["PRED - OTHER", "n", "PRED", "OTHER", "diff", "2.5 %", "97.5 %", "Wilcoxon p"],
+            _figures(report["comparison"]),
+        )
+
+
+def _figures(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
+    """A row a metric: its name and unit, then its figures to the digits that mean something."""
+    rows = []
+    for name, figures in metrics.items():
+        unit = "" if name in ("dice", "iou") else " mm" if name.endswith("_mm") else " px"
+        digits = {"": ".4f", " px": ".2f", " mm": ".3f"}[unit]
+        shapes = {"n": "d", "p": ".2g"}
+        cells = [format(value, shapes.get(key, digits)) for key, value in figures.items()]
+        rows.append([name.removesuffix("_mm") + unit, *cells])
+    return rows
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal; elsewhere plain columns, padded and split by tabs. Nothing without rows."""
+    if not rows:
+        return
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        Console(markup=False, emoji=False).print(table)  # a folder may be named [red]
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in [head, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        say("\t".join(cells).rstrip())
+    say("")

@@ -1,0 +1,125 @@
+"""Where results go: the names of outputs, what may be there already, and the streams."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import OutputError, UsageError
+from .inputs import Item
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `--out` means: a `folder` of results, else one `file`, else (both None) stdout."""
+
+    folder: Path | None = None
+    file: Path | None = None
+
+    @property
+    def stdout(self) -> bool:
+        """Whether the one result goes to stdout."""
+        return self.folder is None and self.file is None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One item, the files it makes (none if it goes to stdout), and whether they are there and left alone."""
+
+    item: Item
+    outputs: tuple[Path, ...]
+    skip: bool = False
+
+
+def find_target(out: str | None, *, many: bool) -> Target:
+    """A folder if it is one, ends in a slash or there may be `many` outputs, else a file; `-` is stdout.
+
+    Raises UsageError for stdout with many outputs or a terminal there, OutputError for a file in a folder's
+    place.
+    """
+    if out == "-":
+        if many:
+            raise UsageError("-o - takes one image, not several", hint="name a folder: -o masks/")
+        if sys.stdout.isatty():
+            raise UsageError(
+                "-o - writes an image, and stdout is a terminal", hint="redirect it: -o - > mask.png"
+            )
+        return Target()
+    folder = out is None or many or out.endswith(("/", os.sep)) or os.path.isdir(out)
+    if not folder:
+        return Target(file=Path(out or "."))
+    path = Path(out or ".")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: a file, where the outputs need a folder", hint="name a folder: -o masks/")
+    return Target(folder=path)
+
+
+def plan(items: Sequence[Item], target: Target, endings: Sequence[str]) -> list[Job]:
+    """The outputs of every item, one an ending (`.png`, `__overlay.png`); only names are looked at.
+
+    Raises OutputError if two items would write one name, whatever its case, or one would write over an input.
+    """
+    jobs = [Job(item, _outputs(item, target, endings)) for item in items]
+    taken = {os.path.abspath(item.source): item.name for item in items if isinstance(item.source, Path)}
+    owners: dict[str, str] = {}
+    for job in jobs:
+        for path in job.outputs if job.item.fault is None else ():
+            where = os.path.abspath(path)
+            if where in taken:
+                raise OutputError(f"{path}: would overwrite an input", hint="name another place: -o masks/")
+            owner = owners.setdefault(where.casefold(), job.item.name)
+            if owner != job.item.name or job.outputs.count(path) > 1:
+                raise OutputError(
+                    f"{path}: two inputs would write it: {owner} and {job.item.name}",
+                    hint="rename one, give each its own -o, or use --recursive on a folder above both",
+                )
+    return jobs
+
+
+def settle_existing(jobs: Iterable[Job], policy: str) -> list[Job]:
+    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done."""
+    settled, there = [], []
+    for job in jobs:
+        found = [path for path in job.outputs if os.path.lexists(path)] if job.item.fault is None else []
+        there.extend(found)
+        done = policy == "skip" and bool(found) and len(found) == len(job.outputs)
+        settled.append(Job(job.item, job.outputs, done))
+    if there and policy == "error":
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise OutputError(
+            f"{there[0]}: exists already{others}", hint="--existing skip or --existing overwrite"
+        )
+    return settled
+
+
+def say(text: str) -> None:
+    """One line of payload on stdout, at once: BrokenPipeError on a closed pipe, OutputError on a full one."""
+    emit((text + "\n").encode(errors="surrogateescape"))
+
+
+def emit(data: bytes) -> None:
+    """Bytes of payload on stdout, at once; faults as in `say`."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from error
+
+
+def complain(error: Exception) -> None:
+    """A fault on stderr: `error: ...`, and a `hint: ...` line if there is one."""
+    hint = getattr(error, "hint", None)
+    print(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
+
+
+def _outputs(item: Item, target: Target, endings: Sequence[str]) -> tuple[Path, ...]:
+    if target.stdout:
+        return ()
+    if target.file is not None:
+        return (target.file, *(target.file.with_name(target.file.stem + ending) for ending in endings[1:]))
+    folder = target.folder or Path()
+    return tuple(folder / item.stem.with_name(item.stem.name + ending) for ending in endings)

@@ -1,0 +1,164 @@
+"""What a model is and how it is trained: frozen dataclasses, strict JSON both ways.
+
+An unknown key, a wrong type or a value outside its choices is a `UsageError` that names the key.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from .errors import UsageError
+
+Family = Literal["affine", "tps"]
+Points = Literal["circular", "uniform"]
+Arch = Literal["resnet18", "resnet34", "resnet50", "resnet50-vit-b16", "efficientnet-lite0"]
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """Section 3.2. `points` is the control-point layout of the thin-plate spline (appendix C)."""
+
+    family: Family = "tps"
+    points: Points = "circular"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is the channels kept before flattening."""
+
+    arch: Arch = "resnet50"
+    width: float = 1.0
+    reduce: int = 64
+    hidden: int = 512
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Section 3.3. `channels` of the 32 x 32 features; they halve at every doubling of the size."""
+
+    channels: int = 64
+    max_size: int = 256
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Figure 1. `image_size` is the side of the model's square in pixels; `edge` the softness of the
+    predicted mask's rim while training, in reference units ([-1, 1])."""
+
+    image_size: int = 256
+    channels: int = 1
+    z_dim: int = 256
+    single_head: bool = False
+    edge: float = 0.02
+    warp: WarpConfig = field(default_factory=WarpConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Section 3.4: weights of the parts; the KL weights rise linearly from 0 over `kl_warmup` of the run.
+
+    `contour` weighs the squared distance, in half image sides, at which the true contour misses the warp's.
+    """
+
+    recon: float = 1.0
+    dice: float = 1.0
+    contour: float = 0.0
+    kl_theta: float = 1e-4
+    kl_z: float = 1e-4
+    kl_warmup: float = 0.2
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges of the random similarity (moves image and mask together) and of the image's tone."""
+
+    rotate: float = 180.0
+    scale: float = 0.2
+    shift: float = 0.1
+    flip_x: bool = True
+    flip_y: bool = True
+    tone: float = 0.2
+    noise: float = 0.02
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `lr` falls by a half cosine to a hundredth after a warm-up of `lr_warmup` of the run."""
+
+    epochs: int = 100
+    batch_size: int = 16
+    lr: float = 1e-3
+    lr_warmup: float = 0.03
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    val_fraction: float = 0.1
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"model": {}, "train": {}},
+    "small": {
+        "model": {
+            "image_size": 192,
+            "z_dim": 64,
+            "encoder": {"arch": "efficientnet-lite0", "hidden": 256},
+            "decoder": {"channels": 48, "max_size": 128},
+        },
+        "train": {"epochs": 60, "lr": 1e-3},
+    },
+}
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass as plain JSON values, every field present."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
+    """Build `kind` from JSON values; absent keys keep their defaults. UsageError names the faulty key."""
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise UsageError(f"{where or 'config'}: expected an object, got {values!r}")
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, 1)
+            raise UsageError(
+                f"unknown key {where + key!r} in the configuration",
+                hint=f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(hints)}",
+            )
+    return kind(**{key: _coerce(hints[key], value, where + key) for key, value in values.items()})
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid upon `base`, nested objects key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where=where + ".")
+    if typing.get_origin(hint) is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise UsageError(f"{where} = {value!r}: choose one of {', '.join(map(str, typing.get_args(hint)))}")
+    if typing.get_origin(hint) is types.UnionType:
+        return None if value is None else _coerce(typing.get_args(hint)[0], value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise UsageError(f"{where} = {value!r}: expected {hint.__name__}")
+    return value

@@ -1,0 +1,222 @@
+"""Appendix D: folders of images and masks, splits by subject, folds, and augmentation that moves both.
+
+A folder holds `images/` and `masks/` with one stem each, and may hold `index.csv` (id, and optionally fold
+and subject: frames of one subject never straddle a split).
+"""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import AugmentConfig
+from .errors import InputError, UsageError
+from .imaging import read_mask, read_scan, stored, to_square
+from .vae.fitting import rim
+
+OVERSIZE = 4 / 3
+"""Images are kept at this many times the model's side, so that augmenting resamples a finer picture."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its mask on disk; `mask` is None in a folder without masks."""
+
+    id: str
+    image: Path
+    mask: Path | None
+    subject: str
+    fold: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2) xy points of the true contour
+    and their weights (B, N); noise for theta (B, P) and z (B, Z)."""
+
+    image: Tensor
+    mask: Tensor
+    rim: np.ndarray
+    rim_weight: Tensor
+    eps_theta: Tensor
+    eps_z: Tensor
+
+
+def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
+    """The folder's samples, sorted by id. InputError names what has no partner."""
+    images = _files(folder / "images")
+    if not images:
+        raise InputError(f"{folder}: no files in {folder / 'images'}", hint="DIR holds images/ and masks/")
+    found = _files(folder / "masks") if masks else {}
+    if masks and (lonely := sorted(images.keys() ^ found.keys())):
+        where = [f"{i} ({'no mask' if i in images else 'no image'})" for i in lonely[:5]]
+        more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
+        raise InputError(f"{folder}: unpaired: {', '.join(where)}{more}", hint="one mask an image, same stem")
+    rows = _index(folder / "index.csv")
+    return [_sample(i, images[i], found.get(i), rows.get(i, {})) for i in sorted(images)]
+
+
+def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(training, validation): about `fraction` of the subjects, the same ones whatever else is there."""
+    subjects = sorted({s.subject for s in samples}, key=lambda s: _hash(f"{seed}/{s}"))
+    if len(subjects) < 2:
+        raise InputError("one subject cannot be split into training and validation")
+    chosen = set(subjects[: max(1, round(fraction * len(subjects)))])
+    return [s for s in samples if s.subject not in chosen], [s for s in samples if s.subject in chosen]
+
+
+def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Sample]]:
+    """`count` parts: index.csv's folds where it has just that many, else subjects dealt out by `seed`."""
+    given = {s.fold for s in samples}
+    if None not in given and len(given) == count:
+        return [[s for s in samples if s.fold == fold] for fold in sorted(given)]
+    subjects = sorted({s.subject for s in samples}, key=lambda s: _hash(f"{seed}/{s}"))
+    if len(subjects) < count:
+        raise UsageError(f"{count} folds of {len(subjects)} subjects: too few")
+    part = {subject: i % count for i, subject in enumerate(subjects)}
+    return [[s for s in samples if part[s.subject] == fold] for fold in range(count)]
+
+
+class MaskedImages:
+    """Samples decoded once into memory, and batches of them, augmented by noise keyed on (seed, epoch, id).
+
+    The same batch comes out whatever the order, the number of processes, or where a run was cut.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, image_size: int, channels: int, workers: int = 2) -> None:
+        self.samples = list(samples)
+        self.image_size, self.channels = image_size, channels
+        self.side = round(image_size * OVERSIZE)
+        with ThreadPoolExecutor(workers) as pool:
+            loaded = list(pool.map(self._load, self.samples))
+        faults = [x for x in loaded if isinstance(x, str)]
+        if faults:
+            more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+            raise InputError("; ".join(faults[:5]) + more, hint="mend or remove these first")
+        self.images = torch.from_numpy(np.stack([x[0] for x in loaded]))
+        self.masks = torch.from_numpy(np.stack([x[1] for x in loaded]))
+        self.rims = np.stack([x[2] for x in loaded])
+        self.rim_weights = np.stack([x[3] for x in loaded])
+        self.aspects = np.array([x[4] for x in loaded])
+        self.keys = [_hash(s.id) for s in self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float] | str:
+        try:
+            scan = read_scan(sample.image)
+            mask = read_mask(sample.mask)
+        except InputError as error:
+            return str(error)
+        h, w = stored(scan.pixels, scan.orientation).shape[:2]
+        if mask.shape != (h, w):
+            return f"{sample.mask}: {mask.shape[1]} x {mask.shape[0]} px, its image {w} x {h}"
+        mask = stored(mask, {6: 8, 8: 6}.get(scan.orientation, scan.orientation))
+        if not mask.any():
+            return f"{sample.mask}: empty mask"
+        levels = np.rint((to_square(scan.pixels, self.side, self.channels) + 1) * 127.5).astype(np.uint8)
+        area = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
+        points, weight = rim(mask)
+        return levels, area, points, weight, mask.shape[1] / mask.shape[0]
+
+    def plain(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, C, S, S) in [-1, 1] and masks (B, S, S) in [0, 1] as they are."""
+        unit = np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (len(indices), 1, 1))
+        return self._sampled(indices, unit)
+
+    def batch(
+        self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int, dims: tuple[int, int]
+    ) -> Batch:
+        """An augmented batch with noise for (theta, z) of lengths `dims`."""
+        rngs = [np.random.default_rng([seed, epoch, self.keys[i]]) for i in indices]
+        moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
+        image, mask = self._sampled(indices, np.stack([m for m, _ in moves]))
+        toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
+        rims = np.stack([p @ b[:, :2].T + b[:, 2] for p, (_, b) in zip(self.rims[indices], moves, strict=True)])
+        weights = self.rim_weights[indices] * (np.abs(rims) < 0.99).all(-1)
+        eps = [[torch.from_numpy(r.standard_normal(d, np.float32)) for d in dims] for r in rngs]
+        return Batch(
+            torch.stack(toned),
+            mask,
+            rims,
+            torch.from_numpy(weights).float(),
+            torch.stack([e[0] for e in eps]),
+            torch.stack([e[1] for e in eps]),
+        )
+
+    def _sampled(self, indices: Sequence[int], moves: np.ndarray) -> tuple[Tensor, Tensor]:
+        picks = torch.as_tensor(indices)
+        size = [len(indices), self.channels, self.image_size, self.image_size]
+        grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
+        image = F.grid_sample(
+            self.images[picks].float(), grid, padding_mode="border", align_corners=False
+        )
+        mask = F.grid_sample(self.masks[picks, None].float(), grid, align_corners=False)[:, 0]
+        return image / 127.5 - 1, mask / 255
+
+
+def similarity(rng: np.random.Generator, ranges: AugmentConfig, aspect: float) -> tuple[np.ndarray, np.ndarray]:
+    """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
+
+    Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
+    """
+    turn = np.deg2rad(rng.uniform(-ranges.rotate, ranges.rotate))
+    zoom = np.exp(rng.uniform(-ranges.scale, ranges.scale))
+    flips = [-1.0 if on and rng.random() < 0.5 else 1.0 for on in (ranges.flip_x, ranges.flip_y)]
+    shift = rng.uniform(-ranges.shift, ranges.shift, 2) * 2
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    native = np.diag([aspect, 1.0])
+    linear = np.linalg.inv(native) @ (rotation * zoom) @ np.diag(flips) @ native
+    inverse = np.linalg.inv(linear)
+    return (
+        np.concatenate([linear, -(linear @ shift)[:, None]], axis=1),
+        np.concatenate([inverse, shift[:, None]], axis=1),
+    )
+
+
+def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tensor:
+    """Random gamma, gain and offset (a gain and offset of each channel's own too) and pixel noise."""
+    c, strength = len(image), ranges.tone
+    gamma = float(np.exp(rng.uniform(-strength, strength)))
+    gain = np.exp(rng.uniform(-strength, strength) + rng.uniform(-strength, strength, c) / 3)
+    offset = rng.uniform(-strength, strength) / 2 + rng.uniform(-strength, strength, c) / 6
+    noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)) * float(rng.uniform(0, ranges.noise))
+    level = ((image + 1) / 2).clamp_min(0).pow(gamma) * torch.from_numpy(gain).float()[:, None, None]
+    return (2 * level - 1 + torch.from_numpy(offset).float()[:, None, None] + noise).clamp(-1, 1)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")}
+
+
+def _index(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {row["id"]: row for row in csv.DictReader(file)}
+    except (KeyError, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table with an id column") from error
+
+
+def _sample(stem: str, image: Path, mask: Path | None, row: dict[str, str]) -> Sample:
+    fold = row.get("fold") or None
+    try:
+        number = None if fold is None else int(fold)
+    except ValueError:
+        raise InputError(f"index.csv: fold {fold!r} of {stem} is not a number") from None
+    return Sample(stem, image, mask, row.get("subject") or stem, number)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

@@ -1,0 +1,268 @@
+"""Section 5.1: the tables. Folders of masks paired, a row an image, summaries, a paired comparison, folds.
+
+Nothing here needs torch. Distances are in pixels of the profile's image, and in mm where its pixels' size is
+known.
+"""
+
+import csv
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .imaging import SUFFIXES, read_mask
+from .metrics import Profile, Scores, Spacing, measure
+
+METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One truth and its prediction, None where there is none. `id` is the truth's stem."""
+
+    id: str
+    truth: Path
+    pred: Path | None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """`pairs`, one a truth in the order of their names, and the predictions that have no truth."""
+
+    pairs: tuple[Pair, ...]
+    strays: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: its scores, or the `error` that kept it from having any. `missing`: it had no prediction."""
+
+    id: str
+    scores: Scores | None = None
+    missing: bool = False
+    error: str | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The scores by their names in METRICS: no `_mm` without a pixel's size, none for a failed row."""
+        if self.scores is None:
+            return {}
+        found = {"dice": self.scores.dice, "iou": self.scores.iou}
+        for distances, unit in ((self.scores.px, ""), (self.scores.mm, "_mm")):
+            if distances is not None:
+                found |= {name + unit: value for name, value in vars(distances).items()}
+        return found
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the images. Missing predictions and empty masks are among the scored."""
+
+    images: int
+    scored: int
+    failed: int
+    missing_predictions: int
+    empty_predictions: int
+    empty_truths: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """`n` values: mean, population standard deviation, median."""
+
+    n: int
+    mean: float
+    sd: float
+    median: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired over `n` images: both means, the mean of (pred - other), its 95 % interval, Wilcoxon's p."""
+
+    n: int
+    mean: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def pair(preds: Path, truths: Path) -> Pairing:
+    """Pair the masks of two folders by stem, whatever the case and the suffix.
+
+    InputError: a folder is missing or holds no masks, two masks of one folder share a stem, nothing pairs.
+    """
+    found, wanted = _masks(preds), _masks(truths)
+    if not found.keys() & wanted.keys():
+        raise InputError(
+            f"{preds}: no mask shares a name with one in {truths}",
+            hint=f"masks pair by stem: {_first(found)} against {_first(wanted)}",
+        )
+    pairs = tuple(Pair(wanted[key].stem, wanted[key], found.get(key)) for key in sorted(wanted))
+    return Pairing(pairs, tuple(found[key] for key in sorted(found.keys() - wanted.keys())))
+
+
+def score(pair: Pair, *, profile: Profile = "native", spacing: Spacing | None = None) -> Row:
+    """Measure one pair; `spacing` is (sy, sx) of the stored pixels in mm.
+
+    A missing prediction is scored as a missed object; a mask that cannot be used makes a failed row.
+    """
+    try:
+        truth = read_mask(pair.truth)
+        pred = None if pair.pred is None else read_mask(pair.pred)
+    except InputError as fault:
+        return Row(pair.id, error=str(fault))
+    if pred is not None and pred.shape != truth.shape:
+        (height, width), (true_height, true_width) = pred.shape, truth.shape
+        sizes = f"{width} x {height} pixels, but the truth has {true_width} x {true_height}"
+        return Row(pair.id, error=f"{pair.pred}: {sizes}")
+    return Row(pair.id, measure(pred, truth, profile=profile, spacing=spacing), missing=pred is None)
+
+
+def count(rows: Sequence[Row]) -> Counts:
+    """What became of the images of `rows`."""
+    scored = [row for row in rows if row.scores is not None]
+    return Counts(
+        images=len(rows),
+        scored=len(scored),
+        failed=len(rows) - len(scored),
+        missing_predictions=sum(row.missing for row in scored),
+        empty_predictions=sum(row.scores.pred_empty for row in scored if row.scores),
+        empty_truths=sum(row.scores.truth_empty for row in scored if row.scores),
+    )
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Spread]:
+    """The spread over images of each metric that any row has; the `_mm` ones over the rows that have them."""
+    return _spreads([row.values for row in rows])
+
+
+def over_folds(folds: Sequence[Sequence[Row]]) -> dict[str, Spread]:
+    """The tables' mean +- sd: the spread (population sd) of the means of each fold's rows."""
+    return _spreads([{name: spread.mean for name, spread in summarise(rows).items()} for rows in folds])
+
+
+def compare(
+    rows: Sequence[Row], others: Sequence[Row], *, rng: np.random.Generator, resamples: int = 10_000
+) -> dict[str, Difference]:
+    """`rows` against `others` on the images that both scored, by metric: {} where there is none.
+
+    The interval is the percentile bootstrap over images, drawn from `rng`. p is of the two-sided Wilcoxon
+    signed-rank test without the zero differences; 1 where all are zero.
+    """
+    theirs = {row.id: row.values for row in others}
+    both = [(row.values, theirs.get(row.id, {})) for row in rows]
+    compared = {}
+    for name in METRICS:
+        found = [(mine[name], other[name]) for mine, other in both if name in mine and name in other]
+        if found:
+            compared[name] = _difference(np.array(found), rng, resamples)
+    return compared
+
+
+def read_spacing(path: Path) -> dict[str, Spacing]:
+    """Pixel sizes from a CSV: (sy, sx) in mm by image, to be looked up with `spacing_of`.
+
+    A column `id`, `image`, `name` or `filename` names the image, with or without its suffix; the size is in
+    `pixel_size_mm`, or in `spacing_x` and `spacing_y`. InputError: a file that is no such CSV, a size that is
+    not a positive number, an image named twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8") from error
+    reader = csv.DictReader(text.splitlines())
+    columns = {column.strip().lower(): column for column in reader.fieldnames or ()}
+    name = next((columns[known] for known in ("id", "image", "name", "filename") if known in columns), None)
+    sizes = ("pixel_size_mm",) * 2 if "pixel_size_mm" in columns else ("spacing_y", "spacing_x")
+    if name is None or not columns.keys() >= set(sizes):
+        raise InputError(
+            f"{path}: no column for {'the image' if name is None else 'the size of a pixel'}",
+            hint="it needs id, image, name or filename, and pixel_size_mm, or spacing_x and spacing_y",
+        )
+    table: dict[str, Spacing] = {}
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        key = _key(row[name] or "")
+        if key in table:
+            raise InputError(f"{where}: {row[name]!r} is there twice")
+        height, width = (_millimetres(row[columns[size]], where) for size in sizes)
+        table[key] = (height, width)
+    return table
+
+
+def spacing_of(pair: Pair, table: Mapping[str, Spacing]) -> Spacing | None:
+    """The pixel size of this pair in `read_spacing`'s table, None if it is not there."""
+    return table.get(_key(pair.truth.name))
+
+
+def _millimetres(text: str | None, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"{where}: {text!r} is not a pixel size in mm")
+    return value
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
+    masks: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        twin = masks.setdefault(_key(path.name), path)
+        if twin is not path:
+            raise InputError(
+                f"{folder}: {twin.name} and {path.name} are two masks of one name",
+                hint="masks pair by stem whatever the case: keep one of the two",
+            )
+    if not masks:
+        raise InputError(f"{folder}: holds no masks", hint=f"known suffixes: {', '.join(sorted(SUFFIXES))}")
+    return masks
+
+
+def _key(name: str) -> str:
+    """What pairs: the stem whatever its case, in one Unicode form (some file systems decompose accents)."""
+    path = Path(name.strip())
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _first(masks: Mapping[str, Path]) -> str:
+    return next(iter(masks.values())).name
+
+
+def _spreads(rows: Iterable[Mapping[str, float]]) -> dict[str, Spread]:
+    rows = list(rows)
+    columns = {name: [row[name] for row in rows if name in row] for name in METRICS}
+    return {
+        name: Spread(len(values), float(np.mean(values)), float(np.std(values)), float(np.median(values)))
+        for name, values in columns.items()
+        if values
+    }
+
+
+def _difference(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Difference:
+    """`values` (n, 2): one metric of each image in both sets."""
+    from scipy.stats import wilcoxon  # a second to import, and only a comparison needs it
+
+    change = values[:, 0] - values[:, 1]
+    n = len(change)
+    means = [change[rng.integers(n, size=n)].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    p = wilcoxon(change).pvalue if change.any() else 1.0
+    mine, other = values.mean(axis=0)
+    return Difference(n, float(mine), float(other), float(change.mean()), float(low), float(high), float(p))

@@ -1,0 +1,238 @@
+"""Section 3.1: a ConvNet keeps the spatial map, two fully connected heads give theta's and z's posteriors."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ..config import EncoderConfig, ModelConfig
+from .latents import Gaussian
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose statistics are the whole group's when training in several processes.
+
+    torch's SyncBatchNorm has no CPU kernel; this one runs wherever the process group does.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        dist = torch.distributed
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce
+
+        world = dist.get_world_size()
+        full = x.float()
+        mean, square = (all_reduce(m) / world for m in (full.mean((0, 2, 3)), full.square().mean((0, 2, 3))))
+        var = square - mean.square()
+        with torch.no_grad():
+            n = x.numel() / x.shape[1] * world
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        shift = [v[:, None, None] for v in (mean, torch.rsqrt(var + self.eps) * self.weight, self.bias)]
+        return ((full - shift[0]) * shift[1] + shift[2]).to(x.dtype)
+
+
+class Block(nn.Module):
+    """ResNet's basic block (18, 34) or bottleneck (50); parameter names as in torchvision."""
+
+    def __init__(self, inputs: int, planes: int, stride: int, *, bottleneck: bool) -> None:
+        super().__init__()
+        self.bottleneck = bottleneck
+        outputs = planes * 4 if bottleneck else planes
+        if bottleneck:
+            self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+            self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+            self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+            self.bn3 = BatchNorm2d(outputs)
+        else:
+            self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = BatchNorm2d(planes), BatchNorm2d(planes)
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm2d(outputs))
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(torch.relu(y)))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """ResNet 18, 34 or 50 without its classifier: (B, C, S, S) -> (B, out_channels, S / 32, S / 32)."""
+
+    def __init__(self, arch: str, channels: int, width: float) -> None:
+        super().__init__()
+        depths = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}[arch]
+        bottleneck = arch == "resnet50"
+        base = max(8, round(64 * width / 8) * 8)
+        self.conv1 = nn.Conv2d(channels, base, 7, 2, 3, bias=False)
+        self.bn1 = BatchNorm2d(base)
+        inputs = base
+        for i, depth in enumerate(depths):
+            blocks = []
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(Block(inputs, base * 2**i, stride, bottleneck=bottleneck))
+                inputs = base * 2**i * (4 if bottleneck else 1)
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        self.out_channels = inputs
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = nn.functional.max_pool2d(x, 3, 2, 1)
+        for i in range(1, 5):
+            x = getattr(self, f"layer{i}")(x)
+        return x
+
+
+class HybridViT(nn.Module):
+    """ResNet50 whose map is read as tokens by a ViT-B/16 (12 layers, 768 wide), as in TransUNet.
+
+    The ResNet's last stage is left out, so that its stride is 16 and each cell is one token.
+    """
+
+    def __init__(self, channels: int, width: float, size: int) -> None:
+        super().__init__()
+        self.resnet = ResNet("resnet50", channels, width)
+        del self.resnet.layer4
+        dim, side = max(64, round(768 * width / 64) * 64), size // 16
+        self.patch = nn.Conv2d(self.resnet.out_channels // 2, dim, 1)
+        self.position = nn.Parameter(torch.zeros(1, side * side, dim))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        layer = nn.TransformerEncoderLayer(
+            dim, dim // 64, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, 12, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+        self.out_channels = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        net = self.resnet
+        x = nn.functional.max_pool2d(torch.relu(net.bn1(net.conv1(x))), 3, 2, 1)
+        x = self.patch(net.layer3(net.layer2(net.layer1(x))))
+        tokens = self.layers(x.flatten(2).transpose(1, 2) + self.position)
+        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class MobileBlock(nn.Module):
+    """An inverted residual: expand, depthwise, project; its batch norms are folded into the convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expand > 1 else None
+        # The ImageNet weights were trained with TensorFlow's padding: nothing before, a pixel after, at stride 2.
+        self.pad = () if stride == 1 else ((kernel - 2) // 2, (kernel - 1) // 2) * 2
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, kernel, stride, 0 if self.pad else kernel // 2, groups=hidden
+        )
+        self.project = nn.Conv2d(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else torch.relu(self.expand(x))
+        y = nn.functional.pad(y, self.pad) if self.pad else y
+        y = self.project(torch.relu(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0's blocks, stride 32, with batch norms folded and ReLU for ReLU6.
+
+    Made to start from ImageNet weights (`--pretrained`): without norms or ReLU6's slow backward pass it trains
+    1.7 x faster on a CPU, and batches of any size or number of processes give one result.
+    """
+
+    STAGES = (  # blocks, channels, kernel, stride, expansion
+        (1, 16, 3, 1, 1),
+        (2, 24, 3, 2, 6),
+        (2, 40, 5, 2, 6),
+        (3, 80, 3, 2, 6),
+        (3, 112, 5, 1, 6),
+        (4, 192, 5, 2, 6),
+        (1, 320, 3, 1, 6),
+    )
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 32, 3, 2)
+        blocks, inputs = [], 32
+        for count, outputs, kernel, stride, expand in self.STAGES:
+            for i in range(count):
+                blocks.append(MobileBlock(inputs, outputs, kernel, stride if i == 0 else 1, expand))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.out_channels = inputs
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # On a CPU the depthwise convolutions' backward pass is slower in bfloat16 than in float32.
+        slow = self.training and x.device.type == "cpu"
+        with torch.autocast(x.device.type, enabled=False) if slow else nullcontext():
+            return self.blocks(torch.relu(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
+
+
+class Encoder(nn.Module):
+    """Image (B, C, S, S) in [-1, 1] -> posteriors of theta (B, P) and z (B, Z), as `Gaussian`s."""
+
+    def __init__(self, config: ModelConfig, theta_dim: int) -> None:
+        super().__init__()
+        self.convnet = convnet(config.encoder, config.channels, config.image_size)
+        stride = 16 if isinstance(self.convnet, HybridViT) else 32
+        side = -(-config.image_size // stride)
+        self.reduce = nn.Conv2d(self.convnet.out_channels, config.encoder.reduce, 1)
+        flat = config.encoder.reduce * side * side
+        self.theta = None if config.single_head else _head(flat, config.encoder.hidden, theta_dim)
+        self.z = _head(flat, config.encoder.hidden, config.z_dim)
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, F): the reduced map, flattened (pooling it away would lose the position)."""
+        return self.reduce(self.convnet(image)).flatten(1)
+
+    def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
+        flat = self.features(image)
+        return None if self.theta is None else _gaussian(self.theta, flat), _gaussian(self.z, flat)
+
+    def locate(self, image: Tensor) -> Gaussian:
+        """Theta's posterior alone: all that segmenting needs."""
+        if self.theta is None:
+            raise TypeError("a single-headed VAE has no position code")
+        return _gaussian(self.theta, self.features(image))
+
+
+def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridViT | EfficientNetLite0:
+    """The encoder's ConvNet for `channels` of input and an image of `size` pixels a side."""
+    if config.arch == "efficientnet-lite0":
+        return EfficientNetLite0(channels)
+    if config.arch == "resnet50-vit-b16":
+        return HybridViT(channels, config.width, size)
+    return ResNet(config.arch, channels, config.width)
+
+
+def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, 2 * outputs))
+    last = head[-1]
+    with torch.no_grad():  # begin near theta = z = 0 with a small spread, so that the first masks are sane
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+        last.bias[outputs:] = -4.0
+    return head
+
+
+def _gaussian(head: nn.Sequential, flat: Tensor) -> Gaussian:
+    mean, logvar = head(flat).float().chunk(2, dim=1)
+    return Gaussian(mean, logvar.clamp(-12.0, 4.0))
+
+
+def _initialise(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,68 @@
+"""Warps fitted to masks without a network: they centre and scale theta (`Warp.set_statistics`)."""
+
+import numpy as np
+from scipy import ndimage
+
+from .warp import RADIUS, Warp
+
+FIT_POINTS = 96
+"""Rim points a mask is described by."""
+
+
+def rim(mask: np.ndarray, *, count: int = FIT_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """`count` points on the rim of a mask (H, W), in [-1, 1] xy, spread by angle about its centroid.
+
+    Returns points (count, 2) and weights (count,), 0 where the image's border, not the object, ends the mask.
+    """
+    h, w = mask.shape
+    edge = mask & ~ndimage.binary_erosion(mask, border_value=0)
+    ys, xs = np.nonzero(edge)
+    cy, cx = (axis.mean() for axis in np.nonzero(mask))
+    order = np.argsort(np.arctan2(ys - cy, xs - cx), kind="stable")
+    picks = order[np.linspace(0, len(order), count, endpoint=False).astype(int)]
+    ys, xs = ys[picks], xs[picks]
+    points = np.stack([(2 * xs + 1) / w - 1, (2 * ys + 1) / h - 1], axis=1)
+    cut = (xs < 1) | (ys < 1) | (xs > w - 2) | (ys > h - 2)
+    # The rim lies half a pixel outside the outermost pixels' centres.
+    outward = points - [(2 * cx + 1) / w - 1, (2 * cy + 1) / h - 1]
+    points += outward / np.linalg.norm(outward, axis=1, keepdims=True).clip(1e-9) * [1 / w, 1 / h]
+    return points, (~cut).astype(np.float64)
+
+
+def affine_of(mask: np.ndarray) -> np.ndarray:
+    """The symmetric affine (2, 3), target to source, that lays the mask's second moments on the disc's.
+
+    Exact for an ellipse. A disc hides its own rotation, hence the symmetric choice.
+    """
+    h, w = mask.shape
+    ys, xs = np.nonzero(mask)
+    points = np.stack([(2 * xs + 1) / w - 1, (2 * ys + 1) / h - 1])
+    mean = points.mean(1)
+    spread = np.cov(points, bias=True).reshape(2, 2) + np.diag([1 / (3 * w * w), 1 / (3 * h * h)])
+    values, vectors = np.linalg.eigh(spread)
+    root = (vectors / np.sqrt(values)) @ vectors.T * (RADIUS / 2)
+    return np.concatenate([root, -(root @ mean)[:, None]], axis=1)
+
+
+def fit(warp: Warp, mask: np.ndarray, *, ridge: float = 1e-4, rounds: int = 5) -> np.ndarray:
+    """Offsets (2, M) float64 from the identity, of the warp that takes `mask` (H, W) to the disc.
+
+    The affine of the mask's moments; for the spline, moved by ridge least squares until the rim points lie
+    on the disc's rim, each at the angle where it falls.
+    """
+    affine = affine_of(mask)
+    identity = warp.identity.double().cpu().numpy()
+    if warp.points is None:
+        return affine - identity
+    start = warp.points @ affine[:, :2].T + affine[:, 2]
+    points, weight = rim(mask)
+    if weight.sum() < FIT_POINTS / 4:
+        return start.T - identity
+    basis = warp.basis(points[weight > 0])
+    normal = basis.T @ basis / len(basis) + ridge * np.eye(len(start))
+    sources = start
+    for _ in range(rounds):
+        landed = basis @ sources
+        goal = RADIUS * landed / np.linalg.norm(landed, axis=1, keepdims=True).clip(1e-9)
+        sources = start + np.linalg.solve(normal, basis.T @ (goal - basis @ start) / len(basis))
+    return sources.T - identity

@@ -1,0 +1,34 @@
+"""Figure 1: the latent variables, style z and position theta, and their diagonal Gaussian posteriors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A diagonal normal distribution; `mean` and `logvar` are (B, D) float."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def rsample(self, eps: Tensor) -> Tensor:
+        """mean + sigma * eps (B, D), differentiable; `eps` (B, D) is standard normal noise from the caller."""
+        return self.mean + torch.exp(0.5 * self.logvar) * eps
+
+    def kl(self) -> Tensor:
+        """KL(self || N(0, I)) per sample, (B,), in nats (section 3.4)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).sum(1)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """One code a sample: style `z` (B, Z), position `theta` (B, P); `pose` (B, 2, 3) is a user's edit or None.
+
+    `pose` maps the edited image's points back onto the unedited image's, both in [-1, 1] coordinates.
+    """
+
+    z: Tensor
+    theta: Tensor
+    pose: Tensor | None = None

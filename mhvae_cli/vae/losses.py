@@ -1,0 +1,37 @@
+"""Section 3.4 and appendix A: log-cosh reconstruction, soft Dice, the contour's miss, and the KL terms."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+SHARPNESS = 10.0
+"""log-cosh is quadratic below, linear above an error of 1 / SHARPNESS (Chen et al. 2019's a)."""
+
+
+def log_cosh(recon: Tensor, image: Tensor) -> Tensor:
+    """Mean over pixels of log(cosh(a d)) / a, per sample (B,); stable for any d."""
+    d = SHARPNESS * (recon - image)
+    return ((d + F.softplus(-2 * d) - math.log(2.0)) / SHARPNESS).flatten(1).mean(1)
+
+
+def soft_dice(mask_pred: Tensor, mask: Tensor) -> Tensor:
+    """Dice of a soft (B, h, w) prediction in [0, 1] and the true mask, per sample (B,); 1 is perfect."""
+    overlap = (mask_pred * mask).flatten(1).sum(1)
+    total = mask_pred.flatten(1).sum(1) + mask.flatten(1).sum(1)
+    return (2 * overlap + 1) / (total + 1)
+
+
+def contour_miss(level: Tensor, weight: Tensor, ratio: Tensor) -> Tensor:
+    """Mean squared distance from the true rim to the warp's, per sample (B,), in squared half image sides.
+
+    `level` (B, N) is the reference's signed distance at the sources of N points of the true contour; `weight`
+    (B, N) is 0 where the image's border cut the object; `ratio` (B,) turns source into target lengths.
+    """
+    miss = level * ratio[:, None]
+    return (miss.square() * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def warmup(progress: float, share: float) -> float:
+    """The KL's factor at `progress` (0-1) of the run: linear from 0 to 1 over the first `share`."""
+    return 1.0 if share <= 0 else min(1.0, progress / share)

@@ -1,0 +1,90 @@
+"""Figure 1: the multi-headed VAE."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
+from .encoder import Encoder
+from .latents import Gaussian, Latents
+from .warp import Warp
+
+
+@dataclass(frozen=True)
+class Output:
+    """One training pass: posteriors, the theta that was drawn, soft mask (B, S, S), recon (B, C, S, S)."""
+
+    q_theta: Gaussian | None
+    q_z: Gaussian
+    theta: Tensor | None
+    mask_pred: Tensor | None
+    recon: Tensor
+
+
+class MultiHeadedVAE(nn.Module):
+    """Splits an image into style z and position theta; `single_head` drops theta and the warp (figure 3)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.warp = None if config.single_head else Warp(config.warp)
+        self.encoder = Encoder(config, self.theta_dim)
+        self.segmentation_head = SegmentationHead(config.edge)
+        self.image_head = ImageHead(config)
+
+    @property
+    def theta_dim(self) -> int:
+        """Length P of the position code; 0 for a single-headed VAE."""
+        return 0 if self.warp is None else self.warp.theta_dim
+
+    def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Output:
+        """One pass with drawn codes: image (B, C, S, S) in [-1, 1]; noise (B, P) and (B, Z)."""
+        q_theta, q_z = self.encoder(image)
+        z = q_z.rsample(eps_z)
+        if q_theta is None:
+            return Output(None, q_z, None, None, self.image_head(z, None))
+        theta = q_theta.rsample(eps_theta)
+        mask_pred = self.mask(theta, (image.shape[2], image.shape[3]))
+        return Output(q_theta, q_z, theta, mask_pred, self.decode(Latents(z, theta)))
+
+    def encode(self, image: Tensor) -> Latents:
+        """The posterior means of an image (B, C, S, S)."""
+        q_theta, q_z = self.encoder(image)
+        theta = q_z.mean.new_zeros(len(image), 0) if q_theta is None else q_theta.mean
+        return Latents(q_z.mean, theta)
+
+    def mask(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
+        """Soft mask (B, h, w) in (0, 1) at `size` from theta (B, P) and a user's edit `pose` (B, 2, 3)."""
+        return self.segmentation_head(self._warp(theta, size, pose))
+
+    def decode(self, latents: Latents) -> Tensor:
+        """The VAE's picture x_hat (B, C, S, S), about [-1, 1]."""
+        if self.warp is None:
+            return self.image_head(latents.z, None)
+        source = self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose)
+        return self.image_head(latents.z, source.permute(0, 2, 3, 1))
+
+    def locate(self, image: Tensor) -> Gaussian:
+        """Theta's posterior of an image (B, C, S, S): neither z nor the image head is run."""
+        return self.encoder.locate(image)
+
+    def _warp(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None) -> Tensor:
+        if self.warp is None:
+            raise TypeError("a single-headed VAE has no position code")
+        return self.warp(theta, size, pose)
+
+
+def build(config: ModelConfig, *, seed: int | None = 0) -> MultiHeadedVAE:
+    """A model with fresh weights drawn from `seed`; None: on the meta device, for weights to be assigned."""
+    if seed is None:
+        with torch.device("meta"):
+            model = MultiHeadedVAE(config)
+        for module in model.modules():
+            if isinstance(module, Warp):
+                module.materialise()
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MultiHeadedVAE(config)

@@ -1,0 +1,55 @@
+"""Section 3.1's ConvNet started from ImageNet weights: names and input channels made to fit."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .encoder import EfficientNetLite0, HybridViT
+
+
+def start_from(convnet: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy `weights` into an encoder's ConvNet, in place; its classifier is left out.
+
+    ResNets: torchvision's names (timm's are the same). EfficientNet-Lite0: the names of the common PyTorch
+    port (`_conv_stem`, `_blocks.N._expand_conv`, ...), batch norms folded. Three-channel stems are adapted to
+    grey input by summing. ModelError if a tensor is missing or does not fit.
+    """
+    target: nn.Module = convnet.resnet if isinstance(convnet, HybridViT) else convnet
+    lite = isinstance(target, EfficientNetLite0)
+    source = _folded(target, weights) if lite else dict(weights)
+    stem = "stem.weight" if lite else "conv1.weight"
+    own = target.state_dict()
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        given = source.get(name)
+        if given is not None and name == stem and tensor.shape[1] == 1 and given.shape[1] == 3:
+            given = given.sum(1, keepdim=True)
+        if given is None or given.shape != tensor.shape:
+            shapes = "absent" if given is None else str(tuple(given.shape))
+            raise ModelError(
+                f"the pretrained weights do not fit: {name} is {shapes}, the encoder's {tuple(tensor.shape)}",
+                hint="pretrained weights need the same architecture at width 1",
+            )
+        tensor.copy_(given)
+
+
+def _folded(net: EfficientNetLite0, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    pairs = {"stem": ("_conv_stem", "_bn0")}
+    for i, block in enumerate(net.blocks):
+        names = ["expand", "depthwise", "project"] if block.expand is not None else ["depthwise", "project"]
+        for name, norm in zip(names, range(0 if block.expand is not None else 1, 3), strict=True):
+            pairs[f"blocks.{i}.{name}"] = (f"_blocks.{i}._{name}_conv", f"_blocks.{i}._bn{norm}")
+    folded = {}
+    for own, (conv, norm) in pairs.items():
+        parts = [weights.get(f"{conv}.weight")]
+        parts += [weights.get(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+        if any(part is None for part in parts):
+            continue
+        kernel, gain, bias, mean, var = parts
+        factor = gain * torch.rsqrt(var + 1e-3)  # TensorFlow's epsilon
+        folded[f"{own}.weight"] = kernel * factor[:, None, None, None]
+        folded[f"{own}.bias"] = bias - mean * factor
+    return folded

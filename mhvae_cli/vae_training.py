@@ -1,0 +1,236 @@
+"""Section 3.4: the multi-headed VAE's objective, its validation, and the model folder it leaves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import load_pretrained, model_card, save_model
+from .config import LossConfig, ModelConfig, TrainConfig, to_dict
+from .datasets import Batch, MaskedImages, Sample
+from .files import encode_png, write_atomic
+from .imaging import from_square
+from .metrics import dice, hausdorff
+from .render import YELLOW, draw_grid, overlay, sheet
+from .vae.contour import contours
+from .vae.fitting import fit as fit_warp
+from .vae.latents import Latents
+from .vae.losses import contour_miss, log_cosh, soft_dice, warmup
+from .vae.model import MultiHeadedVAE, build
+from .vae.pretrained import start_from
+from .vae.warp import RADIUS
+
+SHEET_ROWS = 6
+TABLE_SIZE = 256
+"""Validation distances are in pixels of a squashed 256 x 256 image, as in table 1."""
+
+
+class Objective(nn.Module):
+    """The loss of one batch as a module, so that torch's data parallelism can wrap it."""
+
+    def __init__(self, model: MultiHeadedVAE, config: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Batch means of the loss parts; `loss` is their weighted sum (section 3.4)."""
+        device = next(self.parameters()).device
+        image = batch.image.to(device, memory_format=torch.channels_last)
+        out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
+        c, kl = self.config, warmup(progress, self.config.kl_warmup)
+        parts = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
+        loss = c.recon * parts["recon"] + kl * c.kl_z * parts["kl_z"]
+        if self.model.warp is not None:
+            mask = batch.mask.to(device)
+            parts["dice"] = soft_dice(out.mask_pred, mask).mean()
+            parts["kl_theta"] = out.q_theta.kl().mean()
+            loss = loss + c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
+            if c.contour > 0:
+                level = RADIUS - self.model.warp.at(out.theta, batch.rim).norm(dim=1)
+                size = (4 * mask.mean((1, 2)) / torch.pi).sqrt()
+                miss = contour_miss(level, batch.rim_weight.to(device), size / RADIUS)
+                parts["contour"] = miss.mean()
+                loss = loss + c.contour * parts["contour"]
+        return {"loss": loss, **parts}
+
+
+@dataclass(frozen=True)
+class About:
+    """What the model folder says of itself: its name, its card's fields, and how it was made."""
+
+    name: str
+    card: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+class VAETask:
+    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`."""
+
+    def __init__(
+        self, model: MultiHeadedVAE, config: TrainConfig, train: MaskedImages, val: MaskedImages, about: About
+    ) -> None:
+        self.module = Objective(model, config.loss)
+        self.model, self.config = model, config
+        self.train, self.val, self.about = train, val, about
+        self.out: Path | None = None
+        self.dims = (model.theta_dim, model.config.z_dim)
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def batch(self, indices: list[int], epoch: int) -> Batch:
+        return self.train.batch(indices, self.config.augment, seed=self.config.seed, epoch=epoch, dims=self.dims)
+
+    def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
+        """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
+        with _weights(self.module, ema):
+            figures = validation(self.model, self.val)
+            if self.out and (epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs)):
+                picture = preview(self.model, self.val, range(min(SHEET_ROWS, len(self.val))))
+                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
+        return figures
+
+    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
+        """Write the model folder of the EMA weights, and `figures` into it."""
+        if self.out is None:
+            return
+        state = {k.removeprefix("model."): v for k, v in ema.items()}
+        write_model(self.out, self.model.config, state, replace(self.about), {"validation": dict(figures)})
+
+
+def write_model(
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    about: About,
+    figures: Mapping[str, Any],
+    *,
+    half: bool = False,
+) -> None:
+    """A model folder: config.json, vae.safetensors and the card."""
+    content = {
+        "format": 1,
+        "kind": "mhvae",
+        "name": about.name,
+        "model": to_dict(config),
+        "training": dict(about.training),
+        "card": dict(about.card),
+        "figures": dict(figures),
+    }
+    card = model_card(content)
+    save_model(folder, config=content, states={"vae": state}, card=card, dtype="float16" if half else None)
+
+
+def prepare_model(
+    config: ModelConfig, train: MaskedImages, *, seed: int, pretrained: str | None, offline: bool = False
+) -> MultiHeadedVAE:
+    """A fresh model: theta's statistics from warps fitted to the training masks, weights from `pretrained`."""
+    model = build(config, seed=seed)
+    if pretrained:
+        start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
+    if (warp := model.warp) is not None:
+        masks = train.masks.numpy() > 127
+        offsets = np.stack([fit_warp(warp, mask) for mask in masks if mask.any()])
+        # A few masks (rings, slivers) defeat the fit; clipping at the 1st and 99th percentiles leaves them out.
+        low, high = np.percentile(offsets, [1, 99], axis=0)
+        warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
+    return model.to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
+    """val_dice, val_hd, val_recon, and the score that the best epoch is chosen by."""
+    model.eval()
+    dices, distances, recons = [], [], []
+    for start in range(0, len(val), 32):
+        picks = range(start, min(start + 32, len(val)))
+        image, _ = val.plain(picks)
+        latents, recon = _encoded(model, image)
+        recons += log_cosh(recon, image.to(recon.device)).tolist()
+        if model.warp is None:
+            continue
+        side = val.masks.shape[-1]
+        preds = (model.mask(latents.theta, (side, side)) > 0.5).cpu().numpy()
+        for pred, truth in zip(preds, val.masks[list(picks)].numpy() > 127, strict=True):
+            dices.append(dice(pred, truth))
+            missed = pred.any() != truth.any()
+            far = side * 2**0.5 if missed else hausdorff(pred, truth)
+            distances.append(far * TABLE_SIZE / side)
+    figures = {"val_recon": float(np.mean(recons))}
+    if not dices:
+        return {**figures, "score": -figures["val_recon"]}
+    figures |= {"val_dice": float(np.mean(dices)), "val_hd": float(np.mean(distances))}
+    return {**figures, "score": figures["val_dice"] - figures["val_hd"] / TABLE_SIZE}
+
+
+@torch.inference_mode()
+def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> np.ndarray:
+    """A sheet: image, true (yellow) and predicted (cyan) contour, reconstruction, deformed grid."""
+    model.eval()
+    image, mask = val.plain(picks)
+    latents, recon = _encoded(model, image)
+    rows = []
+    for i in range(len(picks)):
+        picture, refined = from_square(image[i].numpy()), from_square(recon[i].float().cpu().numpy())
+        row = [picture]
+        if model.warp is not None:
+            size = mask.shape[1:]
+            theta = latents.theta[i : i + 1]
+            found = [(p + 1) / 2 * size[0] for p in contours(contour_level(model, theta), cells=64)]
+            truth = [(p + 1) / 2 * size[0] for p in contours(_raster_level(mask[i].numpy()), cells=64)]
+            row.append(overlay(overlay(picture, truth, colour=YELLOW), found))
+            grid = model.warp.grid(theta, tuple(size))[0].float().cpu().numpy()
+            rows.append([*row, refined, draw_grid(picture, grid)])
+        else:
+            rows.append([*row, refined])
+    titles = ["image", "true, predicted", "reconstruction", "grid"] if latents.theta.shape[1] else []
+    return sheet(rows, titles, cell=192)
+
+
+def contour_level(model: MultiHeadedVAE, theta: Tensor) -> Any:
+    """The warp's level function of points (N, 2) float64 -> (N,), positive inside, for `contours`."""
+    warp = model.warp
+    parameters = warp.parameters_of(theta)[0].double().cpu().numpy()
+    return lambda points: RADIUS - np.linalg.norm(warp.basis(points) @ parameters.T, axis=1)
+
+
+def _raster_level(mask: np.ndarray) -> Any:
+    from scipy.ndimage import map_coordinates
+
+    h, w = mask.shape
+
+    def level(points: np.ndarray) -> np.ndarray:
+        at = [(points[:, 1] + 1) * h / 2 - 0.5, (points[:, 0] + 1) * w / 2 - 0.5]
+        return map_coordinates(mask, at, order=1, mode="nearest") - 0.5
+
+    return level
+
+
+def _encoded(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
+    device = next(model.parameters()).device
+    latents = model.encode(image.to(device, memory_format=torch.channels_last))
+    return latents, model.decode(latents)
+
+
+class _weights:
+    """The module with other weights for a while."""
+
+    def __init__(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        self.module, self.state = module, state
+
+    def __enter__(self) -> None:
+        self.own = {k: v.clone() for k, v in self.module.state_dict().items()}
+        self.module.load_state_dict(self.state)
+
+    def __exit__(self, *_: object) -> None:
+        self.module.load_state_dict(self.own)
+
+
+def describe(samples: Sequence[Sample]) -> str:
+    """How many images of how many subjects."""
+    return f"{len(samples)} images of {len({s.subject for s in samples})} subjects"

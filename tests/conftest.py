@@ -1,0 +1,48 @@
+"""What tests share: phantoms on disk, and a tiny model folder with random weights."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+for name in [name for name in os.environ if name.startswith("MHVAE_")]:
+    del os.environ[name]  # a tester's own settings are not the tests'
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight fetal-head phantoms, 64 x 80 px, as a data folder: images/, masks/, index.csv."""
+    from mhvae_cli.phantoms import write_phantoms
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, "fetal-head", 8, size=(64, 80))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder (32 px, grey, thin-plate spline) with random weights: its masks are lopsided blobs."""
+    import torch
+
+    from mhvae_cli.checkpoint import FORMAT, KIND, model_card, save_model
+    from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, TrainConfig, to_dict
+    from mhvae_cli.vae.model import build
+
+    encoder = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16)
+    config = ModelConfig(
+        image_size=32, z_dim=4, encoder=encoder, decoder=DecoderConfig(channels=8, max_size=32)
+    )
+    state = {name: tensor.clone() for name, tensor in build(config, seed=0).state_dict().items()}
+    state["encoder.theta.2.weight"] *= 20  # so that theta differs visibly from image to image
+    for name in state:
+        if name.endswith("warp.loc"):
+            state[name] += torch.tensor([[0.25], [-0.1]])
+        if name.endswith("warp.scale"):
+            state[name] *= 0.3
+    card = {"license": "apache-2.0", "data": "none", "attribution": "none"}
+    described = {"format": FORMAT, "kind": KIND, "name": "tiny", "figures": {}, "card": card}
+    described |= {"model": to_dict(config), "training": to_dict(TrainConfig())}
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, config=described, states={"vae": state}, card=model_card(described))
+    return folder

@@ -1,0 +1,326 @@
+"""Model folders: names, configurations, weights and cards, against what the format's own reader says."""
+
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save
+
+from mhvae_cli import checkpoint
+from mhvae_cli.errors import ModelError, OutputError, UsageError
+
+ROOT = Path(__file__).parents[1]
+CONFIG: dict[str, Any] = {
+    "format": 1,
+    "kind": "mhvae",
+    "name": "heads",
+    "model": {"image_size": 192},
+    "training": {"command": "mhvae train-vae --data heads/ --out run/", "train": {"epochs": 3}},
+    "card": {
+        "license": "CC BY 4.0",
+        "attribution": "T. van den Heuvel et al.: HC18",
+        "data": {"name": "HC18 | ultrasound", "images": 999},
+        "splits": "folds 0-2 train, 3 is held out",
+    },
+    "figures": {"validation": {"dice": 0.97231, "hd": 4.9}, "images": 200, "hd_mm": float("nan")},
+}
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "conv.weight": torch.randn(4, 3, 5, 5, generator=generator).to(memory_format=torch.channels_last),
+        "bn.running_var": torch.full((4,), 1e-7),
+        "bn.num_batches_tracked": torch.tensor(7),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "heads"
+    card = checkpoint.model_card(CONFIG)
+    checkpoint.save_model(place, config=CONFIG, states={"vae": tensors()}, card=card)
+    return place
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two bundled models."""
+    for name in ("fetal-head", "skin-lesion"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+    monkeypatch.setattr(checkpoint, "MODELS", tmp_path / "models")
+    return tmp_path / "models"
+
+
+def refused(match: str, call: Any, *args: Any, **options: Any) -> ModelError:
+    with pytest.raises(ModelError, match=match) as caught:
+        call(*args, **options)
+    assert "\n" not in str(caught.value) and "\n" not in (caught.value.hint or "")
+    return caught.value
+
+
+def raw(header: Any, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def test_names_then_folders(shelf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert checkpoint.bundled() == ["fetal-head", "skin-lesion"]
+    assert checkpoint.resolve("fetal-head") == shelf / "fetal-head"
+    assert checkpoint.resolve(folder) == checkpoint.resolve(f"{folder}/") == folder
+    monkeypatch.chdir(folder.parent)
+    assert checkpoint.resolve("./heads").samefile(folder)
+    (folder.parent / "fetal-head").mkdir()
+    assert checkpoint.resolve("fetal-head") == shelf / "fetal-head"  # a bundled name wins
+    refused("no config.json", checkpoint.resolve, "./fetal-head")
+
+
+def test_unknown_names_are_helped(shelf: Path, folder: Path):
+    assert "'fetal-head'" in refused("no model 'fetal-haed'", checkpoint.resolve, "fetal-haed").hint
+    hint = refused("no model 'xyz'", checkpoint.resolve, "xyz").hint
+    assert "fetal-head, skin-lesion" in hint and "ORG/NAME" in hint
+    for ref in ("", "a/b/c", "no such place/", "lab/heads@"):
+        refused("no model", checkpoint.resolve, ref)
+    assert str(folder) in refused("a file", checkpoint.resolve, folder / "vae.safetensors").hint
+
+
+def test_names_folders_and_headers_need_neither_torch_nor_the_hub(folder: Path):
+    code = f"""
+import sys
+from pathlib import Path
+from mhvae_cli import checkpoint
+folder = checkpoint.resolve({str(folder)!r})
+checkpoint.model_card(checkpoint.read_config(folder))
+checkpoint.read_metadata(folder / "vae.safetensors")
+try: checkpoint.resolve("nothing")
+except checkpoint.ModelError: pass
+print([name for name in ("torch", "safetensors", "huggingface_hub") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_config_comes_back_and_figures_that_are_not_finite_are_null(folder: Path):
+    figures = {**CONFIG["figures"], "hd_mm": None}
+    assert checkpoint.read_config(folder) == {**CONFIG, "figures": figures}
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "not a readable configuration"),
+        ("[" * 100_000, "not a readable configuration"),
+        ("{" + " " * 2**20 + "}", "too large"),
+        ('{"format": 1, "format": 1}', "twice"),
+        ('{"figures": {"hd": NaN}}', "NaN"),
+        (b"\xff\xfe", "not a readable configuration"),
+        ("[]", "not the configuration of an mhvae model"),
+        ('{"architectures": ["ResNet"]}', "not the configuration of an mhvae model"),
+        (json.dumps({**CONFIG, "figures": {}, "format": 2}), "format 2, this version reads 1"),
+        (json.dumps({**CONFIG, "figures": {}, "extra": 1}), "unknown key 'extra'"),
+        (json.dumps({**CONFIG, "figures": {}, "model": []}), "'model' is missing or of the wrong type"),
+        (json.dumps({key: CONFIG[key] for key in ("format", "kind", "name")}), "'model' is missing"),
+    ],
+)
+def test_configs_that_are_refused(tmp_path: Path, text: str | bytes, match: str):
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused(match, checkpoint.read_config, tmp_path)
+
+
+def test_weights_come_back_to_the_bit(folder: Path):
+    state, truth = checkpoint.load_state(folder), tensors()
+    assert state.keys() == truth.keys()
+    for name, tensor in truth.items():
+        assert state[name].dtype == tensor.dtype and torch.equal(state[name], tensor), name
+    with safe_open(folder / "vae.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt", "kind": "mhvae", "component": "vae"}
+
+
+def test_loaded_tensors_are_private(folder: Path):
+    checkpoint.load_state(folder)["conv.weight"].zero_()
+    assert torch.equal(checkpoint.load_state(folder)["conv.weight"], tensors()["conv.weight"])
+
+
+def test_float16_halves_the_matrices_only(tmp_path: Path):
+    save_model, truth = checkpoint.save_model, tensors()
+    save_model(tmp_path, config=CONFIG, states={"vae": truth}, card="", dtype="float16")
+    state = checkpoint.load_state(tmp_path)
+    assert torch.equal(state["conv.weight"], truth["conv.weight"].half())
+    assert torch.equal(state["bn.running_var"], truth["bn.running_var"])  # 1e-7 would be half lost
+    large = {"vae": {"w": torch.full((2, 2), 1e6)}}
+    refused(
+        "w is not finite as float16",
+        save_model,
+        tmp_path,
+        config=CONFIG,
+        states=large,
+        card="",
+        dtype="float16",
+    )
+
+
+def test_weights_must_fit_the_model(folder: Path):
+    shapes = {name: tensor.shape for name, tensor in tensors().items()}
+    assert checkpoint.load_state(folder, expected=shapes).keys() == shapes.keys()
+    wrong = {**shapes, "conv.weight": (4, 1, 5, 5)}
+    more = {**shapes, "head.bias": (2,)}
+    fewer = {name: shape for name, shape in shapes.items() if name != "bn.num_batches_tracked"}
+    refused(r"conv.weight is \(4, 3, 5, 5\) in the file", checkpoint.load_state, folder, expected=wrong)
+    refused("head.bias is absent in the file", checkpoint.load_state, folder, expected=more)
+    refused("bn.num_batches_tracked is .* absent in the model", checkpoint.load_state, folder, expected=fewer)
+
+
+def entry(shape: list[Any], start: int, end: Any) -> dict[str, Any]:
+    return {"w": {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}}
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"", "cut short"),
+        (b"\x01\x02", "cut short"),
+        (struct.pack("<Q", 2**30) + b"{}", "header claims 1073741824"),
+        (struct.pack("<Q", 2**63) + b"{}", "header claims"),
+        (struct.pack("<Q", 100) + b"{}", "cut short in its header"),
+        (b"PK\x03\x04" + b"\0" * 100 + b"archive/data.pkl", "pickled"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "pickled"),
+        (raw(b"[1, 2]"), "its header is damaged"),
+        (raw(b"{" * 50_000), "not a usable"),
+        (raw(b'{"w": 1, "w": 2}'), "twice"),
+        (raw({"w": 3}), "its header is damaged"),
+        (raw(entry([-2], 0, 8), bytes(8)), "impossible shape"),
+        (raw(entry([True], 0, 4), bytes(4)), "impossible shape"),
+        (raw(entry([2], 0, "8"), bytes(8)), "its header is damaged"),
+        (raw(entry([2], 0, 8), bytes(7)), "cut short, [0-9]+ of [0-9]+ bytes"),
+        (raw(entry([2], 0, 8), bytes(12)), "not a usable"),
+        (raw(entry([2**62], 0, 8), bytes(8)), "not a usable"),
+        (raw(entry([2], 4, 12), bytes(12)), "not a usable"),
+        (raw(entry([2], 8, 0), bytes(0)), "not a usable"),
+        (save({"w": torch.tensor([1.0, float("nan")])}), "w holds NaN"),
+        (save({"w": torch.tensor([1.0, float("-inf")], dtype=torch.bfloat16)}), "w holds NaN or infinity"),
+    ],
+)
+def test_weights_that_are_refused(tmp_path: Path, data: bytes, match: str):
+    (tmp_path / "vae.safetensors").write_bytes(data)
+    refused(match, checkpoint.load_state, tmp_path)
+
+
+def test_pickled_weights_are_not_opened(tmp_path: Path, folder: Path):
+    refused("no vae.safetensors", checkpoint.load_state, tmp_path)
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    refused("model.pt: pickled weights are never loaded", checkpoint.load_state, tmp_path)
+    refused("pickled", checkpoint.load_pretrained, tmp_path / "model.pt")
+    (tmp_path / "vae.safetensors").write_bytes((tmp_path / "model.pt").read_bytes())
+    refused("pickled", checkpoint.load_state, tmp_path)
+    (folder / "pytorch_model.bin").touch()
+    checkpoint.load_state(folder)
+
+
+def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run" / "last.safetensors"
+    place = {"progress": json.dumps({"epoch": 2, "step": 17})}
+    first = {"rng": torch.get_rng_state(), "w": torch.ones(3, 2, requires_grad=True).T}
+    checkpoint.save_state(path, first, place)
+    assert json.loads(checkpoint.read_metadata(path)["progress"]) == {"epoch": 2, "step": 17}
+    state = checkpoint.load_state(path.parent, "last")
+    assert torch.equal(state["rng"], first["rng"]) and torch.equal(state["w"], torch.ones(2, 3))
+
+    def fails(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OutputError):
+        checkpoint.save_state(path, {"w": torch.zeros(2)}, {})
+    assert torch.equal(checkpoint.load_state(path.parent, "last")["w"], torch.ones(2, 3))
+    assert os.listdir(path.parent) == ["last.safetensors"]
+
+
+def test_metadata_that_is_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "x.safetensors").write_bytes(raw({"__metadata__": {"a": 1}}))
+    refused("metadata is damaged", checkpoint.read_metadata, tmp_path / "x.safetensors")
+    refused("No such file", checkpoint.read_metadata, tmp_path / "none.safetensors")
+
+
+def test_a_folder_is_a_model_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, _: order.append(path.name))
+    checkpoint.save_model(tmp_path, config=CONFIG, states={"vae": tensors()}, card="card")
+    assert order == ["vae.safetensors", "README.md", "config.json"]
+    order.clear()
+    bad = {**CONFIG, "format": 9}
+    refused("format 9", checkpoint.save_model, tmp_path, config=bad, states={"vae": tensors()}, card="")
+    nan = {"vae": {"w": torch.tensor([float("nan")])}}
+    refused("w is not finite", checkpoint.save_model, tmp_path, config=CONFIG, states=nan, card="")
+    assert order == []
+
+
+def test_pretrained_weights_from_a_file(tmp_path: Path):
+    path = tmp_path / "resnet50.safetensors"
+    path.write_bytes(save({"conv1.weight": torch.ones(1, 3, 7, 7, dtype=torch.float16)}))
+    state = checkpoint.load_pretrained(path)
+    assert state["conv1.weight"].dtype == torch.float16 and state["conv1.weight"].sum() == 147
+    for ref in (tmp_path, tmp_path / "none.safetensors", "weights/none.safetensors"):
+        refused("no weights", checkpoint.load_pretrained, ref)
+
+
+def front_and_body(card: str) -> tuple[dict[str, Any], str]:
+    _, front, body = card.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_card_says_what_the_config_knows(folder: Path):
+    front, body = front_and_body((folder / "README.md").read_text())
+    assert front["license"] == "cc-by-4.0" and front["library_name"] == "mhvae"
+    assert "medical" in front["tags"] and front["pipeline_tag"] == "image-segmentation"
+    for text in (
+        "# heads\n",
+        "Research; not a medical device.",
+        "- name: HC18 \\| ultrasound\n- images: 999",
+        "folds 0-2 train, 3 is held out",
+        "| validation dice | 0.9723 |\n| validation hd | 4.9 |\n| images | 200 |\n| hd_mm | - |",
+        "```\nmhvae train-vae --data heads/ --out run/\n```",
+        "T. van den Heuvel et al.: HC18",
+        "CC BY 4.0",
+    ):
+        assert text in body, text
+
+
+@pytest.mark.parametrize(
+    ("licence", "front"),
+    [
+        ("CC BY-NC 4.0", {"license": "cc-by-nc-4.0"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("Our Hospital's: ask\nus", {"license": "other", "license_name": "our-hospital-s-ask-us"}),
+    ],
+)
+def test_licences_are_named_as_the_hub_names_them(licence: str, front: dict[str, str]):
+    card = {**CONFIG["card"], "license": licence}
+    found, _ = front_and_body(checkpoint.model_card({**CONFIG, "card": card}))
+    assert {key: found[key] for key in found if key.startswith("license")} == front
+
+
+def test_a_card_needs_a_licence_and_little_else():
+    least = {**CONFIG, "training": {}, "card": {"license": "MIT"}, "figures": {}}
+    _, body = front_and_body(checkpoint.model_card(least))
+    assert "## Licence\n\nMIT" in body and "## Figures" not in body and "## Training" not in body
+    for licence in ({}, {"license": " "}, {"license": None}):
+        with pytest.raises(UsageError, match="licence"):
+            checkpoint.model_card({**CONFIG, "card": licence})
+
+
+def test_saved_files_can_be_read_by_others(folder: Path):
+    mask = os.umask(0)
+    os.umask(mask)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {0o666 & ~mask}

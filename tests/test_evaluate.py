@@ -1,0 +1,350 @@
+"""Folders of masks scored, summed up and compared; `mhvae evaluate` as a user meets it."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from typer.testing import CliRunner, Result
+
+from mhvae_cli import evaluation, metrics
+from mhvae_cli.cli import app
+from mhvae_cli.errors import InputError
+from mhvae_cli.imaging import encode_png, encode_tiff, write_atomic
+
+SHAPE = (30, 40)
+DIAGONAL = 50.0
+NOTHING = np.zeros(SHAPE, bool)
+
+
+def disc(radius: float, *, x: float = 20, y: float = 15) -> np.ndarray:
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.hypot(rows - y, columns - x) <= radius
+
+
+def write(folder: Path, **masks: np.ndarray) -> Path:
+    for name, mask in masks.items():
+        write_atomic(folder / f"{name}.png", encode_png(mask))
+    return folder
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def truths(tmp_path: Path) -> Path:
+    return write(tmp_path / "truth", a=disc(6), b=disc(8), c=disc(10), d=NOTHING)
+
+
+@pytest.fixture
+def preds(tmp_path: Path) -> Path:
+    return write(tmp_path / "pred", a=disc(6), b=disc(8, x=23), c=NOTHING, d=NOTHING)
+
+
+def row(name: str, pred: np.ndarray | None, truth: np.ndarray) -> evaluation.Row:
+    return evaluation.Row(name, metrics.measure(pred, truth), missing=pred is None)
+
+
+def test_json_holds_every_image_the_summary_and_the_counts(preds: Path, truths: Path) -> None:
+    result = run(preds, truths, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert report["counts"] == {
+        "images": 4,
+        "scored": 4,
+        "failed": 0,
+        "missing_predictions": 0,
+        "empty_predictions": 2,
+        "empty_truths": 1,
+    }
+    shifted = metrics.dice(disc(8, x=23), disc(8))
+    assert [image["dice"] for image in report["images"]] == [1, shifted, 0, 1]
+    assert [image["hausdorff"] for image in report["images"]] == [0, 3, DIAGONAL, 0]
+    values = [0, 3, DIAGONAL, 0]
+    assert report["summary"]["hausdorff"] == pytest.approx(
+        {"n": 4, "mean": np.mean(values), "sd": np.std(values), "median": 1.5}
+    )
+    assert "hausdorff_mm" not in report["summary"]
+
+
+def test_paper256_measures_squashed_masks(preds: Path, truths: Path) -> None:
+    report = json.loads(run(preds, truths, "--json", "--profile", "paper256").stdout)
+    distances = [image["hausdorff"] for image in report["images"]]
+    assert distances[1] == pytest.approx(3 * 256 / 40, abs=1)
+    assert distances[2] == pytest.approx(256 * math.sqrt(2))
+    assert report["counts"]["empty_predictions"] == 2
+
+
+def test_the_table_is_plain_text_off_a_terminal(preds: Path, truths: Path) -> None:
+    result = run(preds, truths)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+    cells = [[cell.strip() for cell in line.split("\t")] for line in result.stdout.splitlines()]
+    assert ["hausdorff px", "4", "13.25", "21.25", "1.50"] in cells
+    assert ["empty predictions", "2"] in cells
+    assert ["empty truths", "1"] in cells
+    assert ["profile", "native"] in cells
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
+def test_the_table_is_drawn_on_a_terminal(preds: Path, truths: Path) -> None:
+    import pty
+
+    folder = preds.rename(preds.with_name("[red]"))
+    control, terminal = pty.openpty()
+    command = [sys.executable, "-m", "mhvae_cli", "evaluate", folder.name, str(truths)]
+    environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
+    environment["PYTHONPATH"] = str(Path(evaluation.__file__).parents[1])
+    code = subprocess.run(command, stdout=terminal, cwd=folder.parent, env=environment).returncode
+    os.close(terminal)
+    shown = os.read(control, 65536).decode()
+    os.close(control)
+    assert code == 0
+    assert "[red]" in shown
+    assert "\u2500" in shown
+    assert "\t" not in shown
+    assert "hausdorff px 4  13.25" in shown
+
+
+def test_a_missing_prediction_is_a_missed_object_and_is_said(preds: Path, truths: Path) -> None:
+    for name in ("a", "d"):
+        (preds / f"{name}.png").unlink()
+    result = run(preds, truths, "--json")
+    assert result.exit_code == 0
+    assert "truths without a prediction, scored as missed objects: 2 of 4 (first: a.png)" in result.stderr
+    report = json.loads(result.stdout)
+    assert report["counts"]["missing_predictions"] == 2
+    assert report["counts"]["empty_predictions"] == 1
+    first, last = report["images"][0], report["images"][3]
+    assert (first["status"], first["dice"], first["hausdorff"]) == ("missing", 0, DIAGONAL)
+    assert (last["status"], last["dice"], last["hausdorff"]) == ("missing", 0, DIAGONAL)
+    assert run(preds, truths, "-q").stderr == ""
+
+
+def test_predictions_without_a_truth_are_said_and_left_out(preds: Path, truths: Path) -> None:
+    write(preds, z=disc(3))
+    (preds / "results.csv").write_text("input\n")
+    result = run(preds, truths, "--json")
+    assert "predictions without a truth, left out: 1 (first: z.png)" in result.stderr
+    assert json.loads(result.stdout)["counts"]["images"] == 4
+
+
+def test_a_mask_that_cannot_be_used_costs_its_own_row(preds: Path, truths: Path, tmp_path: Path) -> None:
+    whole = (preds / "a.png").read_bytes()
+    (preds / "a.png").write_bytes(whole[: len(whole) // 2])
+    write_atomic(preds / "b.png", encode_png(disc(8)[:20, :10]))
+    table = tmp_path / "new" / "rows.csv"
+    result = run(preds, truths, "--json", "--csv", table)
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    assert report["counts"]["failed"] == 2
+    assert report["summary"]["dice"]["n"] == 2
+    assert "a.png: truncated PNG" in result.stderr
+    assert "b.png: 10 x 20 pixels, but the truth has 40 x 30" in result.stderr
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["status"] for row in rows] == ["failed", "failed", "ok", "ok"]
+    assert (rows[0]["dice"], rows[2]["dice"], rows[2]["pred_empty"]) == ("", "0.0", "1")
+    assert "truncated" in rows[0]["error"]
+    assert os.listdir(table.parent) == ["rows.csv"]
+
+
+def test_nothing_that_can_be_scored_is_exit_4(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "a.png").write_text("not an image")
+    result = run(folder, write(tmp_path / "truth", a=disc(5)))
+    assert result.exit_code == 4
+    assert result.stderr.startswith("error: ")
+
+
+def test_folders_that_do_not_pair_are_exit_4(preds: Path, truths: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    other = write(tmp_path / "other", a_mask=disc(5))
+    for arguments, words in (
+        ((preds, other), "no mask shares a name"),
+        ((preds, empty), "holds no masks"),
+        ((tmp_path / "nowhere", truths), "nowhere: no such file or directory"),
+        ((preds / "a.png", truths), "a.png: not a directory"),
+        ((preds, truths, "--compare", other), "no mask shares a name"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 4
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) <= 2
+        assert result.stdout == ""
+
+
+def test_bad_usage_is_exit_2(preds: Path, truths: Path) -> None:
+    assert run(preds).exit_code == 2
+    assert run(preds, truths, "--profile", "kind").exit_code == 2
+    assert run(preds, truths, "--nope").exit_code == 2
+
+
+def test_masks_pair_by_stem_whatever_case_and_suffix(tmp_path: Path, truths: Path) -> None:
+    folder = tmp_path / "cased"
+    write_atomic(folder / "A.TIF", encode_tiff(disc(6)))
+    pairing = evaluation.pair(folder, truths)
+    assert [pair.id for pair in pairing.pairs] == ["a", "b", "c", "d"]
+    assert pairing.pairs[0].pred == folder / "A.TIF"
+    assert evaluation.score(pairing.pairs[0]).values["dice"] == 1
+    write(folder, a=disc(6))
+    with pytest.raises(InputError, match=r"A\.TIF and a\.png are two masks of one name"):
+        evaluation.pair(folder, truths)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("id,pixel_size_mm\na,0.5\nb,0.2\n", {"a": 0, "b": 0.6}),
+        ("\ufeffImage,fold,spacing_x,spacing_y\nB.png,1,0.3,0.1\n", {"b": 0.9}),
+        ("name,spacing_x,spacing_y\nb,0.1,0.3\n", {"b": 0.3}),
+    ],
+)
+def test_distances_in_mm(
+    table: str, expected: dict[str, float], preds: Path, truths: Path, tmp_path: Path
+) -> None:
+    sizes = tmp_path / "index.csv"
+    sizes.write_text(table, encoding="utf-8")
+    result = run(preds, truths, "--json", "--spacing-csv", sizes)
+    report = json.loads(result.stdout)
+    found = {
+        image["id"]: image["hausdorff_mm"] for image in report["images"] if image["hausdorff_mm"] is not None
+    }
+    assert found == pytest.approx(expected)
+    assert report["summary"]["hausdorff_mm"]["n"] == len(expected)
+    assert report["summary"]["hausdorff"]["n"] == 4
+    assert f"images without a pixel size: {4 - len(expected)} of 4" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel size in mm"),
+        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: 'A.png' is there twice"),
+        ("patient,pixel_size_mm\na,1\n", "no column for the image"),
+        ("id,spacing_x\na,1\n", "no column for the size of a pixel"),
+        ("", "no column for the image"),
+        ("id,pixel_size_mm\nother,1\n", "names none of the images"),
+    ],
+)
+def test_pixel_sizes_that_make_no_sense(
+    table: str, words: str, preds: Path, truths: Path, tmp_path: Path
+) -> None:
+    sizes = tmp_path / "index.csv"
+    sizes.write_text(table)
+    result = run(preds, truths, "--spacing-csv", sizes)
+    assert result.exit_code == 4
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_csv_is_never_overwritten_unasked(preds: Path, truths: Path, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("mine")
+    result = run(preds, truths, "--csv", table)
+    assert (result.exit_code, result.stdout, table.read_text()) == (7, "", "mine")
+    assert run(preds, truths, "--csv", table, "--existing", "skip").exit_code == 0
+    assert table.read_text() == "mine"
+    assert run(preds, truths, "--csv", table, "--existing", "overwrite").exit_code == 0
+    assert table.read_text().startswith("id,status,dice,iou,hausdorff,hd95,assd,hausdorff_mm,")
+
+
+def test_compare_reports_the_paired_difference(preds: Path, truths: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", a=disc(6, x=22), b=disc(8), c=disc(10), d=NOTHING)
+    result = run(preds, truths, "--compare", other, "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    change = report["comparison"]["hausdorff"]
+    assert (change["n"], change["mean"], change["other"]) == (4, 53 / 4, 2 / 4)
+    assert change["difference"] == 51 / 4
+    assert report["other"]["pred"] == str(other)
+    assert report["other"]["counts"]["empty_predictions"] == 1
+    assert json.loads(run(preds, truths, "--compare", other, "--json").stdout) == report
+    assert "PRED - OTHER" in run(preds, truths, "--compare", other).stdout
+
+
+def test_a_failed_row_of_the_other_folder_leaves_both_sides(
+    preds: Path, truths: Path, tmp_path: Path
+) -> None:
+    other = write(tmp_path / "other", a=disc(6), b=disc(8), c=disc(10), d=NOTHING)
+    (other / "c.png").write_bytes(b"")
+    result = run(preds, truths, "--compare", other, "--json")
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    assert report["summary"]["dice"]["n"] == 4
+    assert report["comparison"]["dice"]["n"] == 3
+    assert report["comparison"]["hausdorff"]["mean"] == 1
+
+
+def test_interval_and_p_against_theory() -> None:
+    """The mean of many normal differences has an interval of +- 1.96 standard errors."""
+    rng = np.random.default_rng(5)
+    shifts = rng.normal(0.3, 1, size=(400, 2))
+
+    def rows(column: int) -> list[evaluation.Row]:
+        return [
+            evaluation.Row(str(i), metrics.Scores(x, x, metrics.Distances(x, x, x), None, False, False))
+            for i, x in enumerate(shifts[:, column])
+        ]
+
+    def compared(seed: int) -> evaluation.Difference:
+        rng = np.random.default_rng(seed)
+        return evaluation.compare(rows(0), list(reversed(rows(1))), rng=rng, resamples=2000)["dice"]
+
+    change = shifts[:, 0] - shifts[:, 1]
+    error = change.std() / 20
+    found = compared(0)
+    assert found.difference == pytest.approx(change.mean())
+    assert found.low == pytest.approx(change.mean() - 1.96 * error, abs=0.2 * error)
+    assert found.high == pytest.approx(change.mean() + 1.96 * error, abs=0.2 * error)
+    assert found.p == pytest.approx(wilcoxon(shifts[:, 0], shifts[:, 1]).pvalue)
+    assert compared(0) == found
+    assert compared(1).low != found.low
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_predictions_do_not_differ() -> None:
+    rows = [row("a", disc(5), disc(6)), row("b", disc(7), disc(6))]
+    found = evaluation.compare(rows, rows, rng=np.random.default_rng(0))
+    assert set(found) == {"dice", "iou", "hausdorff", "hd95", "assd"}
+    assert all((d.difference, d.low, d.high, d.p) == (0, 0, 0, 1) for d in found.values())
+    alone = evaluation.compare(rows[:1], [row("a", None, disc(6))], rng=np.random.default_rng(0))
+    assert alone["dice"].n == alone["dice"].p == 1
+    assert evaluation.compare(rows[:1], rows[1:], rng=np.random.default_rng(0)) == {}
+
+
+def test_folds_give_the_mean_and_population_sd_of_their_means() -> None:
+    folds = [
+        [row("a", disc(6), disc(6)), row("b", disc(6, x=22), disc(6))],
+        [row("c", disc(6, x=23), disc(6))],
+        [row("d", None, disc(6)), evaluation.Row("e", error="truncated")],
+    ]
+    spread = evaluation.over_folds(folds)["hausdorff"]
+    assert spread.n == 3
+    assert spread.mean == pytest.approx((1 + 3 + DIAGONAL) / 3)
+    assert spread.sd == pytest.approx(math.sqrt(np.mean((np.array([1, 3, DIAGONAL]) - 18) ** 2)))
+
+
+def test_evaluating_needs_no_torch(preds: Path, truths: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from mhvae_cli.evaluation import pair, score\n"
+        "from pathlib import Path\n"
+        "pairs = pair(Path(sys.argv[1]), Path(sys.argv[2])).pairs\n"
+        "print([score(each).values['dice'] for each in pairs][0])"
+    )
+    command = [sys.executable, "-c", code, str(preds), str(truths)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1.0"

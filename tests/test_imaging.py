@@ -1,0 +1,488 @@
+"""Every kind of input comes out with the right numbers and the right way up, or one line says why not."""
+
+import errno
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from mhvae_cli import imaging
+from mhvae_cli.errors import InputError, OutputError
+
+pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:PIL\.")  # pytest resets the filter of the module
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+DEEP = np.array([[0, 1, 255, 256], [300, 4095, 40000, 65535]], np.uint16)
+
+
+def saved(picture, form, **options):
+    data = io.BytesIO()
+    picture.save(data, form, **options)
+    return data.getvalue()
+
+
+def png(width, height, depth, colour, rows=b""):
+    """A PNG written by hand: `rows` are the raw bytes, each row with its filter byte."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(*pages, order="<", photometric=1, orientation=1):
+    """A TIFF written by hand: uncompressed grey pages of any dtype, in either byte order."""
+    data = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    for number, page in enumerate(pages, 1):
+        body = page.astype(page.dtype.newbyteorder(order)).tobytes()
+        kind = {"u": 1, "i": 2, "f": 3}[page.dtype.kind]
+        height, width = page.shape
+        start = len(data) + 2 + 10 * 12 + 4
+        tags = [(256, width), (257, height), (258, 8 * page.itemsize), (259, 1), (262, photometric)]
+        tags += [(273, start), (274, orientation), (278, height), (279, len(body)), (339, kind)]
+        data += struct.pack(order + "H", len(tags))
+        for tag, value in tags:
+            data += struct.pack(order + "HHII", tag, 4, 1, value)
+        data += struct.pack(order + "I", 0 if number == len(pages) else start + len(body)) + body
+    return data
+
+
+def pixels(source, **options):
+    return imaging.read_scan(source, **options).pixels
+
+
+# --- numbers ---------------------------------------------------------------------------------------------
+
+
+def test_one_bit_is_black_and_white():
+    bits = np.array([[1, 0, 0, 1, 1, 0, 1, 0, 1, 1], [0, 0, 1, 0, 1, 0, 0, 1, 0, 1]], np.uint8)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    np.testing.assert_array_equal(pixels(png(10, 2, 1, 0, rows)), bits * 255)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP", "PPM", "GIF"])
+def test_eight_bit_grey_keeps_its_numbers(form):
+    scan = imaging.read_scan(saved(Image.fromarray(GREY), form))
+    shown = scan.pixels if scan.pixels.ndim == 2 else scan.pixels[..., 0]  # a GIF is always a palette
+    np.testing.assert_array_equal(shown, GREY)
+    assert (scan.bits, scan.page, scan.orientation, scan.name) == (8, 0, 1, "stdin")
+
+
+def test_sixteen_bit_png_is_not_clipped_to_white():
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP)
+    scan = imaging.read_scan(png(4, 2, 16, 0, rows))
+    assert (scan.pixels.dtype, scan.bits) == (np.uint16, 16)
+    np.testing.assert_array_equal(scan.pixels, DEEP)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_tiff_in_both_byte_orders(order):
+    scan = imaging.read_scan(tiff(DEEP, order=order))
+    assert scan.pixels.dtype == np.uint16 and scan.pixels.dtype.isnative
+    np.testing.assert_array_equal(scan.pixels, DEEP)
+
+
+def test_white_is_zero_is_inverted_at_8_and_16_bits():
+    np.testing.assert_array_equal(pixels(tiff(GREY, photometric=0)), 255 - GREY)
+    np.testing.assert_array_equal(pixels(tiff(DEEP, photometric=0)), 65535 - DEEP)
+
+
+def test_wide_numbers_that_fit_16_bits_are_kept():
+    for dtype in (np.int16, np.int32, np.uint32, np.float32):
+        values = np.array([[0, 7], [300, 32767]], dtype)
+        np.testing.assert_array_equal(pixels(tiff(values)), values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[0.0, 0.25], [0.5, 1.0]], [[-1024, 0], [1024, 3072]], [[0, 250_000], [500_000, 1_000_000]]],
+)
+def test_wide_numbers_that_do_not_fit_are_stretched_to_their_own_range(values):
+    values = np.array(values)
+    want = np.rint((values - values.min()) / np.ptp(values) * 65535)
+    np.testing.assert_array_equal(pixels(tiff(values.astype(np.float32))), want)
+    if values.dtype.kind == "i":
+        np.testing.assert_array_equal(pixels(tiff(values.astype(np.int32))), want)
+
+
+def test_floats_with_nan_and_inf_still_have_a_range():
+    values = np.array([[0.5, np.nan], [np.inf, -np.inf], [1.0, 1.5]], np.float32)
+    np.testing.assert_array_equal(pixels(tiff(values)), [[0, 0], [65535, 0], [32768, 65535]])
+    assert not pixels(tiff(np.full((2, 2), np.nan, np.float32))).any()
+    assert not pixels(tiff(np.full((2, 2), -3.5, np.float32))).any()
+
+
+def test_rgb_and_opaque_rgba_are_the_same():
+    opaque = np.dstack([COLOUR, np.full(GREY.shape, 255, np.uint8)])
+    np.testing.assert_array_equal(pixels(saved(Image.fromarray(COLOUR), "PNG")), COLOUR)
+    np.testing.assert_array_equal(pixels(saved(Image.fromarray(opaque), "PNG")), COLOUR)
+
+
+def test_transparency_is_composited_on_black():
+    alpha = RNG.integers(0, 256, GREY.shape, dtype=np.uint8)
+    rgba = saved(Image.fromarray(np.dstack([COLOUR, alpha])), "PNG")
+    np.testing.assert_array_equal(pixels(rgba), np.rint(COLOUR * (alpha[..., None] / 255)))
+    grey = saved(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)]), "PNG")
+    np.testing.assert_array_equal(pixels(grey), np.rint(GREY * (alpha / 255)))
+
+
+def test_palettes_become_their_colours():
+    picture = Image.fromarray((GREY % 4).astype(np.uint8)).convert("P")
+    colours = np.array([[9, 8, 7], [250, 0, 0], [0, 250, 0], [1, 2, 250]], np.uint8)
+    picture.putpalette(colours.ravel().tolist())
+    np.testing.assert_array_equal(pixels(saved(picture, "PNG")), colours[GREY % 4])
+    seen = np.where((GREY % 4 == 1)[..., None], 0, colours[GREY % 4])
+    np.testing.assert_array_equal(pixels(saved(picture, "PNG", transparency=1)), seen)
+
+
+def test_other_colour_spaces_become_rgb():
+    blocks = np.kron([[40, 200]], np.ones((16, 16))).astype(np.uint8)
+    ycbcr = saved(Image.fromarray(np.dstack([blocks] * 3)).convert("YCbCr"), "TIFF")
+    np.testing.assert_allclose(pixels(ycbcr).astype(int), np.dstack([blocks] * 3), atol=1)
+
+
+def test_cmyk_becomes_rgb():
+    inks = np.array(
+        [[[0, 255, 255, 0], [255, 0, 255, 0], [0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 55]]], np.uint8
+    )
+    want = [[[255, 0, 0], [0, 255, 0], [255, 255, 255], [0, 0, 0], [200, 200, 200]]]
+    tiff_pixels = pixels(saved(Image.fromarray(inks, "CMYK"), "TIFF"))
+    np.testing.assert_array_equal(tiff_pixels, want)
+    blocks = inks.repeat(16, 0).repeat(16, 1)
+    jpeg = pixels(saved(Image.fromarray(blocks, "CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(jpeg[8:9, 8::16].astype(int), want, atol=6)
+
+
+# --- which way up, and which page ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_and_taken_back(form, orientation):
+    blocks = np.kron([[10, 60, 110], [160, 210, 250]], np.ones((16, 16))).astype(np.uint8)
+    picture = Image.fromarray(np.dstack([blocks] * 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {} if form == "TIFF" else {"quality": 100} if form == "JPEG" else {"lossless": True}
+    scan = imaging.read_scan(saved(picture, form, exif=exif.tobytes(), **options))
+    picture.getexif()[0x0112] = orientation
+    want = np.asarray(ImageOps.exif_transpose(picture))
+    assert scan.orientation == orientation and scan.pixels.shape == want.shape
+    np.testing.assert_allclose(scan.pixels.astype(int), want, atol=3)
+    back = imaging.stored(scan.pixels, orientation)
+    assert back.flags.c_contiguous
+    np.testing.assert_array_equal(imaging.upright(back, orientation), scan.pixels)
+    np.testing.assert_allclose(back.astype(int), np.asarray(picture), atol=3)
+
+
+def test_a_nonsense_orientation_counts_as_none():
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    scan = imaging.read_scan(saved(Image.fromarray(GREY), "PNG", exif=exif.tobytes()))
+    assert scan.orientation == 1
+    np.testing.assert_array_equal(scan.pixels, GREY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_as_they_are_stored(orientation):
+    mask = np.array([[1, 0, 0], [1, 1, 0]], np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(imaging.read_mask(tiff(mask, orientation=orientation)), mask)
+    with_exif = saved(Image.fromarray(mask), "PNG", exif=exif.tobytes())
+    np.testing.assert_array_equal(imaging.read_mask(with_exif), mask)
+
+
+def test_each_page_of_a_tiff_is_a_picture(tmp_path):
+    pages = [GREY, GREY.T.copy(), DEEP]
+    file = tmp_path / "pages.tif"
+    file.write_bytes(tiff(*pages, orientation=6))
+    assert imaging.count_pages(file) == imaging.count_pages(file.read_bytes()) == 3
+    for number, page in enumerate(pages):
+        scan = imaging.read_scan(file, page=number)
+        assert (scan.page, scan.name, scan.orientation) == (number, str(file), 6)
+        np.testing.assert_array_equal(scan.pixels, np.rot90(page, -1))
+    with pytest.raises(InputError, match="has no page 4"):
+        imaging.read_scan(file, page=3)
+
+
+def test_an_animation_is_its_first_frame():
+    gif = saved(Image.fromarray(GREY), "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY)])
+    assert imaging.count_pages(gif) == 1
+    with pytest.raises(InputError, match="has no page 2"):
+        imaging.read_scan(gif, page=1)
+
+
+# --- masks -----------------------------------------------------------------------------------------------
+
+SHAPE = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(SHAPE),
+        Image.fromarray(SHAPE.astype(np.uint8)),
+        Image.fromarray(SHAPE.astype(np.uint8) * 255),
+        Image.fromarray(np.dstack([0 * SHAPE, SHAPE * 128, 0 * SHAPE]).astype(np.uint8)),
+        Image.fromarray(np.dstack([np.full((3, 4, 3), 255), SHAPE * 255]).astype(np.uint8)),
+    ],
+    ids=["1 bit", "0 and 1", "0 and 255", "one channel", "alpha"],
+)
+def test_any_non_zero_is_inside(picture):
+    mask = imaging.read_mask(saved(picture, "PNG"))
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, SHAPE)
+
+
+def test_sixteen_bit_and_float_masks():
+    np.testing.assert_array_equal(imaging.read_mask(imaging.encode_png(SHAPE.astype(np.uint16) * 256)), SHAPE)
+    values = np.array([[0, np.nan], [0.5, 0]], np.float32)
+    np.testing.assert_array_equal(imaging.read_mask(tiff(values)), [[False, False], [True, False]])
+
+
+def test_in_a_palette_the_index_counts_not_the_colour():
+    picture = Image.fromarray(SHAPE.astype(np.uint8)).convert("P")
+    picture.putpalette([200, 200, 200, 0, 0, 0])
+    np.testing.assert_array_equal(imaging.read_mask(saved(picture, "PNG")), SHAPE)
+
+
+def test_the_ringing_of_a_jpeg_is_not_a_mask():
+    yy, xx = np.mgrid[:64, :64]
+    disc = (yy - 30) ** 2 + (xx - 34) ** 2 < 400
+    jpeg = saved(Image.fromarray(disc.astype(np.uint8) * 255), "JPEG", quality=60)
+    assert (np.asarray(Image.open(io.BytesIO(jpeg))) > 0).sum() > disc.sum() + 100
+    assert (imaging.read_mask(jpeg) != disc).sum() <= 10
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+JPEG = saved(Image.fromarray(RNG.integers(0, 256, (80, 90, 3), dtype=np.uint8)), "JPEG")
+PNG = saved(Image.fromarray(RNG.integers(0, 256, (80, 90, 3), dtype=np.uint8)), "PNG")
+BOMB = png(20_000, 20_000, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "empty file"),
+        (b"this is text\n" * 9, "not an image of a known type"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known type"),
+        (BOMB, "more than 100 million pixels"),
+        (png(12_000, 12_000, 8, 0), "more than 100 million pixels"),
+        (JPEG[: len(JPEG) // 2], "truncated JPEG"),
+        (PNG[: len(PNG) // 2], "truncated PNG"),
+        (tiff(GREY)[:-9], "truncated TIFF"),
+        (PNG[:100] + b"\xff\xff" + PNG[102:], "damaged PNG"),
+    ],
+    ids=["empty", "text", "eps", "bomb", "big", "cut jpeg", "cut png", "cut tiff", "flipped bits"],
+)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path, data, fault):
+    file = tmp_path / "x.png"
+    file.write_bytes(data)
+    for read in (imaging.read_scan, imaging.read_mask):
+        with pytest.raises(InputError) as caught:
+            read(file)
+        assert str(caught.value).startswith(f"{file}: {fault}") and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=f"^from a pipe: {fault}"):
+        imaging.read_scan(data, name="from a pipe")
+
+
+def test_the_header_alone_condemns_a_bomb():
+    with pytest.raises(InputError, match="more than 100 million pixels"):
+        imaging.count_pages(BOMB)
+
+
+def test_a_bomb_on_the_second_page_is_refused_too():
+    data = bytearray(tiff(GREY, GREY))
+    second = bytes(data).index(struct.pack("<HHII", 256, 4, 1, 9), 100)
+    data[second : second + 24] = struct.pack("<HHIIHHII", 256, 4, 1, 20_000, 257, 4, 1, 20_000)
+    np.testing.assert_array_equal(pixels(bytes(data)), GREY)
+    with pytest.raises(InputError, match="more than 100 million pixels"):
+        imaging.read_scan(bytes(data), page=1)
+
+
+def test_what_is_not_a_file_is_said(tmp_path):
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(InputError, match=r"x\.png: is a directory"):
+        imaging.read_scan(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"gone\.png: no such file or directory"):
+        imaging.read_scan(tmp_path / "gone.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe\.png: not a regular file"):
+        imaging.count_pages(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000"])
+def test_no_damage_escapes_as_anything_but_an_input_error(form):
+    rng = np.random.default_rng(1)
+    whole = saved(Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)), form)
+    cuts = [whole[:length] for length in rng.integers(1, len(whole), 15)]
+    for _ in range(25):
+        flipped = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 200), 3):
+            flipped[place] = rng.integers(256)
+        cuts.append(bytes(flipped))
+    for data in cuts:
+        try:
+            assert imaging.read_scan(data).pixels.size
+        except InputError as fault:
+            assert "\n" not in str(fault)
+
+
+# --- arrays and the model's square -----------------------------------------------------------------------
+
+
+def test_arrays_become_scans_by_the_same_rules():
+    for array, want in [
+        (GREY, GREY),
+        (GREY[..., None], GREY),
+        (DEEP, DEEP),
+        (GREY.astype(np.int64), GREY),
+        (SHAPE, SHAPE * np.uint8(255)),
+        (np.array([[0.0, 0.5], [0.25, 1.0]]), [[0, 32768], [16384, 65535]]),
+        (np.dstack([GREY, 0 * GREY]), 0 * GREY),
+    ]:
+        np.testing.assert_array_equal(imaging.scan_of(array).pixels, want)
+    for bad in (
+        np.zeros(4),
+        np.zeros((2, 2, 5)),
+        np.zeros((0, 4)),
+        np.zeros((2, 2), complex),
+        np.array([["a"]]),
+    ):
+        with pytest.raises(InputError, match=r"^array: an array of .* is not an image"):
+            imaging.scan_of(bad)
+
+
+def test_the_square_is_where_and_what_it_should_be():
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8) * 4, (40, 64))
+    square = imaging.to_square(ramp, 16, 1)
+    assert square.shape == (1, 16, 16) and square.dtype == np.float32 and square.flags.c_contiguous
+    centres = (np.arange(16) + 0.5) * 4 - 0.5  # in the ramp's pixels: nothing is shifted
+    np.testing.assert_allclose(square[0, 3, 1:-1], (centres * 4 / 127.5 - 1)[1:-1], atol=1.1 / 255)
+    np.testing.assert_array_equal(imaging.to_square(np.full((5, 9), 255, np.uint8), 4, 1), np.ones((1, 4, 4)))
+    np.testing.assert_array_equal(imaging.to_square(np.zeros((5, 9), bool), 4, 3), -np.ones((3, 4, 4)))
+    assert (imaging.to_square(np.ones((5, 9), bool), 4, 1) == 1).all()
+
+
+def test_shrinking_averages_and_does_not_skip():
+    chequers = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
+    for levels in (chequers, chequers.astype(np.uint16) * 200):
+        assert np.abs(imaging.to_square(levels, 32, 1)).max() < 0.02
+
+
+def test_grey_and_colour_convert_both_ways():
+    same = imaging.to_square(GREY, 8, 3)
+    assert same.shape == (3, 8, 8) and (same == same[0]).all()
+    colour = imaging.to_square(COLOUR, 8, 3)
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    np.testing.assert_allclose(imaging.to_square(COLOUR, 8, 1)[0], luma, atol=1e-6)
+    as_grey = imaging.to_square(np.dstack([GREY] * 3), 8, 1)
+    np.testing.assert_allclose(as_grey, imaging.to_square(GREY, 8, 1), atol=1e-6)
+
+
+def test_sixteen_bits_fill_the_range_whatever_their_scale():
+    levels = RNG.integers(0, 4096, (300, 200)).astype(np.uint16)
+    levels[100:, 50:] //= 2
+    square = imaging.to_square(levels, 50, 1)
+    np.testing.assert_allclose(imaging.to_square(levels * 9 + 1000, 50, 1), square, atol=1e-4)
+    eight = imaging.to_square((levels // 16).astype(np.uint8), 50, 1)
+    np.testing.assert_allclose(square, eight, atol=0.03)
+    hot = levels.copy()
+    hot[7, 7] = 65535
+    np.testing.assert_allclose(imaging.to_square(hot, 50, 1)[:, 3:, 3:], square[:, 3:, 3:], atol=0.01)
+    assert imaging.to_square(np.dstack([levels] * 3), 50, 3).shape == (3, 50, 50)
+    assert (imaging.to_square(np.full((9, 9), 700, np.uint16), 4, 1) == -1).all()
+    assert np.ptp(imaging.to_square(np.pad(np.ones((1, 1), np.uint16), 400), 800, 1)) > 0
+
+
+def test_the_range_goes_back():
+    np.testing.assert_array_equal(imaging.from_square(imaging.to_square(COLOUR[:, :6], 6, 3)), COLOUR[:, :6])
+    np.testing.assert_array_equal(
+        imaging.from_square(np.array([[[-9.0, -1, 0, 1, 9]]])), [[0, 0, 128, 255, 255]]
+    )
+    np.testing.assert_array_equal(imaging.to_uint8(GREY), GREY)
+    shown = imaging.to_uint8(np.linspace(500, 1500, 1000).astype(np.uint16)[None])
+    assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
+
+
+# --- out -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encode", [imaging.encode_png, imaging.encode_tiff])
+@pytest.mark.parametrize("array", [GREY, COLOUR, DEEP, GREY.T, DEEP[:, ::-1]], ids=str)
+def test_what_is_encoded_reads_back(encode, array):
+    scan = imaging.read_scan(encode(array))
+    assert scan.pixels.dtype == array.dtype
+    np.testing.assert_array_equal(scan.pixels, array)
+
+
+def test_masks_are_8_bit_0_and_255():
+    for encode, form in ((imaging.encode_png, "PNG"), (imaging.encode_tiff, "TIFF")):
+        picture = Image.open(io.BytesIO(encode(SHAPE)))
+        assert (picture.format, picture.mode, picture.size) == (form, "L", (4, 3))
+        np.testing.assert_array_equal(np.asarray(picture), SHAPE * 255)
+        np.testing.assert_array_equal(imaging.read_mask(encode(~SHAPE)), ~SHAPE)
+
+
+def test_a_file_is_written_whole_with_its_parents(tmp_path):
+    file = tmp_path / "a" / "b" / "mask.png"
+    imaging.write_atomic(file, b"one")
+    imaging.write_atomic(file, b"two")
+    assert file.read_bytes() == b"two" and os.listdir(file.parent) == ["mask.png"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+    long = tmp_path / ("n" * 251 + ".png")
+    imaging.write_atomic(long, b"three")
+    assert long.read_bytes() == b"three"
+
+
+@pytest.mark.parametrize("step", ["replace", "write"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    file = tmp_path / "mask.png"
+    file.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "replace", full) if step == "replace" else (type(file), "write_bytes", full)))
+        with pytest.raises(OutputError, match=r"mask\.png: no space left on device"):
+            imaging.write_atomic(file, b"new")
+    assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["mask.png"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "folder.png", tmp_path / "file" / "below.png"):
+        with pytest.raises(OutputError, match=f"^{place}: "):
+            imaging.write_atomic(place, b"data")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
+
+
+def test_imaging_needs_no_torch_and_leaves_stderr_to_others():
+    code = f"""
+import sys
+from mhvae_cli import imaging
+for data in ({png(12_000, 12_000, 8, 0)!r}, {tiff(GREY)[:100]!r}):
+    try:
+        imaging.read_scan(data)
+    except imaging.InputError:
+        print("refused")
+print([name for name in ("torch", "scipy") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["refused", "refused", "[]"] and run.stderr == ""
