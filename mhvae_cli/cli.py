@@ -3,17 +3,27 @@
 import os
 import signal
 import sys
+import warnings
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from .commands.outputs import complain
-from .commands.segment import segment
 from .errors import MhvaeError, UsageError
 
+VERBS = {
+    "segment": "Find the object in each image and write its mask.",
+    "evaluate": "Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.",
+    "train-vae": "Train a model on a folder of images and masks.",
+    "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd over the"
+    " folds.",
+}
+"""The verbs in the order of the help, each with its docstring's first paragraph; verb a-b is function a_b of
+commands/a_b.py, which is imported when it is asked for."""
+
 BROKEN_PIPE = 128 + 13  # as a shell reports a process that SIGPIPE ended
-INTERRUPTED = 130
 
 
 class _Group(TyperGroup):
@@ -38,6 +48,12 @@ class _Group(TyperGroup):
             _mute()
         sys.exit(code)
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        """Put the verb in the place of its line in the help."""
+        if args[0] in VERBS:
+            self.add_command(_load(args[0]), args[0])
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="mhvae",
@@ -49,7 +65,15 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("segment")(segment)
+for _verb, _help in VERBS.items():
+    app.command(_verb, help=_help)(lambda: None)
+
+
+def _load(verb: str) -> Any:
+    name = verb.replace("-", "_")
+    single = typer.Typer(add_completion=False)
+    single.command(verb)(getattr(import_module(f".commands.{name}", __package__), name))
+    return typer.main.get_command(single)
 
 
 def _version(wanted: bool) -> None:
@@ -73,6 +97,8 @@ def main() -> None:
     """The `mhvae` command."""
     # torch reads it once, at import: without it spinning threads starve every other program
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries mutter is no message of this program
     signal.signal(signal.SIGTERM, _terminate)
     app(prog_name="mhvae")
 

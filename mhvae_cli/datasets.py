@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .config import AugmentConfig
 from .errors import InputError, UsageError
-from .imaging import read_mask, read_scan, stored, to_square
+from .imaging import read_mask, read_scan, stored, to_square, upright
 from .vae.fitting import rim
 
 OVERSIZE = 4 / 3
@@ -119,7 +119,7 @@ class MaskedImages:
         h, w = stored(scan.pixels, scan.orientation).shape[:2]
         if mask.shape != (h, w):
             return f"{sample.mask}: {mask.shape[1]} x {mask.shape[0]} px, its image {w} x {h}"
-        mask = stored(mask, {6: 8, 8: 6}.get(scan.orientation, scan.orientation))
+        mask = upright(mask, scan.orientation)
         if not mask.any():
             return f"{sample.mask}: empty mask"
         levels = np.rint((to_square(scan.pixels, self.side, self.channels) + 1) * 127.5).astype(np.uint8)

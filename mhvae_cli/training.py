@@ -129,6 +129,7 @@ def fit(task: Task, run: Run, *, say: Callable[[dict[str, Any]], None]) -> Outco
             late = run.max_time is not None and time.monotonic() - began > run.max_time
             stop = _agreed(bool(caught) or late, run.device)
             if place.step % steps == 0:
+                place.sums = _averaged(place.sums, run.device)
                 _close_epoch(task, run, place, ema, epoch, steps, say, rank)
             if (stop or place.step % steps == 0) and rank == 0:
                 _save(run, place, module, optimizer, ema)
@@ -306,3 +307,12 @@ def _agreed(stop: bool, device: torch.device) -> bool:
     flag = torch.tensor(float(stop), device=device)
     torch.distributed.all_reduce(flag)
     return bool(flag)
+
+
+def _averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Each sum's mean over the processes of the group."""
+    if not torch.distributed.is_initialized():
+        return sums
+    values = torch.tensor(list(sums.values()), device=device)
+    torch.distributed.all_reduce(values)
+    return dict(zip(sums, (values / torch.distributed.get_world_size()).tolist(), strict=True))

@@ -1,7 +1,9 @@
 """Section 3.4: the multi-headed VAE's objective, its validation, and the model folder it leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import load_pretrained, model_card, save_model
+from .checkpoint import bundled, load_pretrained, load_state, model_card, resolve, save_model
 from .config import LossConfig, ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages, Sample
 from .files import encode_png, write_atomic
@@ -17,6 +19,7 @@ from .imaging import from_square
 from .metrics import dice, hausdorff
 from .render import YELLOW, draw_grid, overlay, sheet
 from .vae.contour import contours
+from .vae.fitting import distance_map
 from .vae.fitting import fit as fit_warp
 from .vae.latents import Latents
 from .vae.losses import contour_miss, log_cosh, soft_dice, warmup
@@ -24,6 +27,7 @@ from .vae.model import MultiHeadedVAE, build
 from .vae.pretrained import start_from
 from .vae.warp import RADIUS
 
+REFERENCE_SIZE = 256
 SHEET_ROWS = 6
 TABLE_SIZE = 256
 """Validation distances are in pixels of a squashed 256 x 256 image, as in table 1."""
@@ -51,7 +55,8 @@ class Objective(nn.Module):
             parts["kl_theta"] = out.q_theta.kl().mean()
             loss = loss + c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
             if c.contour > 0:
-                level = RADIUS - self.model.warp.at(out.theta, batch.rim).norm(dim=1)
+                source = self.model.warp.at(out.theta, batch.rim)
+                level = self.model.segmentation_head.level(source[:, :, None])[:, 0]
                 size = (4 * mask.mean((1, 2)) / torch.pi).sqrt()
                 miss = contour_miss(level, batch.rim_weight.to(device), size / RADIUS)
                 parts["contour"] = miss.mean()
@@ -72,12 +77,18 @@ class VAETask:
     """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`."""
 
     def __init__(
-        self, model: MultiHeadedVAE, config: TrainConfig, train: MaskedImages, val: MaskedImages, about: About
+        self,
+        model: MultiHeadedVAE,
+        config: TrainConfig,
+        train: MaskedImages,
+        val: MaskedImages,
+        about: About,
+        *,
+        out: Path,
     ) -> None:
         self.module = Objective(model, config.loss)
         self.model, self.config = model, config
-        self.train, self.val, self.about = train, val, about
-        self.out: Path | None = None
+        self.train, self.val, self.about, self.out = train, val, about, out
         self.dims = (model.theta_dim, model.config.z_dim)
 
     def __len__(self) -> int:
@@ -90,17 +101,15 @@ class VAETask:
         """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
         with _weights(self.module, ema):
             figures = validation(self.model, self.val)
-            if self.out and (epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs)):
+            if epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs):
                 picture = preview(self.model, self.val, range(min(SHEET_ROWS, len(self.val))))
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
         return figures
 
     def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         """Write the model folder of the EMA weights, and `figures` into it."""
-        if self.out is None:
-            return
         state = {k.removeprefix("model."): v for k, v in ema.items()}
-        write_model(self.out, self.model.config, state, replace(self.about), {"validation": dict(figures)})
+        write_model(self.out, self.model.config, state, self.about, {"validation": dict(figures)})
 
 
 def write_model(
@@ -127,18 +136,35 @@ def write_model(
 
 
 def prepare_model(
-    config: ModelConfig, train: MaskedImages, *, seed: int, pretrained: str | None, offline: bool = False
+    config: ModelConfig,
+    train: MaskedImages,
+    *,
+    seed: int,
+    pretrained: str | None = None,
+    reference: np.ndarray | None = None,
+    offline: bool = False,
 ) -> MultiHeadedVAE:
-    """A fresh model: theta's statistics from warps fitted to the training masks, weights from `pretrained`."""
+    """A fresh model, theta's statistics from warps fitted to the training masks.
+
+    `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
+    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
+    """
+    if reference is not None:
+        config = replace(config, reference=REFERENCE_SIZE)
     model = build(config, seed=seed)
+    if reference is not None:
+        model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
+    if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        model.load_state_dict(load_state(resolve(pretrained), expected=shapes))
+        return model.to(memory_format=torch.channels_last)
     if pretrained:
         start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
-    if (warp := model.warp) is not None:
-        masks = train.masks.numpy() > 127
-        offsets = np.stack([fit_warp(warp, mask) for mask in masks if mask.any()])
-        # A few masks (rings, slivers) defeat the fit; clipping at the 1st and 99th percentiles leaves them out.
+    if model.warp is not None:
+        offsets = np.stack([fit_warp(model.warp, mask) for mask in train.masks.numpy() > 127])
+        # A few masks (rings, slivers) defeat the fit; clipping at the 1st and 99th percentiles tames them.
         low, high = np.percentile(offsets, [1, 99], axis=0)
-        warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
+        model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
     return model.to(memory_format=torch.channels_last)
 
 
@@ -181,7 +207,7 @@ def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> n
         if model.warp is not None:
             size = mask.shape[1:]
             theta = latents.theta[i : i + 1]
-            found = [(p + 1) / 2 * size[0] for p in contours(contour_level(model, theta), cells=64)]
+            found = [(p + 1) / 2 * size[0] for p in contours(partial(model.level, theta), cells=64)]
             truth = [(p + 1) / 2 * size[0] for p in contours(_raster_level(mask[i].numpy()), cells=64)]
             row.append(overlay(overlay(picture, truth, colour=YELLOW), found))
             grid = model.warp.grid(theta, tuple(size))[0].float().cpu().numpy()
@@ -190,13 +216,6 @@ def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> n
             rows.append([*row, refined])
     titles = ["image", "true, predicted", "reconstruction", "grid"] if latents.theta.shape[1] else []
     return sheet(rows, titles, cell=192)
-
-
-def contour_level(model: MultiHeadedVAE, theta: Tensor) -> Any:
-    """The warp's level function of points (N, 2) float64 -> (N,), positive inside, for `contours`."""
-    warp = model.warp
-    parameters = warp.parameters_of(theta)[0].double().cpu().numpy()
-    return lambda points: RADIUS - np.linalg.norm(warp.basis(points) @ parameters.T, axis=1)
 
 
 def _raster_level(mask: np.ndarray) -> Any:
@@ -217,20 +236,12 @@ def _encoded(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
     return latents, model.decode(latents)
 
 
-class _weights:
+@contextmanager
+def _weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """The module with other weights for a while."""
-
-    def __init__(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-        self.module, self.state = module, state
-
-    def __enter__(self) -> None:
-        self.own = {k: v.clone() for k, v in self.module.state_dict().items()}
-        self.module.load_state_dict(self.state)
-
-    def __exit__(self, *_: object) -> None:
-        self.module.load_state_dict(self.own)
-
-
-def describe(samples: Sequence[Sample]) -> str:
-    """How many images of how many subjects."""
-    return f"{len(samples)} images of {len({s.subject for s in samples})} subjects"
+    own = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(state)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)

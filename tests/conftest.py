@@ -1,6 +1,8 @@
 """What tests share: phantoms on disk, and a tiny model folder with random weights."""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(folder, config=described, states={"vae": state}, card=model_card(described))
     return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, lines of stdout, stderr, and stdout's bytes."""
+
+    code: int
+    lines: list[str]
+    stderr: str
+    stdout: bytes
+
+
+@pytest.fixture
+def mhvae() -> Callable[..., Ended]:
+    """Run the command in this process: mhvae("segment", path, "-o", folder, stdin=b"...")."""
+    from typer.testing import CliRunner
+
+    from mhvae_cli.cli import app
+
+    def run(*args: object, stdin: bytes | None = None) -> Ended:
+        result = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
+        text = result.stdout_bytes.decode(errors="replace")
+        return Ended(result.exit_code, text.splitlines(), result.stderr, result.stdout_bytes)
+
+    return run

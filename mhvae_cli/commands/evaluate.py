@@ -178,11 +178,11 @@ def _show(report: dict[str, Any]) -> None:
     about += [
         [key.replace("_", " "), *(str(each["counts"][key]) for each in sets)] for key in sets[0]["counts"]
     ]
-    _table(["", *(each["pred"] for each in sets)], about)
+    show_table(["", *(each["pred"] for each in sets)], about)
     for each in sets:
-        _table([each["pred"], "n", "mean", "sd", "median"], _figures(each["summary"]))
+        show_table([each["pred"], "n", "mean", "sd", "median"], _figures(each["summary"]))
     if "comparison" in report:
-        _table(
+        show_table(
             ["PRED - OTHER", "n", "PRED", "OTHER", "diff", "2.5 %", "97.5 %", "Wilcoxon p"],
             _figures(report["comparison"]),
         )
@@ -200,7 +200,7 @@ def _figures(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
     return rows
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal; elsewhere plain columns, padded and split by tabs. Nothing without rows."""
     if not rows:
         return

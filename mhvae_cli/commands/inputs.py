@@ -53,7 +53,7 @@ def gather(
     found: list[Item] = []
     for position, operand in enumerate(named):
         if operand == "-" and position < len(inputs):
-            found.append(Item("-", _stdin(), PurePath("stdin")))
+            found.append(Item("stdin", _stdin(), PurePath("stdin")))
         else:
             found.extend(_expand(operand, recursive, os.path.abspath(out) if out else None))
     pages = [paged for item in _once(found) for paged in _pages(item)]
@@ -158,7 +158,7 @@ def _once(items: Iterable[Item]) -> list[Item]:
     """Each file once, where it was named first."""
     first: dict[str, Item] = {}
     for item in items:
-        first.setdefault("-" if isinstance(item.source, bytes) else os.path.abspath(item.source), item)
+        first.setdefault("" if isinstance(item.source, bytes) else os.path.abspath(item.source), item)
     return list(first.values())
 
 

@@ -5,9 +5,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, UsageError
-from .inputs import Item
+
+if TYPE_CHECKING:
+    from .inputs import Item
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Target:
 class Job:
     """One item, the files it makes (none if it goes to stdout), and whether they are there and left alone."""
 
-    item: Item
+    item: "Item"
     outputs: tuple[Path, ...]
     skip: bool = False
 
@@ -55,7 +58,7 @@ def find_target(out: str | None, *, many: bool) -> Target:
     return Target(folder=path)
 
 
-def plan(items: Sequence[Item], target: Target, endings: Sequence[str]) -> list[Job]:
+def plan(items: Sequence["Item"], target: Target, endings: Sequence[str]) -> list[Job]:
     """The outputs of every item, one an ending (`.png`, `__overlay.png`); only names are looked at.
 
     Raises OutputError if two items would write one name, whatever its case, or one would write over an input.
@@ -116,7 +119,7 @@ def complain(error: Exception) -> None:
     print(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
 
 
-def _outputs(item: Item, target: Target, endings: Sequence[str]) -> tuple[Path, ...]:
+def _outputs(item: "Item", target: Target, endings: Sequence[str]) -> tuple[Path, ...]:
     if target.stdout:
         return ()
     if target.file is not None:

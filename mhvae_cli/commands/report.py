@@ -104,7 +104,8 @@ class Progress:
         self.verb, self.total, self.done = verb, total, 0
         self.shown = mode == "on" or (mode == "auto" and total > 1)
         self.bar = mode == "on" or terminal
-        self.begun = self.last = time.monotonic()
+        self.begun = time.monotonic()
+        self.last = 0.0 if self.bar else self.begun
 
     def step(self) -> None:
         """One more job is done."""

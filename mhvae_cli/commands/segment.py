@@ -1,6 +1,7 @@
 """`mhvae segment INPUTS`: the mask of the object in each image, at the image's own size."""
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -99,6 +100,9 @@ def segment(
         from .batching import stream
 
         pipeline = Pipeline.load(model, device=device, dtype=dtype, offline=offline)
+        if verbose:
+            number = str(pipeline.dtype).removeprefix("torch.")
+            print(f"{pipeline.name} ({pipeline.folder}), {pipeline.device}, {number}", file=sys.stderr)
         results = stream(
             todo,
             load=partial(_load, pipeline, overlay),

@@ -20,17 +20,17 @@ class SegmentationHead(nn.Module):
 
     reference: Tensor | None
 
-    def __init__(self, edge: float) -> None:
+    def __init__(self, edge: float, reference: int) -> None:
         super().__init__()
         self.edge = edge
-        self.register_buffer("reference", None)
+        self.register_buffer("reference", torch.zeros(reference, reference) if reference else None)
 
     def level(self, source: Tensor) -> Tensor:
         """Signed distance to the reference's rim at source points (B, 2, h, w): (B, h, w), positive inside."""
         if self.reference is None:
             return RADIUS - source.norm(dim=1)
         grid = source.permute(0, 2, 3, 1)
-        maps = self.reference.expand(len(source), 1, -1, -1)
+        maps = self.reference.to(source).expand(len(source), 1, -1, -1)
         inside = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[:, 0]
         # The reference is padded with background outside [-1, 1].
         return inside - (source.abs().amax(1) - 1).clamp_min(0)

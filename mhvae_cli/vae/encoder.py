@@ -193,7 +193,8 @@ class Encoder(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, F): the reduced map, flattened (pooling it away would lose the position)."""
-        return self.reduce(self.convnet(image)).flatten(1)
+        weight = next(self.convnet.parameters())
+        return self.reduce(self.convnet(image.to(weight.dtype)).to(self.reduce.weight.dtype)).flatten(1)
 
     def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
         flat = self.features(image)
@@ -213,6 +214,21 @@ def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridV
     if config.arch == "resnet50-vit-b16":
         return HybridViT(channels, config.width, size)
     return ResNet(config.arch, channels, config.width)
+
+
+def fold_batch_norms(net: nn.Module) -> None:
+    """Fold every batch norm of a ResNet into the convolution before it, in place: for evaluation only."""
+    for module in net.modules():
+        if isinstance(module, Block | ResNet):
+            pairs = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3) if hasattr(module, f"bn{i}")]
+        elif isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], BatchNorm2d):
+            pairs = [("0", "1")]
+        else:
+            continue
+        for conv, norm in pairs:
+            fused = nn.utils.fuse_conv_bn_eval(module.get_submodule(conv), module.get_submodule(norm).eval())
+            setattr(module, conv, fused)
+            setattr(module, norm, nn.Identity())
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

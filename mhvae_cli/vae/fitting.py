@@ -66,3 +66,16 @@ def fit(warp: Warp, mask: np.ndarray, *, ridge: float = 1e-4, rounds: int = 5) -
         goal = RADIUS * landed / np.linalg.norm(landed, axis=1, keepdims=True).clip(1e-9)
         sources = start + np.linalg.solve(normal, basis.T @ (goal - basis @ start) / len(basis))
     return sources.T - identity
+
+
+def distance_map(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask (H, W) as a reference: float32 (size, size), the signed distance to its rim, positive inside.
+
+    In [-1, 1] units, of the mask squashed to a square.
+    """
+    h, w = mask.shape
+    rows, columns = (np.arange(size) * h // size, np.arange(size) * w // size)
+    square = np.pad(mask[np.ix_(rows, columns)], 1)
+    inside, outside = ndimage.distance_transform_edt(square), ndimage.distance_transform_edt(~square)
+    pixels = np.where(square, inside - 0.5, 0.5 - outside)[1:-1, 1:-1]
+    return (pixels * 2 / size).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ class MultiHeadedVAE(nn.Module):
         self.config = config
         self.warp = None if config.single_head else Warp(config.warp)
         self.encoder = Encoder(config, self.theta_dim)
-        self.segmentation_head = SegmentationHead(config.edge)
+        self.segmentation_head = SegmentationHead(config.edge, config.reference)
         self.image_head = ImageHead(config)
 
     @property
@@ -58,6 +59,15 @@ class MultiHeadedVAE(nn.Module):
     def mask(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Soft mask (B, h, w) in (0, 1) at `size` from theta (B, P) and a user's edit `pose` (B, 2, 3)."""
         return self.segmentation_head(self._warp(theta, size, pose))
+
+    def level(self, theta: Tensor, points: np.ndarray) -> np.ndarray:
+        """The mask's level function, float64 (N,), positive inside, of theta (1, P) at `points` (N, 2).
+
+        {p : level(p) >= 0} is the object exactly, at any size (equation 10).
+        """
+        parameters = self.warp.parameters_of(theta.to(self.warp.identity.device))[0].cpu().double().numpy()
+        source = torch.from_numpy(parameters @ self.warp.basis(points).T)
+        return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
 
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's picture x_hat (B, C, S, S), about [-1, 1]."""

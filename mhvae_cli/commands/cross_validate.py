@@ -1,0 +1,92 @@
+"""`mhvae cross-validate --data DIR --folds 5 --out CV/`: train and test on each fold, as table 1 does."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import options, training
+
+if TYPE_CHECKING:
+    from ..evaluation import Row, Spread
+
+
+def cross_validate(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of images/ and masks/.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="CV/", help="A run a fold, fold0/ and so on, and results.")
+    ],
+    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N")] = 5,
+    only: Annotated[
+        list[int] | None,
+        typer.Option("--only", metavar="K", help="Only this fold, from 0; may be repeated.", show_default=False),
+    ] = None,
+    preset: Annotated[Literal["small", "paper"], typer.Option("--preset")] = "small",
+    config: training.Config = None,
+    profile: Annotated[
+        Literal["native", "paper256"],
+        typer.Option("--profile", help="As in evaluate: native pixels, or the published tables' 256 x 256."),
+    ] = "paper256",
+    max_time: training.MaxTime = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+) -> None:
+    """Train on all folds but one and test on that one, in turn; mean +- population sd over the folds.
+
+    The folds are index.csv's if it names N, else subjects are dealt out. A fold's model is chosen on a
+    validation part of its training folds, never on the fold that is reported. Run the same command again
+    to go on where it was cut.
+    """
+    from ..config import load_recipe
+
+    limit = training.seconds(max_time)
+    recipe, given = load_recipe(preset, config, {})
+
+    from dataclasses import replace
+
+    from .. import recipe as recipes
+    from ..datasets import discover
+    from ..devices import resolve_device, resolve_dtype
+    from ..evaluation import over_folds
+
+    place = resolve_device(device)
+    if "channels" not in given:
+        recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(discover(data))))
+    work = recipes.Work(
+        place,
+        resolve_dtype(dtype, place),
+        max_time=limit,
+        workers=2 if workers is None else workers,
+        offline=offline,
+        command=training.command_line(),
+    )
+    teller = training.Teller(quiet=quiet, progress=progress)
+    tested: dict[int, list[Row]] = {}
+    for fold, rows in recipes.cross_validate(
+        data, recipe, work, out, count=folds, only=only, profile=profile, say=teller
+    ):
+        if not isinstance(rows, list):
+            training.end(rows, out, quiet=quiet)
+            return
+        tested[fold] = rows
+    summary = over_folds(list(tested.values()))
+    if as_json:
+        values = {name: {"mean": s.mean, "sd": s.sd, "folds": s.n} for name, s in summary.items()}
+        print(json.dumps({"profile": profile, "folds": sorted(tested), "summary": values}), flush=True)
+        return
+    _show(summary, profile)
+
+
+def _show(summary: "dict[str, Spread]", profile: str) -> None:
+    from .evaluate import show_table
+
+    rows: list[list[Any]] = [
+        [name, str(spread.n), f"{spread.mean:.4f}", f"{spread.sd:.4f}"] for name, spread in summary.items()
+    ]
+    show_table([profile, "folds", "mean", "sd"], rows)

@@ -1,0 +1,161 @@
+"""`mhvae train-vae --data DIR --out RUN/`: train a model on a folder of images and masks."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..config import Arch, Family, Points
+from . import options, training
+
+
+def train_vae(
+    data: training.Data,
+    out: training.RunFolder,
+    preset: Annotated[
+        Literal["small", "paper"],
+        typer.Option("--preset", help="small trains on two CPU cores in an hour or two; paper wants a GPU."),
+    ] = "small",
+    config: training.Config = None,
+    warp: Annotated[
+        Family | None,
+        typer.Option("--warp", help="affine makes ellipses, tps any smooth outline.", show_default="tps"),
+    ] = None,
+    points: Annotated[
+        Points | None,
+        typer.Option("--points", help="Control points of a tps warp.", show_default="circular"),
+    ] = None,
+    encoder: Annotated[
+        Arch | None, typer.Option("--encoder", help="The ConvNet.", show_default="the preset's")
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option("--width", metavar="X", help="Multiplies a ResNet's channels.", show_default="the preset's"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size", min=32, metavar="N", help="The model's square, in pixels.", show_default="the preset's"
+        ),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option("--channels", min=1, max=3, metavar="1|3", show_default="1 if the images are grey"),
+    ] = None,
+    single_head: Annotated[
+        bool, typer.Option("--single-head", help="A plain VAE: no position code, finds nothing.")
+    ] = False,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrained",
+            metavar="REF",
+            help="Start from ImageNet weights (a .safetensors file, or ORG/NAME on the Hub), or from a whole"
+            " model of the same configuration (a bundled name or a folder).",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False),
+    ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            "--hold-out", metavar="FOLD", help="Leave out this fold of index.csv.", show_default=False
+        ),
+    ] = None,
+    epochs: training.Epochs = None,
+    batch_size: training.TrainBatch = None,
+    lr: training.LearningRate = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", envvar="MHVAE_SEED", show_default="0")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name.", show_default="the name of RUN/")
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"),
+    ] = None,
+    resume: training.Resume = False,
+    max_time: training.MaxTime = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    workers: options.Workers = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = "auto",
+) -> None:
+    """Train a model on a folder of images and masks.
+
+    RUN/ ends as a model folder for --model, with log.csv, pictures in
+    sheets/, and the state that --resume goes on from. Ctrl-C, SIGTERM
+    and --max-time stop at the next step and lose nothing.
+    """
+    from ..config import load_recipe
+
+    limit = training.seconds(max_time)
+    flags = _flags(
+        {
+            "model.warp.family": warp,
+            "model.warp.points": points,
+            "model.encoder.arch": encoder,
+            "model.encoder.width": width,
+            "model.image_size": image_size,
+            "model.channels": channels,
+            "model.single_head": single_head or None,
+            "train.epochs": epochs,
+            "train.batch_size": batch_size,
+            "train.lr": lr,
+            "train.seed": seed,
+            "card.license": licence,
+            "pretrained": pretrained,
+        }
+    )
+    recipe, given = load_recipe(preset, config, flags)
+
+    from dataclasses import replace
+
+    from .. import recipe as recipes
+    from ..devices import resolve_device, resolve_dtype
+    from ..imaging import read_mask
+
+    place = resolve_device(device)
+    samples = recipes.hold_out(recipes.gather(data), hold_out)
+    if "channels" not in given:
+        recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(samples)))
+    work = recipes.Work(
+        place,
+        resolve_dtype(dtype, place),
+        resume,
+        limit,
+        2 if workers is None else workers,
+        offline,
+        training.command_line(),
+    )
+    outcome = recipes.train_vae(
+        samples,
+        recipe,
+        work,
+        out,
+        name=name,
+        splits="" if hold_out is None else f"fold {hold_out} held out; ",
+        reference=None if reference is None else read_mask(reference),
+        say=training.Teller(quiet=quiet, progress=progress),
+    )
+    training.end(outcome, out, quiet=quiet)
+
+
+def _flags(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested objects, those that are None left out."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        if value is None:
+            continue
+        *parents, key = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
+    return tree
