@@ -17,8 +17,8 @@ VERBS = {
     "segment": "Find the object in each image and write its mask.",
     "evaluate": "Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.",
     "train-vae": "Train a model on a folder of images and masks.",
-    "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd over the"
-    " folds.",
+    "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd"
+    " over the folds.",
 }
 """The verbs in the order of the help, each with its docstring's first paragraph; verb a-b is function a_b of
 commands/a_b.py, which is imported when it is asked for."""

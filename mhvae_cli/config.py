@@ -143,7 +143,7 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
     """Build `kind` from JSON values; absent keys keep their defaults. UsageError names the faulty key."""
     hints = typing.get_type_hints(kind)
     if not isinstance(values, dict):
-        raise UsageError(f"{where or 'config'}: expected an object, got {values!r}")
+        raise UsageError(f"{where.rstrip('.') or 'config'}: expected an object, got {values!r}")
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, 1)

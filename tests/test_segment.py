@@ -199,18 +199,18 @@ def bad_inputs(folder: Path) -> dict[str, str]:
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(whole, "JPEG")
     (folder / "cut.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
-    (folder / "cut2.png").write_bytes(Path("scans/a.png").read_bytes()[:900])
+    (folder / "short.png").write_bytes(Path("scans/a.png").read_bytes()[:900])
     header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
-    (folder / "broken.tif").write_bytes(b"II*\x00" + b"\xff" * 20)
+    (folder / "broken.tif").write_bytes(b"II*\x00\x08\x00\x00\x00\x00\x00")
     return {
         "bomb.png": "pixels",
         "broken.tif": "",
         "cut.jpg": "truncated",
-        "cut2.png": "truncated",
         "empty.png": "empty",
         "folder.png": "directory",
+        "short.png": "truncated",
         "text.png": "not an image",
     }
 

@@ -237,7 +237,7 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     with torch.no_grad():  # begin near theta = z = 0 with a small spread, so that the first masks are sane
         last.weight.mul_(0.1)
         last.bias.zero_()
-        last.bias[outputs:] = -4.0
+        last.bias[outputs:] = -7.0
     return head
 
 

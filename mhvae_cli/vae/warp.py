@@ -102,8 +102,8 @@ class Warp(nn.Module):
         if pose is not None:
             return self._posed(parameters, size, pose)
         # (2B, M) @ (M, N): this order is 19 x faster than a batched product with a trailing 2.
-        flat = _product(parameters.flatten(0, 1), self._cached_basis(size, parameters.device, parameters.dtype))
-        return flat.unflatten(0, (-1, 2)).unflatten(2, size)
+        basis = self._cached_basis(size, parameters.device, parameters.dtype)
+        return _product(parameters.flatten(0, 1), basis).unflatten(0, (-1, 2)).unflatten(2, size)
 
     def grid(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """The same as (B, h, w, 2), as `F.grid_sample` takes it."""

@@ -1,0 +1,116 @@
+"""Warps fitted to masks: exact on ellipses, close on anything else."""
+
+import numpy as np
+import pytest
+import torch
+
+from mhvae_cli.config import WarpConfig
+from mhvae_cli.metrics import dice
+from mhvae_cli.phantoms import phantom
+from mhvae_cli.vae.decoder import SegmentationHead
+from mhvae_cli.vae.fitting import affine_of, distance_map, fit, rim
+from mhvae_cli.vae.warp import RADIUS, Warp, pixel_centres
+
+CENTRE, AXES, TURN = np.array([0.15, -0.2]), np.array([0.55, 0.3]), np.deg2rad(25)
+FAMILIES = [WarpConfig("affine"), WarpConfig("tps", "circular"), WarpConfig("tps", "uniform")]
+
+
+def ellipse(size: tuple[int, int]) -> np.ndarray:
+    along = np.array([[np.cos(TURN), np.sin(TURN)], [-np.sin(TURN), np.cos(TURN)]])
+    u = (pixel_centres(size) - CENTRE) @ along.T / AXES
+    return ((u**2).sum(1) <= 1).reshape(size)
+
+
+def mask_of(warp: Warp, offsets: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    theta = warp.theta_of(warp.identity + torch.from_numpy(offsets).float()[None])
+    return (SegmentationHead(0.02, 0).level(warp(theta, size))[0] >= 0).numpy()
+
+
+@pytest.mark.parametrize("size", [(256, 256), (200, 320)])
+def test_rim_lies_on_an_ellipses_outline(size: tuple[int, int]) -> None:
+    points, weight = rim(ellipse(size))
+    assert points.shape == (96, 2) and (weight == 1).all()
+    along = np.array([[np.cos(TURN), np.sin(TURN)], [-np.sin(TURN), np.cos(TURN)]])
+    u = (points - CENTRE) @ along.T / AXES
+    misses = np.abs(np.linalg.norm(u, axis=1) - 1) * AXES.min() * min(size) / 2  # about pixels
+    assert misses.max() < 1 and misses.mean() < 0.4
+    bearings = np.sort(np.arctan2(*(points - CENTRE).T[::-1]))
+    assert np.diff(bearings).max() < np.deg2rad(15)
+
+
+def test_rim_has_no_bias() -> None:
+    """The outermost pixels' centres lie inside the outline by half a pixel; the rim must not."""
+    mask = (np.linalg.norm(pixel_centres((64, 64)), axis=1) <= RADIUS).reshape(64, 64)
+    points, _ = rim(mask)
+    assert abs(np.linalg.norm(points, axis=1).mean() - RADIUS) < 0.2 * 2 / 64
+
+
+def test_rim_marks_where_the_border_cuts() -> None:
+    mask = (np.linalg.norm(pixel_centres((64, 64)) - [-1, 0], axis=1) <= RADIUS).reshape(64, 64)
+    points, weight = rim(mask)
+    cut = points[:, 0] < -0.95
+    assert cut.any() and (weight[cut] == 0).all()
+    assert (weight[points[:, 0] > -0.9] == 1).all()
+
+
+@pytest.mark.parametrize("size", [(512, 512), (400, 640)])
+def test_affine_is_the_ellipses_own(size: tuple[int, int]) -> None:
+    """root^-1 RADIUS has the ellipse's semi-axes as eigenvalues, its axes as eigenvectors."""
+    affine = affine_of(ellipse(size))
+    values, vectors = np.linalg.eigh(np.linalg.inv(affine[:, :2]) * RADIUS)
+    np.testing.assert_allclose(values, np.sort(AXES), rtol=3e-3)
+    angle = np.arctan2(vectors[1, 1], vectors[0, 1]) % np.pi
+    assert angle == pytest.approx(TURN, abs=np.deg2rad(0.5))
+    np.testing.assert_allclose(affine[:, :2] @ CENTRE + affine[:, 2], 0, atol=3e-3)
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=str)
+def test_every_family_fits_an_ellipse(config: WarpConfig) -> None:
+    truth, warp = ellipse((256, 256)), Warp(config)
+    offsets = fit(warp, truth)
+    assert offsets.shape == warp.loc.shape
+    assert dice(mask_of(warp, offsets, (256, 256)), truth) > 0.99
+
+
+def test_a_fit_is_the_same_at_another_size() -> None:
+    warp = Warp(WarpConfig("tps"))
+    fitted = fit(warp, ellipse((512, 512)))
+    assert dice(mask_of(warp, fitted, (200, 320)), ellipse((200, 320))) > 0.99
+
+
+@pytest.mark.parametrize("points", ["circular", "uniform"])
+@pytest.mark.parametrize("seed", [1, 4])
+def test_the_spline_fits_a_wobbly_lesion(points: str, seed: int) -> None:
+    truth = phantom("skin-lesion", seed, (192, 192))[1]
+    spline, affine = Warp(WarpConfig("tps", points)), Warp(WarpConfig("affine"))
+    found = dice(mask_of(spline, fit(spline, truth), truth.shape), truth)
+    assert found > 0.95
+    assert found > dice(mask_of(affine, fit(affine, truth), truth.shape), truth)
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=str)
+def test_tiny_and_cut_masks_give_numbers(config: WarpConfig) -> None:
+    warp, dot, all_of_it = Warp(config), np.zeros((64, 64), bool), np.ones((64, 64), bool)
+    dot[10, 50] = True
+    for mask in (dot, all_of_it):
+        assert np.isfinite(fit(warp, mask)).all()
+    found = mask_of(warp, fit(warp, dot), (640, 640))
+    y, x = (axis.mean() for axis in np.nonzero(found))
+    assert (x / 10, y / 10) == (pytest.approx(50.5, abs=0.5), pytest.approx(10.5, abs=0.5))
+
+
+def test_distance_map_of_the_disc() -> None:
+    mask = (np.linalg.norm(pixel_centres((300, 300)), axis=1) <= RADIUS).reshape(300, 300)
+    found = distance_map(mask, 300)
+    truth = RADIUS - np.linalg.norm(pixel_centres((300, 300)), axis=1).reshape(300, 300)
+    assert found.shape == (300, 300) and found.dtype == np.float32
+    assert np.abs(found - truth).max() < 0.7 * 2 / 300
+    assert ((found >= 0) == mask).all()
+
+
+def test_distance_map_squashes_to_a_square() -> None:
+    size = (120, 360)
+    mask = (np.linalg.norm(pixel_centres(size), axis=1) <= RADIUS).reshape(size)
+    found = distance_map(mask, 60)
+    truth = np.linalg.norm(pixel_centres((60, 60)), axis=1).reshape(60, 60) <= RADIUS
+    assert dice(found >= 0, truth) > 0.97

@@ -1,0 +1,95 @@
+"""Section 3.4's terms against float64, hand counts and known geometry."""
+
+import math
+
+import numpy as np
+import torch
+
+from mhvae_cli.vae.latents import Gaussian
+from mhvae_cli.vae.losses import SHARPNESS, contour_miss, log_cosh, soft_dice, warmup
+
+
+def test_kl_is_that_of_torch_distributions() -> None:
+    rng = torch.Generator().manual_seed(1)
+    mean, logvar = torch.randn(5, 7, generator=rng), torch.randn(5, 7, generator=rng)
+    ours = torch.distributions.Normal(mean, (logvar / 2).exp())
+    truth = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(Gaussian(mean, logvar).kl(), truth)
+
+
+def test_kl_of_the_prior_is_nil() -> None:
+    assert Gaussian(torch.zeros(3, 4), torch.zeros(3, 4)).kl().tolist() == [0, 0, 0]
+
+
+def test_drawn_codes_have_the_posteriors_moments() -> None:
+    mean, logvar = torch.tensor([[1.5, -2.0]]), torch.tensor([[0.3, -1.2]])
+    eps = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(2))
+    drawn = Gaussian(mean, logvar).rsample(eps)
+    torch.testing.assert_close(drawn.mean(0), mean[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn.var(0), logvar[0].exp(), atol=0, rtol=0.02)
+
+
+def test_log_cosh_is_that_of_float64() -> None:
+    rng = np.random.default_rng(3)
+    recon, image = rng.uniform(-1, 1, (4, 1, 8, 8)), rng.uniform(-1, 1, (4, 1, 8, 8))
+    truth = (np.log(np.cosh(SHARPNESS * (recon - image))) / SHARPNESS).mean((1, 2, 3))
+    found = log_cosh(torch.from_numpy(recon).float(), torch.from_numpy(image).float())
+    np.testing.assert_allclose(found.numpy(), truth, rtol=1e-5)
+
+
+def test_log_cosh_neither_overflows_nor_loses_its_gradient() -> None:
+    error = torch.tensor([-1e6, -50.0, 0.0, 50.0, 1e6], requires_grad=True)
+    loss = log_cosh(error[:, None], torch.zeros(5, 1))
+    tail = (error.detach().abs() - math.log(2) / SHARPNESS).clamp_min(0)  # log cosh x -> |x| - log 2
+    torch.testing.assert_close(loss.detach(), tail, rtol=1e-6, atol=1e-6)
+    loss.sum().backward()
+    torch.testing.assert_close(error.grad, torch.tensor([-1.0, -1.0, 0.0, 1.0, 1.0]))
+
+
+def test_log_cosh_is_per_sample() -> None:
+    recon = torch.zeros(2, 3, 4, 4)
+    recon[1] = 1
+    found = log_cosh(recon, torch.zeros_like(recon))
+    assert found.shape == (2,) and found[0] == 0 and found[1] > 0.9
+
+
+def test_soft_dice_is_the_hand_count() -> None:
+    mask, pred = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
+    mask[0, :2] = 1
+    pred[0, 1:3] = 1  # 8 and 8 pixels, 4 of them shared
+    mask[1, :, :2] = 1
+    pred[1] = 0.5  # 8 pixels, half of each of 16
+    torch.testing.assert_close(soft_dice(pred, mask)[:2], torch.tensor([9 / 17, 9 / 17]))
+    assert soft_dice(pred, mask)[2] == 1  # nothing to find and nothing found
+    assert soft_dice(mask, mask)[0] == 1
+
+
+def test_soft_dice_of_a_large_mask_is_dice() -> None:
+    mask, pred = torch.zeros(1, 256, 256), torch.zeros(1, 256, 256)
+    mask[0, :100, :100] = 1
+    pred[0, 50:150, :100] = 1
+    torch.testing.assert_close(soft_dice(pred, mask), torch.tensor([0.5]), atol=1e-4, rtol=0)
+
+
+def test_contour_miss_of_a_shifted_circle() -> None:
+    """The rim of a circle moved by d lies at r + d cos(angle), to first order, from the true centre."""
+    radius, shift = 0.5, 0.01
+    angles = 2 * np.pi * np.arange(360) / 360
+    rim = np.stack([radius * np.cos(angles) + shift, radius * np.sin(angles)], axis=1)
+    level = torch.from_numpy(radius - np.linalg.norm(rim, axis=1))[None]
+    miss = contour_miss(level, torch.ones_like(level), torch.ones(1, dtype=torch.float64))
+    assert abs(float(miss) - shift**2 / 2) < 0.01 * shift**2 / 2
+    twice = contour_miss(level, torch.ones_like(level), torch.full((1,), 2.0, dtype=torch.float64))
+    torch.testing.assert_close(twice, 4 * miss)
+
+
+def test_contour_miss_leaves_out_what_the_border_cut() -> None:
+    level = torch.tensor([[0.1, 5.0, -0.1, 7.0]])
+    weight = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    torch.testing.assert_close(contour_miss(level, weight, torch.ones(1)), torch.tensor([0.01]))
+    assert contour_miss(level, torch.zeros(1, 4), torch.ones(1)).item() == 0
+
+
+def test_warmup_rises_from_nothing() -> None:
+    assert [warmup(p, 0.2) for p in (0, 0.1, 0.2, 0.7)] == [0, 0.5, 1, 1]
+    assert warmup(0.0, 0.0) == 1
