@@ -5,17 +5,17 @@ nor the network. Pickled weights are never opened, whatever their name: unpickli
 """
 
 import difflib
-import errno
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mhvae_cli.errors import ModelError, UsageError
-from mhvae_cli.imaging import write_atomic
+from .errors import ModelError
+from .files import write_atomic
+from .hub import fetch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +29,7 @@ FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
 CONFIG_CAP = 2**20
 HEADER_CAP = 2**24
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
-    f"cc-by{terms}-4.0" for terms in ("", "-sa", "-nd", "-nc", "-nc-sa", "-nc-nd")
-}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-_LOGIN = "`hf auth login`, or set HF_TOKEN"
 
 
 def bundled() -> list[str]:
@@ -57,7 +53,7 @@ def resolve(ref: str | Path, *, offline: bool = False) -> Path:
     if ref and os.path.exists(path):
         raise ModelError(f"{ref}: a file, not a model", hint=f"a model is a folder: --model {path.parent}")
     if _HUB_ID.fullmatch(ref):
-        return _with_config(_fetch(ref, ["config.json", "*.safetensors", "README.md"], offline=offline), ref)
+        return _with_config(fetch(ref, ["config.json", "*.safetensors", "README.md"], offline=offline), ref)
     near = difflib.get_close_matches(ref, names, 1)
     known = f"bundled models: {', '.join(names) or 'none'}; or give a folder, or ORG/NAME on the Hub"
     raise ModelError(f"no model {ref!r}", hint=f"did you mean {near[0]!r}?" if near else known)
@@ -67,77 +63,6 @@ def _with_config(folder: Path, ref: str) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{ref}: no config.json in it, so not a model", hint="train-vae makes models")
     return folder
-
-
-def _fetch(ref: str, patterns: list[str], *, offline: bool) -> Path:
-    """The cached snapshot of ORG/NAME[@REVISION] on the Hub, with its files that match `patterns`."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, by the import that follows
-
-    from huggingface_hub import errors, get_session, is_offline_mode, snapshot_download
-    from huggingface_hub.utils import tqdm
-
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{"disable": None, **options})  # None: shown on a terminal only
-
-    repo, _, revision = ref.partition("@")
-    offline = offline or is_offline_mode()
-    hooks = get_session().event_hooks
-    if _limit not in hooks["request"]:
-        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit]}
-    files = {"revision": revision or None, "allow_patterns": patterns}
-    try:
-        return Path(snapshot_download(repo, **files, local_files_only=offline, tqdm_class=Bar))
-    except (OSError, ValueError, errors.HTTPError) as error:
-        raise _hub_fault(error, ref, offline=offline) from error
-
-
-def _limit(request: Any) -> None:
-    """Request hook: the client's calls to the Hub's API carry no time limit, and would wait for ever."""
-    from huggingface_hub import constants
-
-    if (request.extensions.get("timeout") or {}).get("read") is None:
-        limit = constants.HF_HUB_ETAG_TIMEOUT
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), limit)
-
-
-def _hub_fault(error: BaseException, ref: str, *, offline: bool) -> ModelError:
-    """What went wrong on the Hub, in the user's words."""
-    from huggingface_hub import errors
-
-    repo, _, revision = ref.partition("@")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        if offline:
-            command = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
-            what = f"{ref}: no such folder, not in the Hub's cache, and offline"
-            return ModelError(what, hint=f"fetch it while online: {command}")
-        error = error.__cause__ or error
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    number = getattr(error, "errno", None)
-    cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    if isinstance(error, errors.GatedRepoError):
-        what, hint = "gated, and you have no access yet", f"ask for access on its page, then {_LOGIN}"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        what, hint = "the Hub has no such revision", "leave out @REVISION for the main branch"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        what = "no such folder, and no such model on the Hub, or it is private"
-        hint = f"check the name; for a private model, {_LOGIN}"
-    elif status in (401, 403):
-        what, hint = f"the Hub refuses your access token ({status})", f"use one that may read it: {_LOGIN}"
-    elif status is not None:
-        what, hint = f"the Hub answers with error {status}", "try again later"
-    elif number in (errno.ENOSPC, errno.EDQUOT):
-        what, hint = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
-    elif number is not None:
-        what, hint = f"cannot write the Hub's cache: {cause}", "set HF_HOME to a folder you may write to"
-    elif isinstance(error, errors.HTTPError):
-        what = f"no such folder, and fetching it from the Hub failed: {cause}"
-        hint = "check the network, the proxy and HF_ENDPOINT"
-    elif isinstance(error, errors.HFValidationError):
-        what, hint = "no such folder, and not a name the Hub allows", "write ORG/NAME[@REVISION]"
-    else:
-        what, hint = f"the download failed: {cause}", "run the same command again"
-    return ModelError(f"{ref}: {what}", hint=hint)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -252,7 +177,7 @@ def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Ten
     if not os.path.isfile(path):
         if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(ref):
             raise ModelError(f"no weights {ref!r}", hint="give a .safetensors file, or ORG/NAME on the Hub")
-        path = _fetch(ref, ["model.safetensors"], offline=offline) / "model.safetensors"
+        path = fetch(ref, ["model.safetensors"], offline=offline) / "model.safetensors"
         if not path.is_file():
             raise ModelError(f"{ref}: no model.safetensors in it", hint="pickled weights are never loaded")
     return load_tensors(path)
@@ -339,62 +264,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def model_card(config: Mapping[str, Any]) -> str:
-    """README.md of a model: YAML front matter as the Hub reads it, then what `config` says of its data.
-
-    From config["card"]: license (required: UsageError), attribution, data, splits; from config["training"]:
-    command, and splits if the card has none; config["figures"]: numbers, in groups or not.
-    """
-    card, training = config["card"], config["training"]
-    licence = _line(card.get("license") or "")
-    if not licence:
-        raise UsageError("a model needs a licence", hint='name that of its weights, such as "CC BY 4.0"')
-    slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    front = [f"license: {slug}"] if slug in HUB_LICENSES else ["license: other", f'license_name: "{slug}"']
-    front += [
-        "library_name: mhvae",
-        "pipeline_tag: image-segmentation",
-        "tags: [mhvae, medical, segmentation]",
-    ]
-    rows = [f"| {_line(name)} | {_line(value)} |" for name, value in _flat(config["figures"])]
-    sections = {
-        "Use": f"```\nmhvae segment scan.png --model {_line(config['name'])} -o masks/\n```\n"
-        "In place of the name: this folder, or its ORG/NAME on the Hub.",
-        "Intended use": "Research; not a medical device.",
-        "Data": _prose(card.get("data")),
-        "Splits": _prose(card.get("splits") or training.get("splits")),
-        "Figures": "\n".join(["| | |", "|---|---|", *rows]) if rows else "",
-        "Training": f"```\n{_line(training['command'])}\n```" if training.get("command") else "",
-        "Attribution": _prose(card.get("attribution")),
-        "Licence": licence,
-    }
-    body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image."
-    return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
-
-
-def _line(value: Any) -> str:
-    if value is None or isinstance(value, float):
-        return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-    return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield prefix + key, value
-
-
-def _prose(value: Any) -> str:
-    """Text as it is, an object or a list as bullets."""
-    if isinstance(value, Mapping):
-        return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))
-    return (
-        "\n".join(f"- {_line(item)}" for item in value)
-        if isinstance(value, list | tuple)
-        else str(value or "")
-    )

@@ -48,7 +48,7 @@ class _Group(TyperGroup):
             _mute()
         sys.exit(code)
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Put the verb in the place of its line in the help."""
         if args[0] in VERBS:
             self.add_command(_load(args[0]), args[0])

@@ -6,6 +6,7 @@ An unknown key, a wrong type or a value outside its choices is a `UsageError` th
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class WarpConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is the channels kept before flattening."""
+    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept to be flattened."""
 
     arch: Arch = "resnet50"
     width: float = 1.0
@@ -92,7 +93,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. `lr` falls by a half cosine to a hundredth after a warm-up of `lr_warmup` of the run."""
+    """One training run. `lr` falls by a half cosine to 1 % after a rise over `lr_warmup` of the run."""
 
     epochs: int = 100
     batch_size: int = 16
@@ -155,7 +156,7 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
 
 
 def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, then a JSON file's values, then `flags`, laid upon one another; UsageError names a faulty key.
+    """A preset, then a JSON file's values, then `flags`, each upon the last; UsageError names a faulty key.
 
     Also returns the keys of "model" that the file or the flags set.
     """
@@ -170,7 +171,35 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
         if not isinstance(over, dict):
             raise UsageError(f"{file}: not a JSON object")
     over = merge(over, flags)
-    return from_dict(Recipe, merge(PRESETS[preset], over)), set(over.get("model") or {})
+    recipe = from_dict(Recipe, merge(PRESETS[preset], over))
+    _check_ranges(recipe)
+    return recipe, set(over.get("model") or {})
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    model, train = recipe.model, recipe.train
+    halved = model.encoder.arch == "efficientnet-lite0"  # five times, each time without a rest
+    patched = model.encoder.arch != "resnet50-vit-b16" or model.image_size % 16 == 0
+    faults = {
+        "model.image_size: 32 or more": model.image_size < 32,
+        "model.image_size: a multiple of 16 for a ViT": not patched,
+        "model.image_size: a multiple of 32 for an EfficientNet": halved and model.image_size % 32 != 0,
+        "model.channels: 1 or 3": model.channels not in (1, 3),
+        "model.reference: set by --reference MASK": model.reference != 0,
+        "model.z_dim: 1 or more": model.z_dim < 1,
+        "model.edge: above 0": not 0 < model.edge < math.inf,
+        "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
+        "train.epochs: 1 or more": train.epochs < 1,
+        "train.batch_size: 1 or more": train.batch_size < 1,
+        "train.lr: above 0": not 0 < train.lr < math.inf,
+        "train.lr_warmup: 0 or more, below 1": not 0 <= train.lr_warmup < 1,
+        "train.clip: above 0": not train.clip > 0,
+        "train.ema: 0 or more, below 1": not 0 <= train.ema < 1,
+        "train.val_fraction: above 0, below 1": not 0 < train.val_fraction < 1,
+    }
+    for wanted, fault in faults.items():
+        if fault:
+            raise UsageError(wanted)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

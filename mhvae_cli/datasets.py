@@ -60,7 +60,11 @@ def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
         more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
         raise InputError(f"{folder}: unpaired: {', '.join(where)}{more}", hint="one mask an image, same stem")
     rows = _index(folder / "index.csv")
-    return [_sample(i, images[i], found.get(i), rows.get(i, {})) for i in sorted(images)]
+    samples = [_sample(i, images[i], found.get(i), rows.get(i, {})) for i in sorted(images)]
+    folds = {s.subject: s.fold for s in samples}
+    if torn := sorted({s.subject for s in samples if s.fold != folds[s.subject]}):
+        raise InputError(f"{folder / 'index.csv'}: subject {torn[0]} is in more than one fold")
+    return samples
 
 
 def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -68,7 +72,7 @@ def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[lis
     subjects = sorted({s.subject for s in samples}, key=lambda s: _hash(f"{seed}/{s}"))
     if len(subjects) < 2:
         raise InputError("one subject cannot be split into training and validation")
-    chosen = set(subjects[: max(1, round(fraction * len(subjects)))])
+    chosen = set(subjects[: min(max(1, round(fraction * len(subjects))), len(subjects) - 1)])
     return [s for s in samples if s.subject not in chosen], [s for s in samples if s.subject in chosen]
 
 
@@ -90,7 +94,9 @@ class MaskedImages:
     The same batch comes out whatever the order, the number of processes, or where a run was cut.
     """
 
-    def __init__(self, samples: Sequence[Sample], *, image_size: int, channels: int, workers: int = 2) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], *, image_size: int, channels: int, workers: int = 2
+    ) -> None:
         self.samples = list(samples)
         self.image_size, self.channels = image_size, channels
         self.side = round(image_size * OVERSIZE)
@@ -140,7 +146,9 @@ class MaskedImages:
         moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
         image, mask = self._sampled(indices, np.stack([m for m, _ in moves]))
         toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
-        rims = np.stack([p @ b[:, :2].T + b[:, 2] for p, (_, b) in zip(self.rims[indices], moves, strict=True)])
+        rims = np.stack(
+            [p @ b[:, :2].T + b[:, 2] for p, (_, b) in zip(self.rims[indices], moves, strict=True)]
+        )
         weights = self.rim_weights[indices] * (np.abs(rims) < 0.99).all(-1)
         eps = [[torch.from_numpy(r.standard_normal(d, np.float32)) for d in dims] for r in rngs]
         return Batch(
@@ -156,14 +164,14 @@ class MaskedImages:
         picks = torch.as_tensor(indices)
         size = [len(indices), self.channels, self.image_size, self.image_size]
         grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
-        image = F.grid_sample(
-            self.images[picks].float(), grid, padding_mode="border", align_corners=False
-        )
+        image = F.grid_sample(self.images[picks].float(), grid, padding_mode="border", align_corners=False)
         mask = F.grid_sample(self.masks[picks, None].float(), grid, align_corners=False)[:, 0]
         return image / 127.5 - 1, mask / 255
 
 
-def similarity(rng: np.random.Generator, ranges: AugmentConfig, aspect: float) -> tuple[np.ndarray, np.ndarray]:
+def similarity(
+    rng: np.random.Generator, ranges: AugmentConfig, aspect: float
+) -> tuple[np.ndarray, np.ndarray]:
     """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
 
     Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
@@ -188,7 +196,9 @@ def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tens
     gamma = float(np.exp(rng.uniform(-strength, strength)))
     gain = np.exp(rng.uniform(-strength, strength) + rng.uniform(-strength, strength, c) / 3)
     offset = rng.uniform(-strength, strength) / 2 + rng.uniform(-strength, strength, c) / 6
-    noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)) * float(rng.uniform(0, ranges.noise))
+    noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)) * float(
+        rng.uniform(0, ranges.noise)
+    )
     level = ((image + 1) / 2).clamp_min(0).pow(gamma) * torch.from_numpy(gain).float()[:, None, None]
     return (2 * level - 1 + torch.from_numpy(offset).float()[:, None, None] + noise).clamp(-1, 1)
 
@@ -196,7 +206,12 @@ def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tens
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")}
+    files: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        if path.stem in files:
+            raise InputError(f"{folder}: {files[path.stem].name} and {path.name}: two files of one stem")
+        files[path.stem] = path
+    return files
 
 
 def _index(path: Path) -> dict[str, dict[str, str]]:

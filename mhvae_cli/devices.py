@@ -33,7 +33,9 @@ def resolve_dtype(name: str, device: "torch.device") -> "torch.dtype":
 
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            return (
+                torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            )
         if device.type == "cpu" and _cpu_has_bfloat16():
             return torch.bfloat16
         return torch.float32

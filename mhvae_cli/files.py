@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mhvae_cli.errors import OutputError
+from .errors import OutputError
 
 
 def encode_png(array: np.ndarray) -> bytes:

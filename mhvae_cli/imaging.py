@@ -16,10 +16,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mhvae_cli.errors import InputError, MhvaeError
-from mhvae_cli.files import encode_png as encode_png
-from mhvae_cli.files import encode_tiff as encode_tiff
-from mhvae_cli.files import write_atomic as write_atomic
+from .errors import InputError, MhvaeError
+from .files import encode_png as encode_png
+from .files import encode_tiff as encode_tiff
+from .files import write_atomic as write_atomic
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset(

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mhvae_cli.imaging import encode_png, write_atomic
-from mhvae_cli.textures import blob, ellipse, noise, polar, speckle, step, stroke, turned
+from .imaging import encode_png, write_atomic
+from .textures import blob, ellipse, noise, polar, speckle, step, stroke, turned
 
 Kind = Literal["fetal-head", "skin-lesion", "optic-disc"]
 _MELANIN = np.array([0.5, 1.0, 1.7])

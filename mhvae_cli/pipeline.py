@@ -48,7 +48,12 @@ class Pipeline:
 
     @classmethod
     def load(
-        cls, ref: str | Path = "fetal-head", *, device: str = "auto", dtype: str = "auto", offline: bool = False
+        cls,
+        ref: str | Path = "fetal-head",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        offline: bool = False,
     ) -> "Pipeline":
         """A bundled name, a folder, or ORG/NAME[@REVISION] on the Hub.
 
@@ -69,7 +74,9 @@ class Pipeline:
     def locate(self, batch: np.ndarray) -> np.ndarray:
         """The posterior mean of theta, float32 (B, P), of `prepare`d images (B, C, S, S)."""
         self._need_position()
-        image = torch.from_numpy(np.require(batch, requirements="W")).to(self.device, memory_format=torch.channels_last)
+        image = torch.from_numpy(np.require(batch, requirements="W")).to(
+            self.device, memory_format=torch.channels_last
+        )
         return self.model.locate(image).mean.cpu().numpy()
 
     @torch.inference_mode()

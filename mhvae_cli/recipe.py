@@ -1,6 +1,7 @@
-"""A training of the VAE put together: folders in, a model folder out. `train-vae` and `cross-validate` call it."""
+"""A training of the VAE put together, for train-vae and cross-validate: folders in, a model folder out."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from .evaluation import Pair, Row, score
 from .imaging import encode_png, read_scan, stored, write_atomic
 from .metrics import Profile
 from .pipeline import Pipeline
-from .training import STATE, Outcome, Run, check_out, fit
+from .training import Outcome, fit
+from .training_state import STATE, Run, check_out
 from .vae_training import About, VAETask, prepare_model
 
 UNLICENSED = "not stated: all rights reserved"
@@ -26,12 +28,13 @@ PEEK = 32
 
 @dataclass(frozen=True)
 class Work:
-    """How a training runs, beside what it trains: see the options of `train-vae`."""
+    """How a training runs, beside what it trains: see the options of `train-vae`. `deadline` is a time of
+    `time.monotonic`."""
 
     device: torch.device
     dtype: torch.dtype
     resume: bool = False
-    max_time: float | None = None
+    deadline: float | None = None
     workers: int = 2
     offline: bool = False
     command: str = ""
@@ -52,12 +55,26 @@ def gather(folders: Sequence[Path]) -> list[Sample]:
 
 
 def hold_out(samples: Sequence[Sample], fold: int | None) -> list[Sample]:
-    """The samples outside `fold` of index.csv. UsageError if there is no such fold."""
+    """The samples outside `fold` of index.csv. UsageError if there is no such fold, InputError if a subject
+    has images on both sides."""
     if fold is None:
         return list(samples)
     if not any(s.fold == fold for s in samples):
         raise UsageError(f"no fold {fold} in index.csv", hint="index.csv needs a column fold")
-    return [s for s in samples if s.fold != fold]
+    rest = [s for s in samples if s.fold != fold]
+    _check_apart(rest, [s for s in samples if s.fold == fold])
+    return rest
+
+
+def _check_apart(*parts: Sequence[Sample]) -> None:
+    home: dict[str, int] = {}
+    for number, part in enumerate(parts):
+        for sample in part:
+            if home.setdefault(sample.subject, number) != number:
+                raise InputError(
+                    f"index.csv: subject {sample.subject} lies in more than one fold ({sample.id})",
+                    hint="all images of a subject belong in one fold",
+                )
 
 
 def channels_of(samples: Sequence[Sample]) -> int:
@@ -84,20 +101,11 @@ def train_vae(
 
     Raises InputError (data), UsageError or OutputError (`out`), ModelError (pretrained), Diverged.
     """
-    if len(samples) < 2:
-        raise InputError(f"{len(samples)} images are too few to train on")
-    train, val = split(samples, fraction=recipe.train.val_fraction, seed=recipe.train.seed)
-    ids = "\n".join(sorted(s.id for s in samples))
-    identity = {
-        **{key: to_dict(value) for key, value in (("model", recipe.model), ("train", recipe.train))},
-        "pretrained": recipe.pretrained,
-        "data": hashlib.sha256(ids.encode()).hexdigest()[:16],
-    }
-    run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.max_time, work.workers)
+    run, train, val = _plan(samples, recipe, work, out, reference)
     check_out(run)
-    size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels, "workers": work.workers}
+    size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
     say({"phase": f"reading {len(samples)} images"})
-    images, held = MaskedImages(train, **size), MaskedImages(val, **size)
+    images, held = (MaskedImages(part, **size, workers=max(1, work.workers)) for part in (train, val))
     model = prepare_model(
         recipe.model,
         images,
@@ -108,17 +116,57 @@ def train_vae(
     )
     about = About(
         name or out.resolve().name,
-        {"license": UNLICENSED, **recipe.card},
+        {"license": UNLICENSED, "data": _data(samples), **recipe.card},
         {
             "command": work.command,
             "splits": f"{splits}trained on {_count(train)}, chosen on {_count(val)}",
-            "pretrained": recipe.pretrained or "none",
+            "pretrained": _origin(recipe.pretrained),
             **to_dict(recipe.train),
         },
     )
     parts = f"{_count(train)} to train on, {_count(val)} to choose on"
     say({"phase": f"{parts}; {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"})
     return fit(VAETask(model, recipe.train, images, held, about, out=out), run, say=say)
+
+
+def _plan(
+    samples: Sequence[Sample], recipe: Recipe, work: Work, out: Path, reference: np.ndarray | None
+) -> tuple[Run, list[Sample], list[Sample]]:
+    """The run, the samples to train on, and those to choose on."""
+    if len({s.subject for s in samples}) < 2:
+        raise InputError(
+            f"{_count(samples)} are too few to train on", hint="some are kept to choose the model on"
+        )
+    train, val = split(samples, fraction=recipe.train.val_fraction, seed=recipe.train.seed)
+    if not train:
+        raise UsageError(f"train.val_fraction = {recipe.train.val_fraction} leaves nothing to train on")
+    identity = {
+        "model": to_dict(recipe.model),
+        "train": to_dict(recipe.train),
+        "pretrained": recipe.pretrained,
+        "reference": None if reference is None else _digest(f"{reference.shape}{reference.tobytes().hex()}"),
+        "data": _digest("\n".join(sorted(s.id for s in samples))),
+        "validation": _digest("\n".join(sorted(s.id for s in val))),
+    }
+    run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers)
+    return run, train, val
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data(samples: Sequence[Sample]) -> str:
+    folders = sorted({sample.image.resolve().parents[1].name for sample in samples})
+    return f"{_count(samples)} from {', '.join(folders)}"
+
+
+def _origin(pretrained: str | None) -> str:
+    """What the model card says of it: a path's last name only."""
+    if pretrained is None:
+        return "none"
+    path = Path(pretrained).expanduser()
+    return path.resolve().name if path.exists() else pretrained
 
 
 def _count(samples: Sequence[Sample]) -> str:
@@ -139,23 +187,31 @@ def cross_validate(
     """Train without each fold, segment it, and yield its number and scores; an Outcome last if stopped.
 
     Fold K's run is `out`/foldK, its masks, at their native size, `out`/foldK-masks. What is done is not done
-    again, what was cut is resumed. Table 1, but each model is chosen on a part of its training folds.
+    again, what was cut is resumed; runs of another recipe or other data are refused before any work
+    (OutputError). Table 1, but each model is chosen on a part of its training folds.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("cross-validate runs in one process", hint="share the folds out with --only")
     folds = folds_of(discover(folder), count, recipe.train.seed)
-    wrong = [k for k in only or () if k >= count]
+    _check_apart(*folds)
+    wrong = [k for k in only or () if not 0 <= k < count]
     if wrong:
         raise UsageError(f"no fold {wrong[0]} among {count}", hint="folds count from 0")
-    for k in sorted(only or range(count)):
-        rest = [sample for other in folds[:k] + folds[k + 1 :] for sample in other]
-        run, masks = out / f"fold{k}", out / f"fold{k}-masks"
-        if any(not _mask_path(masks, sample).exists() for sample in folds[k]):
+    chosen = sorted(set(only or range(count)))
+    works = {k: replace(work, resume=(out / f"fold{k}" / STATE).exists()) for k in chosen}
+    rests = {k: [sample for part in folds[:k] + folds[k + 1 :] for sample in part] for k in chosen}
+    for k in chosen:
+        check_out(_plan(rests[k], recipe, works[k], out / f"fold{k}", None)[0])
+    for k in chosen:
+        masks = out / f"fold{k}-masks"
+        if not works[k].resume or any(not _mask_path(masks, sample).exists() for sample in folds[k]):
             say({"phase": f"fold {k}"})
-            cut = replace(work, resume=(run / STATE).exists())
-            outcome = train_vae(rest, recipe, cut, run, splits=f"fold {k} of {count} held out; ", say=say)
+            held = f"fold {k} of {count} held out; "
+            outcome = train_vae(rests[k], recipe, works[k], out / f"fold{k}", splits=held, say=say)
             if not outcome.finished:
                 yield k, outcome
                 return
-            _segment(run, folds[k], masks, work)
+            _segment(out / f"fold{k}", folds[k], masks, work)
         pairs = [Pair(s.id, s.mask, _mask_path(masks, s)) for s in folds[k]]
         yield k, [score(pair, profile=profile) for pair in pairs]
 

@@ -5,60 +5,33 @@ processes see the batches that one would.
 """
 
 import csv
-import json
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from .checkpoint import load_tensors, read_metadata, save_state
-from .config import TrainConfig
-from .errors import MhvaeError, OutputError, UsageError
+from .errors import QualityError, UsageError
 from .files import write_atomic
+from .processes import agreed, averaged, group, stop_signals
+from .training_state import Live, Run, begin, save
 
-STATE = "state.safetensors"
-
-
-class Diverged(MhvaeError):
-    """The loss is no longer a number."""
+MILDER = "a smaller --lr may help"
 
 
-@dataclass(frozen=True)
-class Run:
-    """Where and how one training runs; `identity` is what a resumed run must share with the first."""
-
-    out: Path
-    config: TrainConfig
-    identity: Mapping[str, Any]
-    device: torch.device
-    dtype: torch.dtype
-    resume: bool = False
-    max_time: float | None = None
-    workers: int = 2
-
-
-@dataclass
-class Place:
-    """How far a run has come; `sums` are the epoch's loss parts so far, `best` the best validation score."""
-
-    step: int = 0
-    best: float = -math.inf
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
+class Diverged(QualityError):
+    """The loss is no longer a number (exit 8: no bug, and nothing wrong with a file)."""
 
 
 class Task(Protocol):
-    """What is trained. `module` maps a batch and the run's progress (0-1) to named loss parts, "loss" first."""
+    """`module` maps a batch and the run's progress (0-1) to named loss parts, "loss" first."""
 
     module: nn.Module
 
@@ -81,61 +54,50 @@ class Outcome:
 
 
 def fit(task: Task, run: Run, *, say: Callable[[dict[str, Any]], None]) -> Outcome:
-    """Train until the last epoch, a signal or `max_time`; the state is on disk whenever this returns.
+    """Train until the last epoch, a signal or the deadline; the state is on disk whenever this returns.
 
-    `say` receives a dict after each step and each epoch. Raises Diverged if the loss becomes NaN or infinite.
+    `say` receives a dict after each step and each epoch. Raises Diverged if the loss or a gradient is NaN or
+    infinite: the state of the last whole epoch and the best model stay.
     """
-    config, rank, world = run.config, *_group()
-    if config.batch_size % world:
-        raise UsageError(f"a batch of {config.batch_size} does not divide among {world} processes")
-    steps = max(1, len(task) // config.batch_size)
-    module = task.module.to(run.device)
-    trained = nn.parallel.DistributedDataParallel(module) if world > 1 else module
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(_decay_groups(module, config.weight_decay), lr=config.lr)
-    scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype == torch.float16)
-    ema = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    place = Place()
-    if run.resume:
-        place = _restore(run, module, optimizer, ema)
-    total, began, spent = steps * config.epochs, time.monotonic(), place.seconds
+    with group(run.device) as (rank, world):
+        if run.config.batch_size % world:
+            raise UsageError(f"a batch of {run.config.batch_size} does not divide among {world} processes")
+        live = begin(task.module, run)
+        place, tell = live.place, say if rank == 0 else _silent
+        if rank == 0 and not run.resume:
+            save(run, live)  # a folder that cannot be written shows now, not after an epoch
+        module = live.module
+        trained = DistributedDataParallel(module, broadcast_buffers=False) if world > 1 else module
+        steps = max(1, len(task) // run.config.batch_size)
+        total, begun = steps * run.config.epochs, time.monotonic() - place.seconds
+        with stop_signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:
+            for batch in _batches(task, run, pool, place.step, total, steps, rank, world):
+                parts = _step(run, live, trained, batch, place.step / total)
+                place.step += 1
+                epoch, whole = -(-place.step // steps), place.step % steps == 0
+                _check(parts, f"epoch {epoch}, step {place.step}", run.device)
+                _update_ema(live, run.config.ema)
+                for name, value in parts.items():
+                    place.sums[name] = place.sums.get(name, 0.0) + value
+                place.seconds = time.monotonic() - begun
+                tell({"step": place.step, "of": total, "epoch": epoch, "loss": parts["loss"]})
+                late = run.deadline is not None and time.monotonic() >= run.deadline
+                stop = agreed(bool(caught) or late, run.device)
+                if stop or whole:
+                    place.sums = averaged(place.sums, run.device)
+                if whole and rank == 0:
+                    _close_epoch(task, run, live, epoch, steps, tell)
+                if whole:
+                    place.sums = {}
+                if (stop or whole) and rank == 0:
+                    save(run, live)
+                if stop and place.step < total:
+                    return Outcome(False, epoch, caught[0] if caught else None)
+    return Outcome(True, run.config.epochs)
 
-    with _signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:
-        batches = _batches(task, run, pool, place.step, total, steps, rank, world)
-        while place.step < total:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule(place.step / total, config.lr_warmup)
-            module.train()
-            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-                parts = trained(next(batches), place.step / total)
-            loss = parts["loss"]
-            if not bool(torch.isfinite(loss.detach())):
-                where = f"epoch {place.step // steps + 1}, step {place.step}"
-                raise Diverged(f"the loss is {float(loss)} at {where}", hint="a smaller --lr may help")
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, config.clip)
-            scaler.step(optimizer)
-            scaler.update()
-            place.step += 1
-            _update_ema(ema, module, min(config.ema, (1 + place.step) / (10 + place.step)))
-            for name, value in parts.items():
-                place.sums[name] = place.sums.get(name, 0.0) + float(value.detach())
-            place.seconds = spent + time.monotonic() - began
-            epoch = -(-place.step // steps)
-            if rank == 0:
-                say({"step": place.step, "of": total, "epoch": epoch, "seconds": place.seconds})
-            late = run.max_time is not None and time.monotonic() - began > run.max_time
-            stop = _agreed(bool(caught) or late, run.device)
-            if place.step % steps == 0:
-                place.sums = _averaged(place.sums, run.device)
-                _close_epoch(task, run, place, ema, epoch, steps, say, rank)
-            if (stop or place.step % steps == 0) and rank == 0:
-                _save(run, place, module, optimizer, ema)
-            if stop and place.step < total:
-                return Outcome(False, epoch, caught[0] if caught else None)
-    return Outcome(True, config.epochs)
+
+def _silent(_event: dict[str, Any]) -> None:
+    pass
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -154,23 +116,30 @@ def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[in
     return indices[:usable].reshape(-1, batch_size).tolist()
 
 
-def check_out(run: Run) -> None:
-    """Refuse the folder of another run, or one to resume that holds none."""
-    state = run.out / STATE
-    if not run.resume:
-        if run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
-            hint = "--resume goes on with it" if state.exists() else "name a new folder"
-            raise OutputError(f"{run.out}: exists and is not empty", hint=hint)
-        return
-    if not state.exists():
-        raise UsageError(f"{run.out}: nothing to resume", hint="leave out --resume to begin a run")
-    before = json.loads(read_metadata(state)["identity"])
-    changed = [key for key in {**before, **run.identity} if before.get(key) != run.identity.get(key)]
-    if changed:
-        raise OutputError(
-            f"{run.out}: another run: {', '.join(sorted(changed))} differ",
-            hint="resume with the options it was begun with",
-        )
+def _step(run: Run, live: Live, trained: nn.Module, batch: Any, progress: float) -> dict[str, float]:
+    """One step of the optimiser: the loss parts, {} if they or the gradient are not finite (no step then)."""
+    config, optimizer, scaler = run.config, live.optimizer, live.scaler
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = config.lr * schedule(progress, config.lr_warmup)
+    trained.train()
+    with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+        parts = trained(batch, progress)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(parts["loss"]).backward()
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(live.module.parameters(), config.clip)
+    # In float16 a gradient overflows now and then: the scaler then leaves the step out.
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if not all(map(math.isfinite, [*values.values(), 0.0 if scaler.is_enabled() else float(norm)])):
+        return {}
+    scaler.step(optimizer)
+    scaler.update()
+    return values
+
+
+def _check(parts: Mapping[str, float], where: str, device: torch.device) -> None:
+    if agreed(not parts, device):
+        raise Diverged(f"the loss is not a number any more in {where}", hint=MILDER)
 
 
 def _batches(
@@ -192,25 +161,19 @@ def _batches(
 
 
 def _close_epoch(
-    task: Task,
-    run: Run,
-    place: Place,
-    ema: Mapping[str, Tensor],
-    epoch: int,
-    steps: int,
-    say: Callable[[dict[str, Any]], None],
-    rank: int,
+    task: Task, run: Run, live: Live, epoch: int, steps: int, say: Callable[[dict[str, Any]], None]
 ) -> None:
-    if rank == 0:
-        figures = task.validate(ema, epoch)
-        row = {"epoch": epoch, "seconds": round(place.seconds, 1)}
-        row |= {name: value / steps for name, value in place.sums.items()} | figures
-        _log(run.out / "log.csv", row)
-        if figures["score"] > place.best:
-            place.best = figures["score"]
-            task.keep(ema, {"epoch": epoch, **figures})
-        say({"log": row, "best": place.best, "of": run.config.epochs})
-    place.sums = {}
+    place = live.place
+    figures = task.validate(live.ema, epoch)
+    if not all(map(math.isfinite, figures.values())):
+        raise Diverged(f"validation gives no numbers any more in epoch {epoch}", hint=MILDER)
+    row = {"epoch": epoch, "seconds": round(place.seconds, 1)}
+    row |= {name: value / steps for name, value in place.sums.items()} | figures
+    _log(run.out / "log.csv", row)
+    if figures["score"] > place.best:
+        place.best = figures["score"]
+        task.keep(live.ema, {"epoch": epoch, **figures})
+    say({"log": row, "best": place.best, "of": run.config.epochs})
 
 
 def _log(path: Path, row: Mapping[str, Any]) -> None:
@@ -225,94 +188,12 @@ def _log(path: Path, row: Mapping[str, Any]) -> None:
     write_atomic(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
 
 
-def _save(
-    run: Run, place: Place, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Mapping[str, Tensor]
-) -> None:
-    tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.items()}
-    for i, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-    where = {**vars(place), "best": None if math.isinf(place.best) else place.best}
-    texts = {"place": json.dumps(where), "identity": json.dumps(dict(run.identity))}
-    save_state(run.out / STATE, tensors, texts)
-
-
-def _restore(
-    run: Run, module: nn.Module, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor]
-) -> Place:
-    path = run.out / STATE
-    tensors = load_tensors(path)
-    module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    for name in ema:
-        ema[name].copy_(tensors[f"ema.{name}"])
-    state = optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, i, name = key.split(".")
-            state["state"].setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict(state)
-    place = json.loads(read_metadata(path)["place"])
-    return Place(**{**place, "best": -math.inf if place["best"] is None else place["best"]})
-
-
 @torch.no_grad()
-def _update_ema(ema: dict[str, Tensor], module: nn.Module, decay: float) -> None:
-    for name, value in module.state_dict().items():
+def _update_ema(live: Live, most: float) -> None:
+    """The running mean of the weights; it forgets faster in the first steps."""
+    decay = min(most, (1 + live.place.step) / (10 + live.place.step))
+    for name, value in live.module.state_dict().items():
         if value.is_floating_point():
-            ema[name].lerp_(value, 1 - decay)
+            live.ema[name].lerp_(value, 1 - decay)
         else:
-            ema[name].copy_(value)
-
-
-def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only, not on biases and norms."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second one acts as it always did."""
-    caught: list[int] = []
-    old: dict[int, Any] = {}
-
-    def catch(number: int, _frame: Any) -> None:
-        caught.append(number)
-        signal.signal(number, old[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        old[number] = signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _group() -> tuple[int, int]:
-    """(rank, world) of the process group; one is joined if torchrun started this process."""
-    dist = torch.distributed
-    if "RANK" in os.environ and dist.is_available() and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def _agreed(stop: bool, device: torch.device) -> bool:
-    """Whether any process of the group wants to stop."""
-    if not torch.distributed.is_initialized():
-        return stop
-    flag = torch.tensor(float(stop), device=device)
-    torch.distributed.all_reduce(flag)
-    return bool(flag)
-
-
-def _averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Each sum's mean over the processes of the group."""
-    if not torch.distributed.is_initialized():
-        return sums
-    values = torch.tensor(list(sums.values()), device=device)
-    torch.distributed.all_reduce(values)
-    return dict(zip(sums, (values / torch.distributed.get_world_size()).tolist(), strict=True))
+            live.ema[name].copy_(value)

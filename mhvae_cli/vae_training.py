@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import bundled, load_pretrained, load_state, model_card, resolve, save_model
+from .card import model_card
+from .checkpoint import bundled, load_pretrained, load_state, resolve, save_model
 from .config import LossConfig, ModelConfig, TrainConfig, to_dict
-from .datasets import Batch, MaskedImages, Sample
+from .datasets import Batch, MaskedImages
+from .errors import UsageError
 from .files import encode_png, write_atomic
 from .imaging import from_square
 from .metrics import dice, hausdorff
@@ -95,7 +97,8 @@ class VAETask:
         return len(self.train)
 
     def batch(self, indices: list[int], epoch: int) -> Batch:
-        return self.train.batch(indices, self.config.augment, seed=self.config.seed, epoch=epoch, dims=self.dims)
+        augment, seed = self.config.augment, self.config.seed
+        return self.train.batch(indices, augment, seed=seed, epoch=epoch, dims=self.dims)
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
@@ -147,11 +150,15 @@ def prepare_model(
     """A fresh model, theta's statistics from warps fitted to the training masks.
 
     `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
-    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
+    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit,
+    UsageError if the configuration makes no model.
     """
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
-    model = build(config, seed=seed)
+    try:
+        model = build(config, seed=seed)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"no such model can be built: {error}") from error
     if reference is not None:
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
@@ -170,9 +177,13 @@ def prepare_model(
 
 @torch.inference_mode()
 def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
-    """val_dice, val_hd, val_recon, and the score that the best epoch is chosen by."""
+    """val_dice, val_hd, val_recon, and the score that the best epoch is chosen by.
+
+    moved_by_theta and moved_by_z are the mean absolute change of the reconstruction when only that code is
+    another image's: near 0 means that the decoder ignores it.
+    """
     model.eval()
-    dices, distances, recons = [], [], []
+    dices, distances, recons, moves = [], [], [], []
     for start in range(0, len(val), 32):
         picks = range(start, min(start + 32, len(val)))
         image, _ = val.plain(picks)
@@ -180,6 +191,7 @@ def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
         recons += log_cosh(recon, image.to(recon.device)).tolist()
         if model.warp is None:
             continue
+        moves.append(_moves(model, latents, recon))
         side = val.masks.shape[-1]
         preds = (model.mask(latents.theta, (side, side)) > 0.5).cpu().numpy()
         for pred, truth in zip(preds, val.masks[list(picks)].numpy() > 127, strict=True):
@@ -191,6 +203,7 @@ def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
     if not dices:
         return {**figures, "score": -figures["val_recon"]}
     figures |= {"val_dice": float(np.mean(dices)), "val_hd": float(np.mean(distances))}
+    figures |= dict(zip(("moved_by_theta", "moved_by_z"), np.mean(moves, axis=0).tolist(), strict=True))
     return {**figures, "score": figures["val_dice"] - figures["val_hd"] / TABLE_SIZE}
 
 
@@ -216,6 +229,12 @@ def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> n
             rows.append([*row, refined])
     titles = ["image", "true, predicted", "reconstruction", "grid"] if latents.theta.shape[1] else []
     return sheet(rows, titles, cell=192)
+
+
+def _moves(model: MultiHeadedVAE, latents: Latents, recon: Tensor) -> tuple[float, float]:
+    by_theta = model.decode(Latents(latents.z, latents.theta.roll(1, 0)))
+    by_z = model.decode(Latents(latents.z.roll(1, 0), latents.theta))
+    return float((by_theta - recon).abs().mean()), float((by_z - recon).abs().mean())
 
 
 def _raster_level(mask: np.ndarray) -> Any:

@@ -27,7 +27,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder (32 px, grey, thin-plate spline) with random weights: its masks are lopsided blobs."""
     import torch
 
-    from mhvae_cli.checkpoint import FORMAT, KIND, model_card, save_model
+    from mhvae_cli.card import model_card
+    from mhvae_cli.checkpoint import FORMAT, KIND, save_model
     from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, TrainConfig, to_dict
     from mhvae_cli.vae.model import build
 
@@ -40,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in state:
         if name.endswith("warp.loc"):
             state[name] += torch.tensor([[0.25], [-0.1]])
-        if name.endswith("warp.scale"):
+        if name.endswith("warp.modes"):
             state[name] *= 0.3
     card = {"license": "apache-2.0", "data": "none", "attribution": "none"}
     described = {"format": FORMAT, "kind": KIND, "name": "tiny", "figures": {}, "card": card}

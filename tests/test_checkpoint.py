@@ -15,7 +15,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from mhvae_cli import checkpoint
+from mhvae_cli import card, checkpoint
 from mhvae_cli.errors import ModelError, OutputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +48,8 @@ def tensors() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "heads"
-    card = checkpoint.model_card(CONFIG)
-    checkpoint.save_model(place, config=CONFIG, states={"vae": tensors()}, card=card)
+    text = card.model_card(CONFIG)
+    checkpoint.save_model(place, config=CONFIG, states={"vae": tensors()}, card=text)
     return place
 
 
@@ -99,9 +99,9 @@ def test_names_folders_and_headers_need_neither_torch_nor_the_hub(folder: Path):
     code = f"""
 import sys
 from pathlib import Path
-from mhvae_cli import checkpoint
+from mhvae_cli import card, checkpoint
 folder = checkpoint.resolve({str(folder)!r})
-checkpoint.model_card(checkpoint.read_config(folder))
+card.model_card(checkpoint.read_config(folder))
 checkpoint.read_metadata(folder / "vae.safetensors")
 try: checkpoint.resolve("nothing")
 except checkpoint.ModelError: pass
@@ -306,17 +306,17 @@ def test_the_card_says_what_the_config_knows(folder: Path):
 )
 def test_licences_are_named_as_the_hub_names_them(licence: str, front: dict[str, str]):
     card = {**CONFIG["card"], "license": licence}
-    found, _ = front_and_body(checkpoint.model_card({**CONFIG, "card": card}))
+    found, _ = front_and_body(card.model_card({**CONFIG, "card": card}))
     assert {key: found[key] for key in found if key.startswith("license")} == front
 
 
 def test_a_card_needs_a_licence_and_little_else():
     least = {**CONFIG, "training": {}, "card": {"license": "MIT"}, "figures": {}}
-    _, body = front_and_body(checkpoint.model_card(least))
+    _, body = front_and_body(card.model_card(least))
     assert "## Licence\n\nMIT" in body and "## Figures" not in body and "## Training" not in body
     for licence in ({}, {"license": " "}, {"license": None}):
         with pytest.raises(UsageError, match="licence"):
-            checkpoint.model_card({**CONFIG, "card": licence})
+            card.model_card({**CONFIG, "card": licence})
 
 
 def test_saved_files_can_be_read_by_others(folder: Path):

@@ -48,7 +48,7 @@ def test_rim_has_no_bias() -> None:
 def test_rim_marks_where_the_border_cuts() -> None:
     mask = (np.linalg.norm(pixel_centres((64, 64)) - [-1, 0], axis=1) <= RADIUS).reshape(64, 64)
     points, weight = rim(mask)
-    cut = points[:, 0] < -0.95
+    cut = points[:, 0] < -0.98
     assert cut.any() and (weight[cut] == 0).all()
     assert (weight[points[:, 0] > -0.9] == 1).all()
 
@@ -78,13 +78,13 @@ def test_a_fit_is_the_same_at_another_size() -> None:
     assert dice(mask_of(warp, fitted, (200, 320)), ellipse((200, 320))) > 0.99
 
 
-@pytest.mark.parametrize("points", ["circular", "uniform"])
-@pytest.mark.parametrize("seed", [1, 4])
-def test_the_spline_fits_a_wobbly_lesion(points: str, seed: int) -> None:
-    truth = phantom("skin-lesion", seed, (192, 192))[1]
+@pytest.mark.parametrize(("points", "least"), [("circular", 0.96), ("uniform", 0.94)])
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_the_spline_fits_a_wobbly_lesion(points: str, least: float, seed: int) -> None:
+    truth = phantom("skin-lesion", seed, (128, 128))[1]
     spline, affine = Warp(WarpConfig("tps", points)), Warp(WarpConfig("affine"))
     found = dice(mask_of(spline, fit(spline, truth), truth.shape), truth)
-    assert found > 0.95
+    assert found > least
     assert found > dice(mask_of(affine, fit(affine, truth), truth.shape), truth)
 
 
@@ -96,7 +96,7 @@ def test_tiny_and_cut_masks_give_numbers(config: WarpConfig) -> None:
         assert np.isfinite(fit(warp, mask)).all()
     found = mask_of(warp, fit(warp, dot), (640, 640))
     y, x = (axis.mean() for axis in np.nonzero(found))
-    assert (x / 10, y / 10) == (pytest.approx(50.5, abs=0.5), pytest.approx(10.5, abs=0.5))
+    assert (x / 10, y / 10) == (pytest.approx(50.5, abs=1), pytest.approx(10.5, abs=1))
 
 
 def test_distance_map_of_the_disc() -> None:

@@ -28,7 +28,7 @@ TAKEN = {"config.json", "vae.safetensors", "README.md"}
 # A process of its own: the client reads its environment when it is imported.
 CLIENT = """
 import json, sys
-from mhvae_cli import checkpoint
+from mhvae_cli import card, checkpoint
 from mhvae_cli.errors import ModelError
 for call, ref, offline in json.load(sys.stdin):
     try:

@@ -215,6 +215,7 @@ def bad_inputs(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_bad_files_cost_their_own_rows_only(mhvae: Mhvae) -> None:
     bad = bad_inputs(Path("scans"))
     ended = mhvae("segment", "scans", "nope.png", "-o", "masks", "-b", 2)
@@ -232,6 +233,7 @@ def test_bad_files_cost_their_own_rows_only(mhvae: Mhvae) -> None:
     assert "11 done: 3 ok, 8 failed" in ended.stderr
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_nothing_usable_is_4(mhvae: Mhvae) -> None:
     bad_inputs(Path("bad"))
     assert mhvae("segment", "bad", "-o", "masks").code == 4
@@ -453,3 +455,18 @@ def test_a_full_stdout_is_7(start: Callable[..., subprocess.Popen[str]]) -> None
         process = start("segment", "scans/a.png", "-o", "-", stdout=full)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 7 and errors == "error: stdout: no space left on device\n"
+
+
+def test_the_first_mask_waits_for_little_more_than_torch(tiny_model: Path) -> None:
+    code = (
+        "import sys\nfrom mhvae_cli.cli import app\n"
+        "try: app(['segment', 'scans/a.png', '-o', 'a.png'])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = ['torch._dynamo', 'sympy', 'scipy', 'rich', 'huggingface_hub']\n"
+        "print(code, [name for name in heavy if name in sys.modules], file=sys.stderr)\n"
+    )
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert done.stderr == "0 []\n"

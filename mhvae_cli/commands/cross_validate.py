@@ -1,5 +1,7 @@
 """`mhvae cross-validate --data DIR --folds 5 --out CV/`: train and test on each fold, as table 1 does."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,16 +15,34 @@ if TYPE_CHECKING:
 
 
 def cross_validate(
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of images/ and masks/.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="CV/", help="A run a fold, fold0/ and so on, and results.")
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="A folder of images/ and masks/, one stem each; index.csv in it may give fold and subject.",
+        ),
     ],
-    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N")] = 5,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="CV/",
+            help="A run a fold (fold0/), its masks (fold0-masks/), and results.csv.",
+        ),
+    ],
+    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N", help="How many.")] = 5,
     only: Annotated[
         list[int] | None,
-        typer.Option("--only", metavar="K", help="Only this fold, from 0; may be repeated.", show_default=False),
+        typer.Option(
+            "--only", min=0, metavar="K", help="Only this fold, from 0; may be repeated.", show_default=False
+        ),
     ] = None,
-    preset: Annotated[Literal["small", "paper"], typer.Option("--preset")] = "small",
+    preset: Annotated[
+        Literal["small", "paper"],
+        typer.Option("--preset", help="small trains on two CPU cores in an hour or two a fold."),
+    ] = "small",
     config: training.Config = None,
     profile: Annotated[
         Literal["native", "paper256"],
@@ -45,42 +65,57 @@ def cross_validate(
     """
     from ..config import load_recipe
 
-    limit = training.seconds(max_time)
+    limit = training.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
 
     from dataclasses import replace
 
     from .. import recipe as recipes
     from ..datasets import discover
-    from ..devices import resolve_device, resolve_dtype
+    from ..devices import resolve_dtype
     from ..evaluation import over_folds
 
-    place = resolve_device(device)
+    place = training.place_of(device)
     if "channels" not in given:
         recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(discover(data))))
     work = recipes.Work(
         place,
         resolve_dtype(dtype, place),
-        max_time=limit,
-        workers=2 if workers is None else workers,
+        deadline=limit,
+        workers=training.threads(workers),
         offline=offline,
         command=training.command_line(),
     )
-    teller = training.Teller(quiet=quiet, progress=progress)
     tested: dict[int, list[Row]] = {}
-    for fold, rows in recipes.cross_validate(
-        data, recipe, work, out, count=folds, only=only, profile=profile, say=teller
-    ):
-        if not isinstance(rows, list):
-            training.end(rows, out, quiet=quiet)
-            return
-        tested[fold] = rows
+    with training.Teller(quiet=quiet, progress=progress) as say:
+        for fold, rows in recipes.cross_validate(
+            data, recipe, work, out, count=folds, only=only, profile=profile, say=say
+        ):
+            if not isinstance(rows, list):
+                training.end(rows, out, quiet=quiet, again="the same command")
+                return
+            tested[fold] = rows
+            _write(out / "results.csv", tested)
     summary = over_folds(list(tested.values()))
     if as_json:
         values = {name: {"mean": s.mean, "sd": s.sd, "folds": s.n} for name, s in summary.items()}
         print(json.dumps({"profile": profile, "folds": sorted(tested), "summary": values}), flush=True)
         return
     _show(summary, profile)
+
+
+def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
+    """A row an image: its fold, its id and its scores."""
+    from ..evaluation import METRICS
+    from ..files import write_atomic
+
+    names = [m for m in METRICS if any(m in row.values for rows in tested.values() for row in rows)]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["fold", "id", *names, "error"])
+    for fold, rows in tested.items():
+        table.writerows([fold, r.id, *(r.values.get(name) for name in names), r.error] for r in rows)
+    write_atomic(path, text.getvalue().encode())
 
 
 def _show(summary: "dict[str, Spread]", profile: str) -> None:

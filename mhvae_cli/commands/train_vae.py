@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..config import Arch, Family, Points
+from ..errors import InputError
 from . import options, training
 
 
@@ -30,17 +31,25 @@ def train_vae(
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option("--width", metavar="X", help="Multiplies a ResNet's channels.", show_default="the preset's"),
+        typer.Option(
+            "--width", metavar="X", help="Multiplies a ResNet's channels.", show_default="the preset's"
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            "--image-size", min=32, metavar="N", help="The model's square, in pixels.", show_default="the preset's"
+            "--image-size",
+            min=32,
+            metavar="N",
+            help="The model's square, in pixels.",
+            show_default="the preset's",
         ),
     ] = None,
     channels: Annotated[
-        int | None,
-        typer.Option("--channels", min=1, max=3, metavar="1|3", show_default="1 if the images are grey"),
+        Literal["1", "3"] | None,
+        typer.Option(
+            "--channels", help="1 sees grey, 3 colour.", show_default="1 if the first images are grey"
+        ),
     ] = None,
     single_head: Annotated[
         bool, typer.Option("--single-head", help="A plain VAE: no position code, finds nothing.")
@@ -57,7 +66,9 @@ def train_vae(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False),
+        typer.Option(
+            "--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False
+        ),
     ] = None,
     hold_out: Annotated[
         int | None,
@@ -69,14 +80,19 @@ def train_vae(
     batch_size: training.TrainBatch = None,
     lr: training.LearningRate = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", envvar="MHVAE_SEED", show_default="0")
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", envvar="MHVAE_SEED", help="Seed of all that is random.", show_default="0"
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="The model's name.", show_default="the name of RUN/")
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option("--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"),
+        typer.Option(
+            "--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"
+        ),
     ] = None,
     resume: training.Resume = False,
     max_time: training.MaxTime = None,
@@ -95,7 +111,7 @@ def train_vae(
     """
     from ..config import load_recipe
 
-    limit = training.seconds(max_time)
+    limit = training.deadline(max_time)
     flags = _flags(
         {
             "model.warp.family": warp,
@@ -103,7 +119,7 @@ def train_vae(
             "model.encoder.arch": encoder,
             "model.encoder.width": width,
             "model.image_size": image_size,
-            "model.channels": channels,
+            "model.channels": channels and int(channels),
             "model.single_head": single_head or None,
             "train.epochs": epochs,
             "train.batch_size": batch_size,
@@ -118,10 +134,10 @@ def train_vae(
     from dataclasses import replace
 
     from .. import recipe as recipes
-    from ..devices import resolve_device, resolve_dtype
+    from ..devices import resolve_dtype
     from ..imaging import read_mask
 
-    place = resolve_device(device)
+    place = training.place_of(device)
     samples = recipes.hold_out(recipes.gather(data), hold_out)
     if "channels" not in given:
         recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(samples)))
@@ -130,20 +146,24 @@ def train_vae(
         resolve_dtype(dtype, place),
         resume,
         limit,
-        2 if workers is None else workers,
+        training.threads(workers),
         offline,
         training.command_line(),
     )
-    outcome = recipes.train_vae(
-        samples,
-        recipe,
-        work,
-        out,
-        name=name,
-        splits="" if hold_out is None else f"fold {hold_out} held out; ",
-        reference=None if reference is None else read_mask(reference),
-        say=training.Teller(quiet=quiet, progress=progress),
-    )
+    shape = None if reference is None else read_mask(reference)
+    if shape is not None and not shape.any():
+        raise InputError(f"{reference}: empty mask")
+    with training.Teller(quiet=quiet, progress=progress) as say:
+        outcome = recipes.train_vae(
+            samples,
+            recipe,
+            work,
+            out,
+            name=name,
+            splits="" if hold_out is None else f"fold {hold_out} held out; ",
+            reference=shape,
+            say=say,
+        )
     training.end(outcome, out, quiet=quiet)
 
 

@@ -1,17 +1,22 @@
-"""What the training verbs share: their options, progress on stderr, and how a run's end becomes an exit code."""
+"""What the training verbs share: their options, progress on stderr, and a run's end as an exit code."""
 
 import os
+import re
 import shlex
 import sys
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
+from .outputs import say
 
 if TYPE_CHECKING:
+    import torch
+
     from ..training import Outcome
 
 EVERY = 30.0
@@ -38,10 +43,20 @@ Config = Annotated[
         show_default=False,
     ),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, metavar="N", show_default="the preset's")]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", min=1, metavar="N", help="Passes over the data.", show_default="the preset's"),
+]
 TrainBatch = Annotated[
     int | None,
-    typer.Option("--batch-size", "-b", min=1, metavar="N", help="Images a step.", show_default="the preset's"),
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        metavar="N",
+        help="Images a step, over all processes.",
+        show_default="the preset's",
+    ),
 ]
 LearningRate = Annotated[
     float | None, typer.Option("--lr", metavar="X", help="Peak learning rate.", show_default="the preset's")
@@ -55,8 +70,8 @@ MaxTime = Annotated[
 ]
 
 
-def seconds(text: str | None) -> float | None:
-    """`90`, `90s`, `30m` or `2h` in seconds. UsageError for anything else."""
+def deadline(text: str | None) -> float | None:
+    """`90`, `90s`, `30m` or `2h` from now, as a time of `time.monotonic`. UsageError for anything else."""
     if text is None:
         return None
     try:
@@ -65,31 +80,61 @@ def seconds(text: str | None) -> float | None:
         value = -1.0
     if not 0 < value < float("inf"):
         raise UsageError(f"--max-time {text!r} is no time", hint="90s, 30m or 2h")
-    return value
+    return time.monotonic() + value
+
+
+def place_of(device: str) -> "torch.device":
+    """The device asked for, of several GPUs one each for torchrun's processes. DeviceError if not there."""
+    from ..devices import resolve_device
+
+    place = resolve_device(device)
+    if place.type == "cuda" and place.index is None and "LOCAL_RANK" in os.environ:
+        return resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    return place
+
+
+def threads(workers: int | None) -> int:
+    """How many threads make batches."""
+    return min(os.cpu_count() or 1, 8) if workers is None else workers
 
 
 def command_line() -> str:
-    """The command as typed, for the model card, the home directory not in it."""
-    return shlex.join(["mhvae", *sys.argv[1:]]).replace(os.path.expanduser("~"), "~")
+    """The command that begins the run, for the model card; the home directory is not in it."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    home = os.path.expanduser("~").rstrip("/")
+    text = shlex.join(["mhvae", *words])
+    return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
 
 
 class Teller:
-    """Says on stderr how a run goes: a line an epoch, between them a bar on a terminal or now and then a line."""
+    """Says on stderr how a run goes: a line an epoch; in between a bar on a terminal, else a line at times.
+
+    A context manager: the bar is gone when it ends.
+    """
 
     def __init__(self, *, quiet: bool, progress: str) -> None:
-        self.quiet = quiet or os.environ.get("RANK", "0") != "0"
-        self.bar = progress == "on" or (
-            progress == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        )
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+        self.quiet = quiet or not _first()
+        self.bar = progress == "on" or (progress == "auto" and terminal)
         self.shown = progress != "off"
         self.begun: tuple[float, int] | None = None
         self.last = time.monotonic()
+
+    def __enter__(self) -> "Teller":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar and self.begun and not self.quiet:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take an event of `training.fit`."""
         if self.quiet:
             return
         if "phase" in event:
+            self.begun = None
             self._line(event["phase"])
         elif "log" in event:
             self._line(self._epoch(event))
@@ -103,8 +148,9 @@ class Teller:
             return
         self.last = now
         rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
-        left = (event["of"] - event["step"]) / rate if rate else 0.0
-        text = f"epoch {event['epoch']}: step {event['step']} of {event['of']}, {_clock(left)} left"
+        left = f", {_clock((event['of'] - event['step']) / rate)} left" if rate else ""
+        where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
+        text = f"{where}, loss {event['loss']:.4g}{left}"
         if self.bar:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:
@@ -124,15 +170,20 @@ class Teller:
         print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
 
 
-def end(outcome: "Outcome", out: Path, *, quiet: bool) -> None:
-    """Tell how the run ended; exits 130 or 143 if a signal stopped it."""
-    if os.environ.get("RANK", "0") == "0":
+def end(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") -> None:
+    """The run's folder on stdout, or how it was stopped on stderr; exits 130 or 143 if by a signal."""
+    if _first():
         if outcome.finished:
-            print(out, flush=True)
+            say(str(out))
         elif not quiet:
-            print(f"stopped in epoch {outcome.epoch}; --resume goes on from here", file=sys.stderr, flush=True)
+            print(f"stopped in epoch {outcome.epoch}; {again} goes on from here", file=sys.stderr, flush=True)
     if outcome.signal is not None:
         raise typer.Exit(128 + outcome.signal)
+
+
+def _first() -> bool:
+    """Whether this process is the one that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _clock(duration: float) -> str:

@@ -1,5 +1,7 @@
 """Sections 3.2-3.3: the segmentation head warps the reference disc, the image head half of its channels."""
 
+from math import gcd
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class SegmentationHead(nn.Module):
         self.register_buffer("reference", torch.zeros(reference, reference) if reference else None)
 
     def level(self, source: Tensor) -> Tensor:
-        """Signed distance to the reference's rim at source points (B, 2, h, w): (B, h, w), positive inside."""
+        """Signed distance (B, h, w) to the reference's rim of source points (B, 2, h, w), positive inside."""
         if self.reference is None:
             return RADIUS - source.norm(dim=1)
         grid = source.permute(0, 2, 3, 1)
@@ -70,7 +72,7 @@ class ImageHead(nn.Module):
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.LeakyReLU(0.1)
+        nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(gcd(4, outputs), outputs), nn.LeakyReLU(0.1)
     )
 
 

@@ -17,7 +17,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         dist = torch.distributed
-        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (
+            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        ):
             return super().forward(x)
         from torch.distributed.nn.functional import all_reduce
 
@@ -105,7 +107,7 @@ class HybridViT(nn.Module):
         dim, side = max(64, round(768 * width / 64) * 64), size // 16
         self.patch = nn.Conv2d(self.resnet.out_channels // 2, dim, 1)
         self.position = nn.Parameter(torch.zeros(1, side * side, dim))
-        nn.init.trunc_normal_(self.position, std=0.02)
+        nn.init.normal_(self.position, std=0.02)
         layer = nn.TransformerEncoderLayer(
             dim, dim // 64, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
@@ -127,7 +129,7 @@ class MobileBlock(nn.Module):
         super().__init__()
         hidden = inputs * expand
         self.expand = nn.Conv2d(inputs, hidden, 1) if expand > 1 else None
-        # The ImageNet weights were trained with TensorFlow's padding: nothing before, a pixel after, at stride 2.
+        # The ImageNet weights know TensorFlow's padding: at stride 2 a pixel more after than before.
         self.pad = () if stride == 1 else ((kernel - 2) // 2, (kernel - 1) // 2) * 2
         self.depthwise = nn.Conv2d(
             hidden, hidden, kernel, stride, 0 if self.pad else kernel // 2, groups=hidden
@@ -145,8 +147,8 @@ class MobileBlock(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0's blocks, stride 32, with batch norms folded and ReLU for ReLU6.
 
-    Made to start from ImageNet weights (`--pretrained`): without norms or ReLU6's slow backward pass it trains
-    1.7 x faster on a CPU, and batches of any size or number of processes give one result.
+    Made to start from ImageNet weights (`--pretrained`). Without norms and ReLU6's slow backward pass it
+    trains 1.7 x faster on a CPU, and batches of any size or number of processes give one result.
     """
 
     STAGES = (  # blocks, channels, kernel, stride, expansion

@@ -8,6 +8,9 @@ from .warp import RADIUS, Warp
 FIT_POINTS = 96
 """Rim points a mask is described by."""
 
+RIDGE = {"circular": 1e-4, "uniform": 1e-3}
+"""How much a layout's points are held where the affine puts them: few of the uniform ones feel the rim."""
+
 
 def rim(mask: np.ndarray, *, count: int = FIT_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """`count` points on the rim of a mask (H, W), in [-1, 1] xy, spread by angle about its centroid.
@@ -44,7 +47,7 @@ def affine_of(mask: np.ndarray) -> np.ndarray:
     return np.concatenate([root, -(root @ mean)[:, None]], axis=1)
 
 
-def fit(warp: Warp, mask: np.ndarray, *, ridge: float = 1e-4, rounds: int = 5) -> np.ndarray:
+def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
     """Offsets (2, M) float64 from the identity, of the warp that takes `mask` (H, W) to the disc.
 
     The affine of the mask's moments; for the spline, moved by ridge least squares until the rim points lie
@@ -59,7 +62,7 @@ def fit(warp: Warp, mask: np.ndarray, *, ridge: float = 1e-4, rounds: int = 5) -
     if weight.sum() < FIT_POINTS / 4:
         return start.T - identity
     basis = warp.basis(points[weight > 0])
-    normal = basis.T @ basis / len(basis) + ridge * np.eye(len(start))
+    normal = basis.T @ basis / len(basis) + RIDGE[warp.config.points] * np.eye(len(start))
     sources = start
     for _ in range(rounds):
         landed = basis @ sources

@@ -14,7 +14,7 @@ class Gaussian:
     logvar: Tensor
 
     def rsample(self, eps: Tensor) -> Tensor:
-        """mean + sigma * eps (B, D), differentiable; `eps` (B, D) is standard normal noise from the caller."""
+        """mean + sigma * eps (B, D), differentiable; `eps` (B, D) is the caller's standard normal noise."""
         return self.mean + torch.exp(0.5 * self.logvar) * eps
 
     def kl(self) -> Tensor:
@@ -24,7 +24,7 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Latents:
-    """One code a sample: style `z` (B, Z), position `theta` (B, P); `pose` (B, 2, 3) is a user's edit or None.
+    """One code a sample: style `z` (B, Z), position `theta` (B, P), a user's edit `pose` (B, 2, 3) or None.
 
     `pose` maps the edited image's points back onto the unedited image's, both in [-1, 1] coordinates.
     """

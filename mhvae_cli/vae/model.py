@@ -1,10 +1,12 @@
 """Figure 1: the multi-headed VAE."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..config import ModelConfig
 from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
@@ -65,7 +67,7 @@ class MultiHeadedVAE(nn.Module):
 
         {p : level(p) >= 0} is the object exactly, at any size (equation 10).
         """
-        parameters = self.warp.parameters_of(theta.to(self.warp.identity.device))[0].cpu().double().numpy()
+        parameters = self.warp.parameters_of(theta.to(self.warp.identity))[0].cpu().double().numpy()
         source = torch.from_numpy(parameters @ self.warp.basis(points).T)
         return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
 
@@ -86,10 +88,21 @@ class MultiHeadedVAE(nn.Module):
         return self.warp(theta, size, pose)
 
 
+class _NoDraws(TorchFunctionMode):
+    """No random numbers for tensors that hold none: drawing on meta imports torch's compiler, for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def build(config: ModelConfig, *, seed: int | None = 0) -> MultiHeadedVAE:
     """A model with fresh weights drawn from `seed`; None: on the meta device, for weights to be assigned."""
     if seed is None:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDraws():
             model = MultiHeadedVAE(config)
         for module in model.modules():
             if isinstance(module, Warp):

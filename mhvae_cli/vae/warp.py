@@ -3,7 +3,7 @@
 Convention. Points are xy; an image spans [-1, 1] edge to edge, y down; pixel i of N is centred at
 (2i + 1) / N - 1 (`align_corners=False`). A warp D maps TARGET points (the image's) to SOURCE points (the
 reference's), so an object is turned by +45 degrees by composing D with the INVERSE turn. Both families are
-linear in their parameters: D(p) = basis(p) @ (identity + offset)^T, offset = loc + scale * theta.
+linear in their parameters: D(p) = basis(p) @ (identity + offset)^T, offset = loc + modes @ theta.
 """
 
 from functools import lru_cache
@@ -19,6 +19,9 @@ RADIUS = 0.5
 """Radius of the reference disc R in [-1, 1] units: a quarter of the image's height (section 5.1)."""
 
 _CACHE = Lock()
+
+MIN_MODE = 0.03
+"""The least standard deviation of a mode of theta, in reference units."""
 
 
 def pixel_centres(size: tuple[int, int]) -> np.ndarray:
@@ -47,11 +50,13 @@ class Warp(nn.Module):
 
     Affine (equation 11): basis [x, y, 1], M = 3. Thin-plate spline (equations 12 and 21-23): the M = K
     parameters of an axis are the sources of the K fixed control points. theta = 0 with loc = 0 is the
-    undeformed reference; `set_statistics` centres and scales theta on warps fitted to training masks.
+    undeformed reference. `set_statistics` fits loc and modes to warps of the training masks: theta's entries
+    are then their principal modes of variation, largest first. A scale for each parameter alone would let
+    neighbouring control points part as freely as whole objects move, and both training and N(0, I) crumple.
     """
 
     loc: Tensor
-    scale: Tensor
+    modes: Tensor
     identity: Tensor
 
     def __init__(self, config: WarpConfig) -> None:
@@ -68,7 +73,7 @@ class Warp(nn.Module):
         self.parameters_per_axis = identity.shape[1]
         self.register_buffer("identity", torch.tensor(identity, dtype=torch.float32), persistent=False)
         self.register_buffer("loc", torch.zeros(2, self.parameters_per_axis))
-        self.register_buffer("scale", torch.ones(2, self.parameters_per_axis))
+        self.register_buffer("modes", torch.eye(self.theta_dim))
         self._bases: dict[tuple[tuple[int, int], torch.device, torch.dtype], Tensor] = {}
 
     @property
@@ -87,11 +92,11 @@ class Warp(nn.Module):
 
     def parameters_of(self, theta: Tensor) -> Tensor:
         """theta (B, P) -> (B, 2, M): the affine matrix, or the x' and y' of the source control points."""
-        return self.identity + self.loc + self.scale * theta.unflatten(1, (2, -1))
+        return self.identity + self.loc + _product(theta, self.modes.T).unflatten(1, (2, -1))
 
     def theta_of(self, parameters: Tensor) -> Tensor:
         """The inverse of `parameters_of`."""
-        return ((parameters - self.identity - self.loc) / self.scale).flatten(1)
+        return torch.linalg.solve(self.modes, (parameters - self.identity - self.loc).flatten(1).T).T
 
     def forward(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Source points of the pixel centres: theta (B, P) -> (B, 2, h, w), x' then y'.
@@ -114,10 +119,13 @@ class Warp(nn.Module):
         self.identity = torch.tensor(self._identity, dtype=torch.float32, device="cpu")
 
     def set_statistics(self, offsets: Tensor) -> None:
-        """Fit `loc` and `scale` to `offsets` (N, 2, M) of warps fitted to training masks (`fit_warp`)."""
-        self.loc.copy_(offsets.mean(0))
-        # A parameter that hardly varies in the training set must stay reachable: hence the floor.
-        self.scale.copy_(offsets.std(0).clamp_min(0.05))
+        """Fit `loc` and `modes` to `offsets` (N, 2, M) of warps fitted to training masks (`fit_warp`)."""
+        flat = offsets.double().flatten(1)
+        values, vectors = torch.linalg.eigh(torch.cov(flat.T, correction=0))
+        # What hardly varies in the training set must stay within reach: hence the floor.
+        modes = (vectors * values.clamp_min(MIN_MODE**2).sqrt()).flip(1)
+        self.loc.copy_(flat.mean(0).view_as(self.loc))
+        self.modes.copy_(modes)
 
     def at(self, theta: Tensor, points: np.ndarray) -> Tensor:
         """Source points (B, 2, N) of each sample's own target points (B, N, 2)."""
@@ -144,10 +152,10 @@ class Warp(nn.Module):
             return self._bases[key]
 
 
-def _product(parameters: Tensor, basis: Tensor) -> Tensor:
-    """At the operands' precision under autocast too, where bfloat16 would be off by up to a pixel."""
-    with torch.autocast(parameters.device.type, enabled=False):
-        return parameters @ basis
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product at full precision under autocast too, where bfloat16 would be off by up to a pixel."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 @lru_cache(maxsize=4)

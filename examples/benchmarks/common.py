@@ -1,0 +1,63 @@
+"""What the benchmarks share: interleaved timing, phantom scans, a table, a verdict.
+
+Timings depend on the machine and its load; every figure of interest is a ratio of two medians taken in turn
+in one run. Close other programs first.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+# As the mhvae command does. torch reads it when it is imported, so this module comes first.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+MHVAE = str(Path(sys.executable).with_name("mhvae"))
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median wall seconds of each task; they take turns, and a first round of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for round_ in range(repeats + 1):
+        for name, task in tasks.items():
+            begun = time.perf_counter()
+            task()
+            if round_:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def run(*command: str) -> int:
+    """Run a command to its end, stdout discarded; its peak memory in bytes. Exits if the command fails."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {process.returncode}")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def scans(folder: Path, count: int, size: tuple[int, int] = (270, 400)) -> list[Path]:
+    """Write `count` fetal-head phantoms of `size` (h, w) under `folder`; the paths of the images."""
+    from mhvae_cli.phantoms import write_phantoms
+
+    write_phantoms(folder, "fetal-head", count, size=size)
+    return sorted((folder / "images").iterdir())
+
+
+def table(head: Sequence[str], *rows: Sequence[str]) -> None:
+    """Print columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row))
+        print("  ".join(cells).rstrip())
+
+
+def verdict(what: str, ratio: float, target: float, *, least: bool = False) -> None:
+    """Print a ratio beside its target: at most `target`, or at least."""
+    met = ratio >= target if least else ratio <= target
+    bound = f"target {'>=' if least else '<='} {target:g}"
+    print(f"{what}: {ratio:.2f} x  ({bound}: {'met' if met else 'MISSED'})")

@@ -1,0 +1,71 @@
+"""A model's card: README.md as the Hub reads it, filled from the model's configuration."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import UsageError
+
+HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
+    f"cc-by{terms}-4.0" for terms in ("", "-sa", "-nd", "-nc", "-nc-sa", "-nc-nd")
+}
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """README.md of a model: YAML front matter as the Hub reads it, then what `config` says of its data.
+
+    From config["card"]: license (required: UsageError), attribution, data, splits; from config["training"]:
+    command, and splits if the card has none; config["figures"]: numbers, in groups or not.
+    """
+    card, training = config["card"], config["training"]
+    licence = _line(card.get("license") or "")
+    if not licence:
+        raise UsageError("a model needs a licence", hint='name that of its weights, such as "CC BY 4.0"')
+    slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+    front = [f"license: {slug}"] if slug in HUB_LICENSES else ["license: other", f'license_name: "{slug}"']
+    front += [
+        "library_name: mhvae",
+        "pipeline_tag: image-segmentation",
+        "tags: [mhvae, medical, segmentation]",
+    ]
+    rows = [f"| {_line(name)} | {_line(value)} |" for name, value in _flat(config["figures"])]
+    sections = {
+        "Use": f"```\nmhvae segment scan.png --model {_line(config['name'])} -o masks/\n```\n"
+        "In place of the name: this folder, or its ORG/NAME on the Hub.",
+        "Intended use": "Research; not a medical device.",
+        "Data": _prose(card.get("data")),
+        "Splits": _prose(card.get("splits") or training.get("splits")),
+        "Figures": "\n".join(["| | |", "|---|---|", *rows]) if rows else "",
+        "Training": f"```\n{_line(training['command'])}\n```" if training.get("command") else "",
+        "Attribution": _prose(card.get("attribution")),
+        "Licence": licence,
+    }
+    body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
+    about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image."
+    return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
+
+
+def _line(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield prefix + key, value
+
+
+def _prose(value: Any) -> str:
+    """Text as it is, an object or a list as bullets."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))
+    return (
+        "\n".join(f"- {_line(item)}" for item in value)
+        if isinstance(value, list | tuple)
+        else str(value or "")
+    )

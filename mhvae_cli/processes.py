@@ -1,0 +1,66 @@
+"""One training in several processes, as torchrun starts them, and the signals that stop it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(hours=4)
+"""How long the others wait while the first process validates and writes."""
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """(rank, world) of the process group, joined for a while if torchrun started this process."""
+    if "RANK" not in os.environ or not dist.is_available():
+        yield 0, 1
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+def agreed(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in any process of the group."""
+    if not dist.is_initialized():
+        return flag
+    total = torch.tensor(float(flag), device=device)
+    dist.all_reduce(total)
+    return bool(total)
+
+
+def averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Each number's mean over the processes of the group."""
+    if not dist.is_initialized():
+        return sums
+    values = torch.tensor(list(sums.values()), device=device, dtype=torch.float64)
+    dist.all_reduce(values)
+    return dict(zip(sums, (values / dist.get_world_size()).tolist(), strict=True))
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM; a second one acts as it always did."""
+    caught: list[int] = []
+    old: dict[int, Any] = {}
+
+    def catch(number: int, _frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, old[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        old[number] = signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,206 @@
+"""The Python user's door: one load, then native-size masks that no resizing ever touched."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.interpolate import RBFInterpolator
+
+from mhvae_cli.devices import resolve_device, resolve_dtype
+from mhvae_cli.errors import DeviceError, InputError, ModelError
+from mhvae_cli.imaging import read_scan, scan_of, to_square
+from mhvae_cli.phantoms import phantom
+from mhvae_cli.pipeline import Pipeline, load_model
+from mhvae_cli.vae.warp import RADIUS, control_points, pixel_centres
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model: Path) -> Pipeline:
+    return Pipeline.load(tiny_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return phantom("fetal-head", 3, (120, 200))[0]
+
+
+def test_an_array_a_scan_and_a_file_give_one_answer(
+    pipeline: Pipeline, image: np.ndarray, tmp_path: Path
+) -> None:
+    file = tmp_path / "scan.png"
+    Image.fromarray(image).save(file)
+    first, *others = [pipeline.segment(given) for given in (image, scan_of(image), file, str(file))]
+    assert first.mask.shape == (120, 200) and first.mask.dtype == bool
+    assert 0.005 < first.mask.mean() < 0.9
+    assert first.theta.shape == (40,) and first.theta.dtype == np.float32
+    for other in others:
+        assert np.array_equal(other.mask, first.mask) and np.array_equal(other.theta, first.theta)
+        assert len(other.contour()) == len(first.contour()) > 0
+
+
+def test_the_mask_is_scipys_thin_plate_at_the_native_size(pipeline: Pipeline, image: np.ndarray) -> None:
+    found = pipeline.segment(image)
+    warp = pipeline.model.warp
+    sources = warp.parameters_of(torch.from_numpy(found.theta)[None])[0].double().numpy().T
+    plate = RBFInterpolator(control_points("circular"), sources, kernel="thin_plate_spline", degree=1)
+    distance = np.linalg.norm(plate(pixel_centres((120, 200))), axis=1).reshape(120, 200)
+    assert np.array_equal(found.mask, distance <= RADIUS)
+
+
+@pytest.mark.parametrize("size", [(640, 900), (1500, 401), (3, 200_000)])
+def test_strips_of_a_large_image_are_the_whole(
+    pipeline: Pipeline, image: np.ndarray, size: tuple[int, int]
+) -> None:
+    """A large image is evaluated in strips of rows; the whole at once gives the same mask."""
+    theta = pipeline.segment(image).theta
+    assert pipeline.model.warp.parameters_per_axis * size[0] * size[1] > 8_000_000
+    whole = pipeline.model.mask(torch.from_numpy(theta)[None], size)[0] >= 0.5
+    found = pipeline.mask(theta, size)
+    assert found.shape == size and found.dtype == bool and found.any()
+    assert (found != whole.numpy()).sum() <= 2  # rounding, on the outline itself
+
+
+def test_the_mask_at_another_size_is_the_same_shape(pipeline: Pipeline, image: np.ndarray) -> None:
+    theta = pipeline.segment(image).theta
+    areas = [pipeline.mask(theta, size).mean() for size in ((256, 256), (320, 200), (540, 800), (900, 700))]
+    np.testing.assert_allclose(areas, areas[0], rtol=0.01)
+
+
+def test_the_contour_is_the_masks_outline(pipeline: Pipeline, image: np.ndarray) -> None:
+    """Its area and centre, by the shoelace formula, are the mask's, in pixels from the image's corner."""
+    found = pipeline.segment(image)
+    area, moment = 0.0, np.zeros(2)
+    for polygon in found.contour():
+        assert (polygon >= 0).all() and (polygon <= [200, 120]).all()
+        after = np.roll(polygon, -1, axis=0)
+        cross = polygon[:, 0] * after[:, 1] - polygon[:, 1] * after[:, 0]
+        area += cross.sum() / 2
+        moment += ((polygon + after) * cross[:, None]).sum(0) / 6
+    ys, xs = np.nonzero(found.mask)
+    assert area == pytest.approx(found.mask.sum(), rel=0.01)
+    np.testing.assert_allclose(moment / area, [xs.mean() + 0.5, ys.mean() + 0.5], atol=0.25)
+
+
+def test_a_batch_is_its_images_one_by_one(pipeline: Pipeline, phantom_folder: Path) -> None:
+    files = sorted((phantom_folder / "images").iterdir())[:3]
+    ready = [pipeline.prepare(read_scan(file)) for file in files]
+    assert ready[0].shape == (1, 32, 32) and ready[0].dtype == np.float32
+    together = pipeline.locate(np.stack(ready))
+    assert together.shape == (3, 40) and together.dtype == np.float32
+    alone = np.concatenate([pipeline.locate(one[None]) for one in ready])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert np.abs(together[0] - together[1]).max() > 0.01
+
+
+def test_prepare_leaves_locate_its_input_unchanged(pipeline: Pipeline, image: np.ndarray) -> None:
+    batch = pipeline.prepare(scan_of(image))[None]
+    batch.flags.writeable = False
+    before = batch.copy()
+    pipeline.locate(batch)
+    assert np.array_equal(batch, before)
+    np.testing.assert_array_equal(before[0], to_square(image, 32, 1))
+
+
+def test_the_model_is_the_folders(pipeline: Pipeline, tiny_model: Path, image: np.ndarray) -> None:
+    """Folded batch norms and channels-last change no answer; the name and place are told."""
+    model, name = load_model(tiny_model)
+    batch = pipeline.prepare(scan_of(image))[None]
+    with torch.inference_mode():
+        theta = model.eval().locate(torch.from_numpy(batch)).mean.numpy()
+    np.testing.assert_allclose(pipeline.locate(batch), theta, atol=1e-3)
+    assert (pipeline.name, pipeline.folder, name) == ("tiny", tiny_model, "tiny")
+    assert pipeline.config == model.config
+
+
+def test_bfloat16_finds_the_same_object(pipeline: Pipeline, tiny_model: Path, image: np.ndarray) -> None:
+    half = Pipeline.load(tiny_model, device="cpu", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert next(half.model.encoder.convnet.parameters()).dtype == torch.bfloat16
+    assert next(half.model.encoder.theta.parameters()).dtype == torch.float32
+    a, b = pipeline.segment(image), half.segment(image)
+    assert b.theta.dtype == np.float32 and not np.array_equal(a.theta, b.theta)
+    assert 2 * (a.mask & b.mask).sum() / (a.mask.sum() + b.mask.sum()) > 0.95
+
+
+def test_segmenting_runs_no_image_head(tiny_model: Path, image: np.ndarray) -> None:
+    own = Pipeline.load(tiny_model, device="cpu", dtype="float32")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("was run")
+
+    for part in (own.model.image_head, own.model.encoder.z):
+        part.register_forward_pre_hook(refuse)
+    assert own.segment(image).mask.any()
+    with pytest.raises(AssertionError, match="was run"):
+        own.model.encode(torch.zeros(1, 1, 32, 32))
+
+
+def test_no_image_is_an_input_error(pipeline: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent.png"):
+        pipeline.segment(tmp_path / "absent.png")
+    with pytest.raises(InputError):
+        pipeline.segment(np.zeros((4, 4, 7)))
+
+
+def changed_config(folder: Path, copy: Path, **model: object) -> Path:
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["model"] |= model
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [({"colour": 3}, "colour"), ({"image_size": "large"}, "image_size"), ({"z_dim": 9}, "")],
+    ids=["unknown", "wrong", "other shapes"],
+)
+def test_a_damaged_model_folder_is_a_model_error(
+    tiny_model: Path, tmp_path: Path, model: dict, said: str
+) -> None:
+    folder = changed_config(tiny_model, tmp_path / "model", **model)
+    with pytest.raises(ModelError, match=said) as caught:
+        Pipeline.load(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_headed_model_finds_no_object(pipeline: Pipeline, image: np.ndarray) -> None:
+    from mhvae_cli.vae.model import build
+
+    model = build(dataclasses.replace(pipeline.config, single_head=True))
+    place, number = torch.device("cpu"), torch.float32
+    single = Pipeline(model, name="one", folder=pipeline.folder, device=place, dtype=number)
+    with pytest.raises(ModelError, match="single-headed"):
+        single.segment(image)
+
+
+@pytest.mark.parametrize("name", ["tpu9", "abacus", "cuda:99", "meta", ""])
+def test_a_device_asked_for_by_name_never_falls_back(name: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        resolve_device(name)
+    assert caught.value.hint
+
+
+def test_auto_is_always_something() -> None:
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    assert resolve_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    with pytest.raises(DeviceError, match="float16"):
+        resolve_dtype("float16", torch.device("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("size", [(300, 400), (700, 900)])
+def test_cuda_gives_the_cpus_mask_and_contour(
+    pipeline: Pipeline, tiny_model: Path, image: np.ndarray, size: tuple[int, int]
+) -> None:
+    there = Pipeline.load(tiny_model, device="cuda", dtype="float32")
+    theta = there.segment(image).theta
+    np.testing.assert_allclose(theta, pipeline.segment(image).theta, atol=1e-2)
+    assert (there.mask(theta, size) != pipeline.mask(theta, size)).sum() <= 4
+    for a, b in zip(there.contour(theta, size), pipeline.contour(theta, size), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.01)
