@@ -224,7 +224,17 @@ def save_state(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[st
     from safetensors.torch import save
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_atomic(Path(path), save(ready, metadata={"format": "pt", **metadata}))
+    write_atomic(Path(path), _in_order(save(ready, metadata={"format": "pt", **metadata})))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata, whose order is random, sorted: equal tensors make equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def save_model(

@@ -67,7 +67,7 @@ class ModelConfig:
 class LossConfig:
     """Section 3.4: weights of the parts; the KL weights rise linearly from 0 over `kl_warmup` of the run.
 
-    `contour` weighs the squared distance, in half image sides, at which the true contour misses the warp's.
+    `contour` weighs how far the true contour lies from the warp's (`losses.contour_miss`).
     """
 
     recon: float = 1.0
@@ -127,7 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "encoder": {"arch": "resnet18", "width": 0.5, "hidden": 256},
             "decoder": {"channels": 48, "max_size": 128},
         },
-        "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 20.0}},
+        "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 2.0}},
     },
 }
 """`paper` is the paper's model; `small` trains on two CPU cores in an hour or two."""

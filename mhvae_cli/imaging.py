@@ -136,6 +136,20 @@ def stored(array: np.ndarray, orientation: int) -> np.ndarray:
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
+def stored_points(points: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    """Points (n, 2) xy in pixels of an upright image of `size` (h, w), in the frame its file stores: as
+    `stored` does with pixels."""
+    (height, width), turn = size, {6: 8, 8: 6}.get(orientation, orientation)
+    moved = points.copy()
+    if turn >= 5:
+        moved, height, width = points[:, ::-1].copy(), width, height
+    if turn in (2, 3, 6, 7):
+        moved[:, 0] = width - moved[:, 0]
+    if turn in (3, 4, 7, 8):
+        moved[:, 1] = height - moved[:, 1]
+    return moved
+
+
 def to_square(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
     """Squash upright pixels (H, W) or (H, W, 3) to the model's float32 (channels, size, size) in [-1, 1].
 

@@ -16,10 +16,7 @@ from .imaging import Scan, read_scan, scan_of, to_square
 from .vae.contour import contours
 from .vae.encoder import fold_batch_norms
 from .vae.model import MultiHeadedVAE, build
-from .vae.warp import pixel_centres
-
-STRIP = 400_000
-"""Points a warp is evaluated at together where an image is too large to keep its basis."""
+from .vae.raster import Level, rasterise
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class Pipeline:
         fold_batch_norms(model.eval().encoder.convnet)
         self.model = model.to(device=device, memory_format=torch.channels_last)
         self.model.encoder.convnet.to(dtype)
+        self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS has not
         self.config = model.config
         self.name, self.folder, self.device, self.dtype = name, folder, device, dtype
 
@@ -54,12 +52,16 @@ class Pipeline:
         device: str = "auto",
         dtype: str = "auto",
         offline: bool = False,
+        deterministic: bool = False,
     ) -> "Pipeline":
         """A bundled name, a folder, or ORG/NAME[@REVISION] on the Hub.
 
         `device`: auto, cpu, cuda[:N] or mps; `dtype`: auto (bfloat16 where it is fast), float32, bfloat16 or
-        float16. Raises ModelError (missing, damaged, offline) or DeviceError.
+        float16. `deterministic`: the same bits on every run, for the whole process (a batch of another size
+        may still differ in its last bits). Raises ModelError (missing, damaged, offline) or DeviceError.
         """
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
         place = resolve_device(device)
         number = resolve_dtype(dtype, place)
         folder = resolve(ref, offline=offline)
@@ -79,30 +81,17 @@ class Pipeline:
         )
         return self.model.locate(image).mean.cpu().numpy()
 
-    @torch.inference_mode()
     def mask(self, theta: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The mask bool (h, w) of theta (P,), evaluated at that size; nothing is resized."""
-        code = torch.from_numpy(theta)[None].to(self.device)
-        if self.model.warp.parameters_per_axis * size[0] * size[1] <= 8_000_000:
-            source = self.model.warp(code, size)
-            return (self.model.segmentation_head.level(source)[0] >= 0).cpu().numpy()
-        rows = max(1, STRIP // size[1])
-        points = pixel_centres((size[0], 1))[:, 1]
-        xs = pixel_centres((1, size[1]))[:, 0]
-        strips = []
-        for y in np.array_split(points, -(-size[0] // rows)):
-            strip = np.stack([np.tile(xs, len(y)), np.repeat(y, len(xs))], axis=1)
-            strips.append((self.model.level(code, strip) >= 0).reshape(len(y), -1))
-        return np.concatenate(strips)
+        return rasterise(self._level(theta), size)
 
     def contour(self, theta: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
         """The exact outline of theta (P,) in an image of `size` (h, w): closed polygons (n, 2) xy in pixels.
 
         The frame is 0..w by 0..h, pixel centres at +0.5; outer rings have a positive shoelace area.
         """
-        level = partial(self.model.level, torch.from_numpy(theta)[None])
-        with torch.inference_mode():
-            polygons = contours(level) or contours(level, cells=512)
+        level = self._level(theta)
+        polygons = contours(level) or contours(level, cells=512)
         return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
 
     def segment(self, image: np.ndarray | Path | str | Scan) -> Segmentation:
@@ -116,6 +105,9 @@ class Pipeline:
         theta = self.locate(self.prepare(scan)[None])[0]
         size = scan.pixels.shape[:2]
         return Segmentation(self.mask(theta, size), theta, partial(self.contour, theta, size))
+
+    def _level(self, theta: np.ndarray) -> Level:
+        return partial(self.model.level, torch.from_numpy(theta)[None])
 
     def _need_position(self) -> None:
         if self.model.warp is None:

@@ -10,21 +10,33 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .errors import MhvaeError
+
 PATIENCE = timedelta(hours=4)
 """How long the others wait while the first process validates and writes."""
 
 
 @contextmanager
 def group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """(rank, world) of the process group, joined for a while if torchrun started this process."""
-    if "RANK" not in os.environ or not dist.is_available():
+    """(rank, world) of the process group, joined for a while if torchrun started this process.
+
+    MhvaeError if another process ends before its time: that one's own message says why.
+    """
+    if not dist.is_available() or ("RANK" not in os.environ and not dist.is_initialized()):
         yield 0, 1
+        return
+    if dist.is_initialized():
+        yield dist.get_rank(), dist.get_world_size()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield dist.get_rank(), dist.get_world_size()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise MhvaeError("another process of this run ended first", hint="its message says why") from error
     finally:
         dist.destroy_process_group()
 

@@ -66,8 +66,7 @@ def fit(task: Task, run: Run, *, say: Callable[[dict[str, Any]], None]) -> Outco
         place, tell = live.place, say if rank == 0 else _silent
         if rank == 0 and not run.resume:
             save(run, live)  # a folder that cannot be written shows now, not after an epoch
-        module = live.module
-        trained = DistributedDataParallel(module, broadcast_buffers=False) if world > 1 else module
+        trained = DistributedDataParallel(live.module) if world > 1 else live.module
         steps = max(1, len(task) // run.config.batch_size)
         total, begun = steps * run.config.epochs, time.monotonic() - place.seconds
         with stop_signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:

@@ -27,7 +27,6 @@ from .vae.latents import Latents
 from .vae.losses import contour_miss, log_cosh, soft_dice, warmup
 from .vae.model import MultiHeadedVAE, build
 from .vae.pretrained import start_from
-from .vae.warp import RADIUS
 
 REFERENCE_SIZE = 256
 SHEET_ROWS = 6
@@ -57,13 +56,20 @@ class Objective(nn.Module):
             parts["kl_theta"] = out.q_theta.kl().mean()
             loss = loss + c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
             if c.contour > 0:
-                source = self.model.warp.at(out.theta, batch.rim)
-                level = self.model.segmentation_head.level(source[:, :, None])[:, 0]
-                size = (4 * mask.mean((1, 2)) / torch.pi).sqrt()
-                miss = contour_miss(level, batch.rim_weight.to(device), size / RADIUS)
+                level, slope = self._rim_level(out.theta, batch.rim)
+                miss = contour_miss(level, slope, batch.rim_weight.to(device))
                 parts["contour"] = miss.mean()
                 loss = loss + c.contour * parts["contour"]
         return {"loss": loss, **parts}
+
+    def _rim_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The level (B, N) at the rim's points (B, N, 2), and its gradient (B, 2, N) by central differences."""
+        step = np.eye(2) * 1e-2
+        points = np.concatenate([rim, *(rim + s for s in step), *(rim - s for s in step)], axis=1)
+        source = self.model.warp.at(theta, points)
+        level = self.model.segmentation_head.level(source[:, :, None])[:, 0]
+        here, right, down, left, up = level.chunk(5, dim=1)
+        return here, torch.stack([right - left, down - up], dim=1) / 2e-2
 
 
 @dataclass(frozen=True)

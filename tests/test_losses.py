@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from mhvae_cli.vae.latents import Gaussian
@@ -71,23 +72,28 @@ def test_soft_dice_of_a_large_mask_is_dice() -> None:
     torch.testing.assert_close(soft_dice(pred, mask), torch.tensor([0.5]), atol=1e-4, rtol=0)
 
 
-def test_contour_miss_of_a_shifted_circle() -> None:
+@pytest.mark.parametrize("zoom", [1.0, 0.2, 3.0])
+def test_contour_miss_of_a_shifted_circle_is_its_distance_in_the_image(zoom: float) -> None:
     """The rim of a circle moved by d lies at r + d cos(angle), to first order, from the true centre."""
     radius, shift = 0.5, 0.01
     angles = 2 * np.pi * np.arange(360) / 360
     rim = np.stack([radius * np.cos(angles) + shift, radius * np.sin(angles)], axis=1)
-    level = torch.from_numpy(radius - np.linalg.norm(rim, axis=1))[None]
-    miss = contour_miss(level, torch.ones_like(level), torch.ones(1, dtype=torch.float64))
-    assert abs(float(miss) - shift**2 / 2) < 0.01 * shift**2 / 2
-    twice = contour_miss(level, torch.ones_like(level), torch.full((1,), 2.0, dtype=torch.float64))
-    torch.testing.assert_close(twice, 4 * miss)
+    away = np.linalg.norm(rim, axis=1)
+    level = torch.from_numpy(zoom * (radius - away))[None]  # a warp that magnifies the reference's frame
+    slope = torch.from_numpy(-zoom * (rim / away[:, None]).T)[None]
+    miss = contour_miss(level, slope, torch.ones_like(level))
+    assert abs(float(miss) - shift**2 / 2) < 0.03 * shift**2 / 2
 
 
-def test_contour_miss_leaves_out_what_the_border_cut() -> None:
+def test_contour_miss_leaves_out_what_the_border_cut_and_saturates() -> None:
     level = torch.tensor([[0.1, 5.0, -0.1, 7.0]])
+    slope = torch.tensor([[[1.0] * 4, [0.0] * 4]])
     weight = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
-    torch.testing.assert_close(contour_miss(level, weight, torch.ones(1)), torch.tensor([0.01]))
-    assert contour_miss(level, torch.zeros(1, 4), torch.ones(1)).item() == 0
+    torch.testing.assert_close(
+        contour_miss(level, slope, weight), torch.tensor([0.01 / 1.01]), rtol=2e-3, atol=0
+    )
+    assert contour_miss(level, slope, torch.zeros(1, 4)).item() == 0
+    assert contour_miss(1e6 * level, slope, weight).item() <= 1
 
 
 def test_warmup_rises_from_nothing() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from mhvae_cli.commands.segment import stored_points
+from mhvae_cli.imaging import stored_points
 from mhvae_cli.imaging import read_scan, stored
 
 Mhvae = Callable[..., Any]

@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from common import MHVAE, interleaved, run, scans, table, verdict  # first: see there
 
 # isort: split
+import numpy as np
 import torch
 
 from mhvae_cli import Pipeline
@@ -48,7 +49,7 @@ def segment(images: list[Path], model: str, out: Path) -> None:
 
 def tensors(pipeline: Pipeline, images: list[Path]) -> list[torch.Tensor]:
     """The scans as batches (B, C, S, S), of the network's number type and memory layout."""
-    ready = torch.stack([torch.from_numpy(pipeline.prepare(read_scan(path))) for path in images])
+    ready = torch.from_numpy(np.stack([pipeline.prepare(read_scan(path)) for path in images]))
     batches = ready.to(pipeline.dtype).split(BATCH)
     return [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
 

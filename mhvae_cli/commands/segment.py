@@ -96,10 +96,14 @@ def segment(
     todo = [job for job in jobs if not job.skip and job.item.fault is None]
     results: Generator[Any] = _nothing()
     if todo:
+        from ..checkpoint import resolve
+
+        folder = resolve(model, offline=offline)  # a wrong name shows before torch is imported
+
         from ..pipeline import Pipeline
         from .batching import stream
 
-        pipeline = Pipeline.load(model, device=device, dtype=dtype, offline=offline)
+        pipeline = Pipeline.load(folder, device=device, dtype=dtype, deterministic=deterministic)
         if verbose:
             number = str(pipeline.dtype).removeprefix("torch.")
             print(f"{pipeline.name} ({pipeline.folder}), {pipeline.device}, {number}", file=sys.stderr)
@@ -190,7 +194,7 @@ def _finish(
     pipeline: "Pipeline", kind: Format, job: Job, seen: Seen, theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, int]]:
     """The bytes of a job's files, and its columns."""
-    from ..imaging import encode_png, encode_tiff, stored
+    from ..imaging import encode_png, encode_tiff, stored, stored_points
     from ..render import geojson, overlay, svg
 
     mask = stored(pipeline.mask(theta, seen.size), seen.orientation)
@@ -206,17 +210,3 @@ def _finish(
         first = (svg(rings, (height, width)) if kind == "svg" else geojson(rings, fields)).encode()
     drawn = [] if seen.pixels is None else [encode_png(overlay(seen.pixels, upright))]
     return [first, *drawn], fields
-
-
-def stored_points(points: "np.ndarray", size: tuple[int, int], orientation: int) -> "np.ndarray":
-    """Points (n, 2) xy in pixels of an upright image of `size` (h, w), in the frame its file stores: as
-    `imaging.stored` does with pixels."""
-    (height, width), turn = size, {6: 8, 8: 6}.get(orientation, orientation)
-    moved = points.copy()
-    if turn >= 5:
-        moved, height, width = points[:, ::-1].copy(), width, height
-    if turn in (2, 3, 6, 7):
-        moved[:, 0] = width - moved[:, 0]
-    if turn in (3, 4, 7, 8):
-        moved[:, 1] = height - moved[:, 1]
-    return moved

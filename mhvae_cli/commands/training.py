@@ -176,7 +176,8 @@ def end(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") 
         if outcome.finished:
             say(str(out))
         elif not quiet:
-            print(f"stopped in epoch {outcome.epoch}; {again} goes on from here", file=sys.stderr, flush=True)
+            where = f" in epoch {outcome.epoch}" if outcome.epoch else ""
+            print(f"stopped{where}; {again} goes on from here", file=sys.stderr, flush=True)
     if outcome.signal is not None:
         raise typer.Exit(128 + outcome.signal)
 

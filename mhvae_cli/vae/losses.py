@@ -22,14 +22,16 @@ def soft_dice(mask_pred: Tensor, mask: Tensor) -> Tensor:
     return (2 * overlap + 1) / (total + 1)
 
 
-def contour_miss(level: Tensor, weight: Tensor, ratio: Tensor) -> Tensor:
-    """Mean squared distance from the true rim to the warp's, per sample (B,), in squared half image sides.
+def contour_miss(level: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
+    """Mean saturated squared distance from the true rim to the warp's, per sample (B,), in [0, 1).
 
-    `level` (B, N) is the reference's signed distance at the sources of N points of the true contour; `weight`
-    (B, N) is 0 where the image's border cut the object; `ratio` (B,) turns source into target lengths.
+    `level` (B, N) is the reference's signed distance at the sources of N points of the true contour, `slope`
+    (B, 2, N) its gradient there in the image: level / |slope| is the distance in the image to first order
+    (Sampson). Without the slope a warp could shrink the level by squeezing everything onto the rim. Half an
+    image side counts half. `weight` (B, N) is 0 where the image's border cut the object.
     """
-    miss = level * ratio[:, None]
-    return (miss.square() * weight).sum(1) / weight.sum(1).clamp_min(1)
+    squared = level.square() / (slope.square().sum(1) + 1e-3)
+    return (squared / (squared + 1) * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def warmup(progress: float, share: float) -> float:

@@ -42,7 +42,7 @@ def control_points(layout: str) -> np.ndarray:
 
 def kernel(r2: np.ndarray) -> np.ndarray:
     """U(r) = r^2 log r^2 of squared distances, U(0) = 0 (equation 12)."""
-    return r2 * np.log(np.where(r2 > 0, r2, 1.0))
+    return r2 * np.log(np.maximum(r2, np.finfo(r2.dtype).tiny))
 
 
 class Warp(nn.Module):
@@ -64,6 +64,7 @@ class Warp(nn.Module):
         self.config = config
         if config.family == "affine":
             self.points = None
+            self._coefficients = np.eye(3)
             identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
         else:
             self.points = control_points(config.points)
@@ -83,11 +84,19 @@ class Warp(nn.Module):
 
     def basis(self, points: np.ndarray) -> np.ndarray:
         """(N, M) float64 rows that turn parameters into source points, at `points` (N, 2) in [-1, 1]."""
+        return self._combine(points, self._coefficients)
+
+    def sources(self, points: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """Source points (N, 2) float64 of one sample's `parameters` (2, M): no basis is made."""
+        return self._combine(points, self._coefficients @ parameters.T)
+
+    def _combine(self, points: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """Rows [x, y, 1] @ c, or [U(|p - p_k|), 1, x, y] @ c, at points (N, 2)."""
         if self.points is None:
-            return np.concatenate([points, np.ones((len(points), 1))], axis=1)
-        # Expanded squares and split products: no (N, K, 2) array, and 4 x faster than one concatenated basis.
+            return points @ c[:2] + c[2]
+        # Expanded squares and split products: no (N, K, 2) array, and 4 x faster than one concatenated row.
         r2 = (points**2).sum(1)[:, None] - 2 * points @ self.points.T + (self.points**2).sum(1)
-        k, c = len(self.points), self._coefficients
+        k = len(self.points)
         return kernel(np.maximum(r2, 0)) @ c[:k] + c[k] + points @ c[k + 1 :]
 
     def parameters_of(self, theta: Tensor) -> Tensor:

@@ -1,0 +1,646 @@
+"""`mhvae train-vae` from the command line: data refused, runs cut and resumed, what RUN/ holds in the end."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mhvae_cli.checkpoint import load_tensors, read_config, save_state
+from mhvae_cli.commands import training
+from mhvae_cli.phantoms import write_phantoms
+
+CONFIG: dict[str, Any] = {
+    "model": {
+        "image_size": 32,
+        "z_dim": 4,
+        "encoder": {"arch": "resnet18", "width": 0.125, "hidden": 16, "reduce": 4},
+        "decoder": {"channels": 8, "max_size": 32},
+    },
+    "train": {"epochs": 4, "batch_size": 4, "val_fraction": 0.2, "loss": {"contour": 20.0}},
+}
+LOSSES = ["loss", "recon", "kl_z", "dice", "kl_theta", "contour"]
+FIGURES = ["val_recon", "val_dice", "val_hd", "score"]
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve grey phantoms, 48 x 64 px, in four folds: ten to train on, two to choose on."""
+    folder = tmp_path_factory.mktemp("data") / "heads"
+    write_phantoms(folder, "fetal-head", 12, size=(48, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def train(mhvae: Callable[..., Any], config: Path) -> Callable[..., Any]:
+    """train(data, out, *options): the command with the tiny configuration, on the CPU in float32."""
+
+    def run(data: Path, out: Path, *options: object, config: Path = config) -> Any:
+        fixed = ("--config", config, "--device", "cpu", "--dtype", "float32")
+        return mhvae("train-vae", "--data", data, "--out", out, *fixed, *options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(heads: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, by a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    ended = subprocess.run(_command(heads, out, config), capture_output=True, text=True, env=_env())
+    assert (ended.returncode, ended.stdout) == (0, f"{out}\n"), ended.stderr
+    return out
+
+
+def _command(data: Path, out: Path, config: Path, *options: str) -> list[str]:
+    fixed = ["--config", str(config), "--device", "cpu", "--dtype", "float32"]
+    return [
+        sys.executable,
+        "-m",
+        "mhvae_cli",
+        "train-vae",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *fixed,
+        *options,
+    ]
+
+
+def _env(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def _write(path: Path, values: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(values))
+    return path
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    """CONFIG with changed `train` values."""
+    return {**CONFIG, "train": {**CONFIG["train"], **changes}}
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _same_run(one: Path, other: Path) -> None:
+    assert (one / "vae.safetensors").read_bytes() == (other / "vae.safetensors").read_bytes()
+    first, second = load_tensors(one / "state.safetensors"), load_tensors(other / "state.safetensors")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    logs = [[{k: v for k, v in row.items() if k != "seconds"} for row in _rows(out)] for out in (one, other)]
+    assert logs[0] == logs[1]
+
+
+def _signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    tell = training.Teller.__call__
+
+    def told(teller: training.Teller, event: dict[str, Any]) -> None:
+        tell(teller, event)
+        if event.get("step") == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(training.Teller, "__call__", told)
+
+
+# --- what a run leaves ---
+
+
+def test_a_run_ends_as_a_model_folder(done: Path) -> None:
+    names = {"README.md", "config.json", "vae.safetensors", "state.safetensors", "log.csv", "sheets"}
+    assert {path.name for path in done.iterdir()} == names
+    content = read_config(done)
+    assert content["kind"] == "mhvae" and content["name"] == "run"
+    assert content["model"]["channels"] == 1 and content["model"]["image_size"] == 32
+    best = max(_rows(done), key=lambda row: float(row["score"]))
+    kept = content["figures"]["validation"]
+    assert kept["epoch"] == int(best["epoch"])
+    assert kept["val_dice"] == pytest.approx(float(best["val_dice"]), rel=1e-5)
+
+
+def test_the_log_has_a_row_an_epoch_of_losses_and_figures(done: Path) -> None:
+    rows = _rows(done)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    names = list(rows[0])
+    assert names[:8] == ["epoch", "seconds", *LOSSES] and set(FIGURES) < set(names)
+    for row in rows:
+        assert 0 < float(row["val_dice"]) <= 1 and 0 < float(row["val_hd"]) < 363
+        score = float(row["val_dice"]) - float(row["val_hd"]) / 256
+        assert float(row["score"]) == pytest.approx(score, abs=1e-4)
+        parts = {name: float(row[name]) for name in LOSSES}
+        whole = parts["recon"] + 1 - parts["dice"] + 20 * parts["contour"]  # the KL is warmed up from nothing
+        assert whole < parts["loss"] < whole + 1e-4 * (parts["kl_z"] + parts["kl_theta"]) + 1e-3
+
+
+def test_the_sheets_open(done: Path) -> None:
+    sheets = sorted((done / "sheets").iterdir())
+    assert [sheet.name for sheet in sheets] == [f"epoch{epoch:04}.png" for epoch in (1, 2, 3, 4)]
+    with Image.open(sheets[-1]) as picture:
+        assert picture.mode == "RGB" and picture.width > 4 * 100
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_card_says_what_the_run_was(done: Path) -> None:
+    card = (done / "README.md").read_text()
+    assert card.startswith("---\nlicense: ")
+    assert "12 images of 12 subjects from heads" in card
+    assert "trained on 10 images of 10 subjects, chosen on 2 images of 2 subjects" in card
+    assert "val_dice" in card and "not stated: all rights reserved" in card
+    assert "mhvae train-vae --data" in card
+
+
+def test_the_model_loads_and_segments(
+    done: Path, heads: Path, tmp_path: Path, mhvae: Callable[..., Any]
+) -> None:
+    from mhvae_cli import Pipeline
+
+    image = heads / "images" / "fetal-head_0000.png"
+    found = Pipeline.load(done, device="cpu", dtype="float32").segment(image)
+    assert found.mask.shape == (48, 64) and found.mask.any()
+    ended = mhvae("segment", image, "-m", done, "-o", f"{tmp_path}/", "--device", "cpu", "--dtype", "float32")
+    assert ended.code == 0, ended.stderr
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "fetal-head_0000.png")) > 0, found.mask)
+
+
+def test_the_same_command_gives_the_same_bytes(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    ended = train(heads, tmp_path / "run", "--workers", "0", "-q")
+    assert (ended.code, ended.lines, ended.stderr) == (0, [f"{tmp_path}/run"], "")
+    _same_run(done, tmp_path / "run")
+
+
+def test_lines_go_to_stderr_and_only_the_folder_to_stdout(heads: Path, train: Any, tmp_path: Path) -> None:
+    ended = train(heads, tmp_path / "run", "--epochs", 1, "--progress", "off")
+    assert ended.lines == [f"{tmp_path}/run"]
+    assert "\r" not in ended.stderr and "\x1b" not in ended.stderr
+    said = ended.stderr.splitlines()
+    assert said[0] == "reading 12 images"
+    assert said[1].startswith("10 images of 10 subjects to train on, 2 images of 2 subjects to choose on; 0.")
+    assert said[2].startswith("epoch 1 of 1, 0:0") and "val_dice" in said[2] and said[2].endswith("(best)")
+
+
+def test_a_bar_is_drawn_on_request_and_wiped(
+    heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    clock = iter(range(100_000))
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    _signal_at(monkeypatch, 3)
+    ended = train(heads, tmp_path / "run", "--progress", "on")
+    assert "\r\x1b[Kepoch 1: step 2 of 8, loss " in ended.stderr and " left" in ended.stderr
+    assert ended.stderr.endswith("\r\x1b[Kstopped in epoch 2; --resume goes on from here\n")
+
+
+# --- cut and resumed ---
+
+
+@pytest.mark.parametrize(("step", "number", "code"), [(3, signal.SIGTERM, 143), (4, signal.SIGINT, 130)])
+def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
+    step: int, number: int, code: int, done: Path, heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        _signal_at(patched, step, number)
+        ended = train(heads, out)
+    assert (ended.code, ended.lines) == (code, [])
+    assert ended.stderr.endswith("stopped in epoch 2; --resume goes on from here\n")
+    ended = train(heads, out, "--resume")
+    assert (ended.code, ended.lines) == (0, [str(out)])
+    assert ended.stderr.count("epoch ") == (3 if step == 3 else 2)
+    _same_run(done, out)
+
+
+def test_max_time_ends_well_and_goes_on(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = train(heads, out, "--max-time", "0.001s")
+    assert (ended.code, ended.lines) == (0, []) and "--resume goes on" in ended.stderr
+    assert not (out / "vae.safetensors").exists()
+    train(heads, out, "--resume")
+    _same_run(done, out)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "0s", "nan", "inf", ""])
+def test_a_time_that_is_none_is_a_usage_error(text: str, heads: Path, train: Any, tmp_path: Path) -> None:
+    ended = train(heads, tmp_path / "run", "--max-time", text)
+    assert ended.code == 2 and "--max-time" in ended.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_real_signal_ends_the_process_cleanly(
+    number: int, code: int, heads: Path, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        _command(heads, out, config, "--epochs", "5000"), stdout=-1, stderr=-1, text=True, env=_env()
+    )
+    until = time.monotonic() + 60
+    while not (out / "log.csv").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said, told = process.communicate(timeout=60)
+    assert (process.returncode, said) == (code, ""), told
+    assert "Traceback" not in told and told.splitlines()[-1].endswith("--resume goes on from here")
+    assert load_tensors(out / "state.safetensors")
+    assert not list(out.rglob("*.part"))
+
+
+def test_resume_of_nothing_is_a_usage_error(heads: Path, train: Any, tmp_path: Path) -> None:
+    ended = train(heads, tmp_path / "run", "--resume")
+    assert ended.code == 2 and "nothing to resume" in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_refused(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    ended = train(heads, done)
+    assert ended.code == 7 and "not empty" in ended.stderr and "--resume" in ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == before
+    (tmp_path / "file").write_text("")
+    assert train(heads, tmp_path / "file").code == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--lr", "0.1"], "train.lr is 0.0005 there, 0.1 here"),
+        (["--image-size", "64"], "model.image_size is 32 there, 64 here"),
+        (["--epochs", "9"], "train.epochs is 4 there, 9 here"),
+        (["--hold-out", "1"], "data is "),
+        (["--reference", "MASK"], "reference is None there"),
+        (["--pretrained", "else"], "pretrained is None there, else here"),
+    ],
+)
+def test_resume_names_what_differs(
+    options: list[str], named: str, done: Path, heads: Path, train: Any
+) -> None:
+    mask = str(heads / "masks" / "fetal-head_0000.png")
+    ended = train(heads, done, "--resume", *[mask if option == "MASK" else option for option in options])
+    assert ended.code == 7 and f"another run: {named}" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 2
+
+
+def test_resume_of_a_finished_run_only_says_so(done: Path, heads: Path, train: Any) -> None:
+    before = (done / "state.safetensors").read_bytes()
+    ended = train(heads, done, "--resume")
+    assert (ended.code, ended.lines) == (0, [str(done)])
+    assert (done / "state.safetensors").read_bytes() == before
+
+
+def test_a_damaged_state_is_one_line(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(done, out)
+    state = out / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:5000])
+    ended = train(heads, out, "--resume")
+    assert ended.code == 6 and "state.safetensors" in ended.stderr and len(ended.stderr.splitlines()) <= 2
+    save_state(state, {}, {})
+    ended = train(heads, out, "--resume")
+    assert ended.code == 7 and "not the state of a run" in ended.stderr
+
+
+def test_nan_ends_in_one_line_and_keeps_what_is_good(
+    done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    bad = _write(tmp_path / "bad.json", _with(lr=1e30, lr_warmup=0.0))
+    ended = train(heads, tmp_path / "run", "--progress", "off", config=bad)
+    assert ended.code == 8 and ended.lines == []
+    faults = [line for line in ended.stderr.splitlines() if line.startswith(("error:", "hint:"))]
+    assert len(faults) == 2 and " no" in faults[0] and "epoch 1" in faults[0] and "--lr" in faults[1]
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"state.safetensors", "sheets"}
+    load_tensors(tmp_path / "run" / "state.safetensors")  # refuses NaN
+
+
+# --- the data ---
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("no mask", "fetal-head_0003 (no mask)"),
+        ("no image", "extra (no image)"),
+        ("empty", "fetal-head_0003.png: empty mask"),
+        ("odd", "fetal-head_0003.png: 20 x 10 px, its image 64 x 48"),
+        ("text", "fetal-head_0003.png"),
+        ("no folder", "no files in"),
+    ],
+)
+def test_bad_data_is_named_before_anything_is_made(
+    fault: str, said: str, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    mask = data / "masks" / "fetal-head_0003.png"
+    if fault == "no mask":
+        mask.unlink()
+    elif fault == "no image":
+        shutil.copy(mask, data / "masks" / "extra.png")
+    elif fault == "text":
+        mask.write_text("not a picture")
+    elif fault == "no folder":
+        shutil.rmtree(data / "images")
+    else:
+        Image.new("L", (64, 48) if fault == "empty" else (20, 10), 0 if fault == "empty" else 255).save(mask)
+    ended = train(data, tmp_path / "run")
+    assert ended.code == 4 and ended.lines == []
+    assert said in ended.stderr and "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_subject_is_too_few(heads: Path, train: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    names = [path.stem for path in (data / "images").iterdir()]
+    (data / "index.csv").write_text("id,subject\n" + "".join(f"{name},one\n" for name in names))
+    ended = train(data, tmp_path / "run")
+    assert ended.code == 4 and "12 images of 1 subjects are too few" in ended.stderr
+
+
+def _colour(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
+    write_phantoms(folder, "skin-lesion", 6, size=size)
+    return folder
+
+
+def test_colour_and_grey_are_told_apart(heads: Path, train: Any, tmp_path: Path) -> None:
+    colour = _colour(tmp_path / "colour")
+    train(colour, tmp_path / "rgb", "--epochs", 1)
+    assert read_config(tmp_path / "rgb")["model"]["channels"] == 3
+    train(colour, tmp_path / "grey", "--epochs", 1, "--channels", 1)
+    assert read_config(tmp_path / "grey")["model"]["channels"] == 1
+    for path in (colour / "images").iterdir():  # grey pictures in files of three channels
+        Image.open(path).convert("L").convert("RGB").save(path)
+    train(colour, tmp_path / "equal", "--epochs", 1)
+    assert read_config(tmp_path / "equal")["model"]["channels"] == 1
+    assert train(heads, tmp_path / "two", "--channels", 2).code == 2
+
+
+def test_several_folders_train_one_model(heads: Path, train: Any, tmp_path: Path) -> None:
+    colour = _colour(tmp_path / "lesions", (40, 40))
+    twin = tmp_path / "twin" / "heads"
+    shutil.copytree(heads, twin)
+    ended = train(heads, tmp_path / "run", "--data", colour, "--epochs", 1)
+    assert ended.code == 0 and ended.stderr.startswith("reading 18 images")
+    assert "18 images of 18 subjects from heads, lesions" in (tmp_path / "run" / "README.md").read_text()
+    ended = train(heads, tmp_path / "no", "--data", twin)
+    assert ended.code == 2 and "two data folders of one name" in ended.stderr
+
+
+def test_a_subject_never_straddles(heads: Path, tmp_path: Path, monkeypatch: Any, train: Any) -> None:
+    from mhvae_cli import recipe
+
+    data, seen = tmp_path / "data", []
+    shutil.copytree(heads, data)
+    ids = sorted(path.stem for path in (data / "images").iterdir())
+    home = {name: f"patient{i % 5}" for i, name in enumerate(ids)}
+    (data / "index.csv").write_text("id,subject\n" + "".join(f"{i},{s}\n" for i, s in home.items()))
+
+    class Seen(recipe.MaskedImages):
+        def __init__(self, samples: Any, **options: Any) -> None:
+            seen.append({home[s.id] for s in samples})
+            super().__init__(samples, **options)
+
+    monkeypatch.setattr(recipe, "MaskedImages", Seen)
+    assert train(data, tmp_path / "run", "--epochs", 1).code == 0
+    learnt, chosen = seen
+    assert learnt and chosen and not learnt & chosen and learnt | chosen == set(home.values())
+
+
+def test_a_fold_held_out_is_never_opened(heads: Path, train: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    with (data / "index.csv").open() as file:
+        held = [row["id"] for row in csv.DictReader(file) if row["fold"] == "2"]
+    for name in held:
+        for kind in ("images", "masks"):
+            (data / kind / f"{name}.png").write_text("unreadable")
+    assert train(data, tmp_path / "all").code == 4
+    ended = train(data, tmp_path / "run", "--hold-out", 2, "--epochs", 1)
+    assert ended.code == 0 and ended.stderr.startswith("reading 9 images")
+    assert "fold 2 held out; trained on" in (tmp_path / "run" / "README.md").read_text()
+    ended = train(data, tmp_path / "none", "--hold-out", 7)
+    assert ended.code == 2 and "no fold 7" in ended.stderr
+
+
+def test_a_subject_in_two_folds_is_refused(heads: Path, train: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    ids = sorted(path.stem for path in (data / "images").iterdir())
+    rows = "".join(f"{name},s{i // 2},{i % 4}\n" for i, name in enumerate(ids))
+    (data / "index.csv").write_text("id,subject,fold\n" + rows)
+    ended = train(data, tmp_path / "run", "--hold-out", 0)
+    assert ended.code == 4 and "more than one fold" in ended.stderr and "s0" in ended.stderr
+
+
+# --- the recipe ---
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"trian": {}}, "trian"),
+        ({"train": {"epoch": 3}}, "train.epoch"),
+        ({"model": {"encoder": {"depth": 3}}}, "model.encoder.depth"),
+        ({"train": {"lr": "fast"}}, "train.lr"),
+        ({"train": {"epochs": 0}}, "train.epochs"),
+        ({"train": {"lr": float("nan")}}, "train.lr"),
+        ({"model": {"channels": 2}}, "model.channels"),
+        ({"model": {"reference": 64}}, "--reference"),
+        ({"model": {"image_size": 40, "encoder": {"arch": "resnet50-vit-b16"}}}, "multiple of 16"),
+        ({"train": {"val_fraction": 1.5}}, "train.val_fraction"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_a_configuration_is_strict(values: Any, said: str, heads: Path, train: Any, tmp_path: Path) -> None:
+    ended = train(heads, tmp_path / "run", config=_write(tmp_path / "bad.json", values))
+    assert ended.code == 2 and said in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(
+    heads: Path, train: Any, tmp_path: Path
+) -> None:
+    given = _with(epochs=9, lr=0.25)
+    given["card"] = {"license": "CC BY 4.0", "attribution": "A. Uthor"}
+    options = ["--epochs", 1, "--warp", "affine", "--license", "MIT", "--name", "mine", "--seed", 5]
+    ended = train(heads, tmp_path / "run", *options, config=_write(tmp_path / "given.json", given))
+    assert ended.code == 0, ended.stderr
+    content = read_config(tmp_path / "run")
+    assert content["training"]["epochs"] == 1 and content["training"]["lr"] == 0.25
+    assert content["training"]["seed"] == 5 and content["training"]["clip"] == 1.0
+    assert content["model"]["warp"]["family"] == "affine" and content["name"] == "mine"
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "license: mit" in card and "A. Uthor" in card and "# mine" in card
+
+
+def test_numbers_that_make_no_model_is_a_usage_error(heads: Path, train: Any, tmp_path: Path) -> None:
+    values = {**CONFIG, "model": {**CONFIG["model"], "z_dim": 4, "encoder": {"reduce": -1}}}
+    ended = train(heads, tmp_path / "run", config=_write(tmp_path / "bad.json", values))
+    assert ended.code == 2 and "no such model can be built" in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_is_told_without_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    typed = "mhvae train-vae --data /home/ann/scans --out=/home/ann --resume --config /home/anna/c"
+    monkeypatch.setattr(sys, "argv", [*typed.split(), "--reference", "/home/ann/my mask.png"])
+    told = training.command_line()
+    assert told.startswith("mhvae train-vae --data ~/scans --out=~ --config /home/anna/c --reference ")
+    assert "/home/ann/" not in told and "my mask.png" in told
+    monkeypatch.setenv("HOME", "/")
+    assert "--data /home/ann/scans" in training.command_line()
+
+
+# --- where it starts ---
+
+
+def _resnet(path: Path, channels: int = 3, width: int = 8) -> dict[str, Any]:
+    """A ResNet18's weights under torchvision's names, its classifier too."""
+    import torch
+
+    from mhvae_cli.vae.encoder import ResNet
+
+    net = ResNet("resnet18", channels, width / 64)
+    draw = torch.Generator().manual_seed(1)
+    state = {
+        k: torch.rand(v.shape, generator=draw) if v.is_floating_point() else v
+        for k, v in net.state_dict().items()
+    }
+    state["fc.weight"] = torch.zeros(1000, 8 * width)
+    save_state(path, state, {})
+    return state
+
+
+def _start(out: Path) -> dict[str, Any]:
+    """The weights before the first step, from the run's first state."""
+    return {
+        k[12:]: v for k, v in load_tensors(out / "state.safetensors").items() if k.startswith("model.model.")
+    }
+
+
+FROZEN = ("--lr", "1e-30", "--max-time", "0.001s")  # one step that moves nothing
+
+
+def test_imagenet_weights_are_adapted_to_grey(heads: Path, train: Any, tmp_path: Path) -> None:
+    given = _resnet(tmp_path / "resnet18.safetensors")
+    still = _write(tmp_path / "still.json", _with(weight_decay=0.0))
+    ended = train(
+        heads, tmp_path / "run", "--pretrained", tmp_path / "resnet18.safetensors", *FROZEN, config=still
+    )
+    assert ended.code == 0, ended.stderr
+    found = _start(tmp_path / "run")
+    stem = found["encoder.convnet.conv1.weight"]
+    assert stem.shape[1] == 1
+    assert np.allclose(stem, given["conv1.weight"].sum(1, keepdim=True), rtol=1e-6)
+    for name in ("layer2.0.downsample.0.weight", "layer4.1.bn2.weight"):
+        assert np.array_equal(found[f"encoder.convnet.{name}"], given[name])
+
+
+def test_weights_that_do_not_fit_are_a_model_error(heads: Path, train: Any, tmp_path: Path) -> None:
+    _resnet(tmp_path / "wide.safetensors", width=16)
+    (tmp_path / "old.pth").write_bytes(b"\x80\x04pickle")
+    (tmp_path / "fake.safetensors").write_bytes(b"\x80\x04" + bytes(100))
+    for name, said in [
+        ("wide.safetensors", "do not fit"),
+        ("old.pth", "pickled"),
+        ("fake.safetensors", "fake"),
+    ]:
+        ended = train(heads, tmp_path / "run", "--pretrained", tmp_path / name)
+        assert ended.code == 6 and said in ended.stderr, ended.stderr
+        assert not (tmp_path / "run").exists()
+    ended = train(heads, tmp_path / "run", "--pretrained", tmp_path / "absent.safetensors")
+    assert ended.code == 6 and "absent.safetensors" in ended.stderr
+
+
+def test_a_whole_model_starts_where_it_ended(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    still = _write(tmp_path / "still.json", _with(weight_decay=0.0))
+    ended = train(heads, tmp_path / "run", "--pretrained", done, *FROZEN, config=still)
+    assert ended.code == 0, ended.stderr
+    found, given = _start(tmp_path / "run"), load_tensors(done / "vae.safetensors")
+    assert found.keys() == given.keys()
+    for name, value in given.items():
+        if "running" not in name and "tracked" not in name:  # a step moves the batch norms' statistics
+            assert np.array_equal(found[name], value), name
+    ended = train(heads, tmp_path / "other", "--pretrained", done, "--image-size", 64)
+    assert ended.code == 6 and "does not fit" in ended.stderr
+    train(heads, tmp_path / "more", "--pretrained", done, "--epochs", 1)
+    told = (tmp_path / "more" / "config.json").read_text()
+    assert json.loads(told)["training"]["pretrained"] == "run"
+
+
+def test_a_mask_can_be_the_reference(heads: Path, train: Any, tmp_path: Path) -> None:
+    from mhvae_cli import Pipeline
+
+    shape = np.zeros((60, 60), np.uint8)
+    shape[15:45, 20:40] = 255
+    Image.fromarray(shape).save(tmp_path / "box.png")
+    ended = train(heads, tmp_path / "run", "--reference", tmp_path / "box.png", "--epochs", 1)
+    assert ended.code == 0, ended.stderr
+    assert read_config(tmp_path / "run")["model"]["reference"] == 256
+    pipeline = Pipeline.load(tmp_path / "run", device="cpu", dtype="float32")
+    warp = pipeline.model.warp
+    still = warp.theta_of(warp.identity[None]).numpy()[0]
+    mask = pipeline.mask(still, (60, 60))
+    assert (mask != (shape > 0)).mean() < 0.01  # undeformed, it is the mask that was given
+    Image.new("L", (9, 9)).save(tmp_path / "none.png")
+    ended = train(heads, tmp_path / "no", "--reference", tmp_path / "none.png")
+    assert ended.code == 4 and "none.png: empty mask" in ended.stderr
+
+
+def test_a_single_headed_model_trains_and_finds_nothing(
+    heads: Path, train: Any, tmp_path: Path, mhvae: Callable[..., Any]
+) -> None:
+    ended = train(heads, tmp_path / "run", "--single-head", "--epochs", 2)
+    assert ended.code == 0, ended.stderr
+    rows = _rows(tmp_path / "run")
+    assert not {"dice", "kl_theta", "val_dice"} & set(rows[0])
+    assert float(rows[0]["score"]) == -float(rows[0]["val_recon"])
+    Image.open(tmp_path / "run" / "sheets" / "epoch0001.png").load()
+    image = heads / "images" / "fetal-head_0000.png"
+    ended = mhvae("segment", image, "-m", tmp_path / "run", "-o", f"{tmp_path}/masks/", "--device", "cpu")
+    assert ended.code == 6 and "single-headed" in ended.stderr and len(ended.stderr.splitlines()) <= 2
+    assert not list(tmp_path.glob("masks/*.png"))
+
+
+# --- several processes ---
+
+
+def test_two_processes_make_one_model(heads: Path, config: Path, train: Any, tmp_path: Path) -> None:
+    """As torchrun starts them; the first alone writes and speaks. The same weights as one process makes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    options = ("--epochs", "2", "--image-size", "64", "--workers", "1")
+    command = _command(heads, tmp_path / "two", config, *options)
+    environments = [_env(**shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env) for env in environments]
+    ends = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert ends[0][0] == f"{tmp_path}/two\n" and ends[1] == ("", "")
+    assert train(heads, tmp_path / "one", *options).code == 0
+    first, second = (load_tensors(tmp_path / name / "state.safetensors") for name in ("one", "two"))
+    assert first.keys() == second.keys() and float(first["optimizer.0.step"]) == 4
+    for name, value in first.items():
+        one, two = value.double(), second[name].double()
+        assert float((one - two).norm()) <= 1e-3 * float(one.norm()) + 1e-9, name
+    for row, other in zip(_rows(tmp_path / "one"), _rows(tmp_path / "two"), strict=True):
+        for name in (*LOSSES, *FIGURES):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-3), name
