@@ -63,7 +63,7 @@ class Objective(nn.Module):
         return {"loss": loss, **parts}
 
     def _rim_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The level (B, N) at the rim's points (B, N, 2), and its gradient (B, 2, N) by central differences."""
+        """The level (B, N) at the rim's points (B, N, 2); its gradient (B, 2, N), by central differences."""
         step = np.eye(2) * 1e-2
         points = np.concatenate([rim, *(rim + s for s in step), *(rim - s for s in step)], axis=1)
         source = self.model.warp.at(theta, points)

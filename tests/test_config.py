@@ -135,3 +135,35 @@ def test_a_faulty_recipe_is_one_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="no such file"):
         load_recipe("paper", tmp_path / "absent.json", {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.image_size", 16),
+        ("model.channels", 2),
+        ("model.z_dim", 0),
+        ("model.edge", 0.0),
+        ("model.encoder.width", -1.0),
+        ("train.epochs", 0),
+        ("train.batch_size", 0),
+        ("train.lr", float("nan")),
+        ("train.ema", 1.0),
+        ("train.val_fraction", 1.0),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
+    nested: dict = {key.split(".")[-1]: value}
+    for name in reversed(key.split(".")[:-1]):
+        nested = {name: nested}
+    with pytest.raises(UsageError, match=key):
+        load_recipe("paper", None, nested)
+
+
+@pytest.mark.parametrize(("arch", "size"), [("resnet50-vit-b16", 100), ("efficientnet-lite0", 80)])
+def test_a_side_the_encoder_cannot_halve_is_refused(arch: str, size: int) -> None:
+    model = {"image_size": size, "encoder": {"arch": arch}}
+    with pytest.raises(UsageError, match=r"model\.image_size: a multiple of"):
+        load_recipe("paper", None, {"model": model})
+    load_recipe("paper", None, {"model": {**model, "image_size": 96}})
+    load_recipe("paper", None, {"model": {"image_size": size, "encoder": {"arch": "resnet18"}}})

@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from mhvae_cli.imaging import stored_points
-from mhvae_cli.imaging import read_scan, stored
+from mhvae_cli.imaging import read_scan, stored, stored_points
 
 Mhvae = Callable[..., Any]
 ROOT = Path(__file__).parents[1]

@@ -252,11 +252,13 @@ def test_a_real_signal_ends_the_process_cleanly(
     process = subprocess.Popen(
         _command(heads, out, config, "--epochs", "5000"), stdout=-1, stderr=-1, text=True, env=_env()
     )
-    until = time.monotonic() + 60
-    while not (out / "log.csv").exists() and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(number)
-    said, told = process.communicate(timeout=60)
+    try:
+        while not (out / "log.csv").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        said, told = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert (process.returncode, said) == (code, ""), told
     assert "Traceback" not in told and told.splitlines()[-1].endswith("--resume goes on from here")
     assert load_tensors(out / "state.safetensors")
@@ -632,7 +634,11 @@ def test_two_processes_make_one_model(heads: Path, config: Path, train: Any, tmp
     command = _command(heads, tmp_path / "two", config, *options)
     environments = [_env(**shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
     processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env) for env in environments]
-    ends = [process.communicate(timeout=100) for process in processes]
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], ends
     assert ends[0][0] == f"{tmp_path}/two\n" and ends[1] == ("", "")
     assert train(heads, tmp_path / "one", *options).code == 0

@@ -381,7 +381,11 @@ def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) 
         )
         for rank in "01"
     ]
-    ends = [process.communicate(timeout=60) for process in processes]
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], ends
     for said, _ in ends:
         assert said == "a batch of 3 does not divide among 2 processes\n"  # the second says nothing else

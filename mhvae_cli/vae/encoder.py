@@ -26,7 +26,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         world = dist.get_world_size()
         full = x.float()
         mean, square = (all_reduce(m) / world for m in (full.mean((0, 2, 3)), full.square().mean((0, 2, 3))))
-        var = square - mean.square()
+        var = (square - mean.square()).clamp_min(0)
         with torch.no_grad():
             n = x.numel() / x.shape[1] * world
             self.running_mean.lerp_(mean, self.momentum)
