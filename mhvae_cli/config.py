@@ -172,31 +172,50 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
             raise UsageError(f"{file}: not a JSON object")
     over = merge(over, flags)
     recipe = from_dict(Recipe, merge(PRESETS[preset], over))
-    _check_ranges(recipe)
+    check_model(recipe.model)
+    _check_training(recipe.train)
+    if recipe.model.reference:
+        raise UsageError("model.reference: set by --reference MASK")
     return recipe, set(over.get("model") or {})
 
 
-def _check_ranges(recipe: Recipe) -> None:
-    model, train = recipe.model, recipe.train
-    halved = model.encoder.arch == "efficientnet-lite0"  # five times, each time without a rest
-    patched = model.encoder.arch != "resnet50-vit-b16" or model.image_size % 16 == 0
-    faults = {
-        "model.image_size: 32 or more": model.image_size < 32,
-        "model.image_size: a multiple of 16 for a ViT": not patched,
-        "model.image_size: a multiple of 32 for an EfficientNet": halved and model.image_size % 32 != 0,
-        "model.channels: 1 or 3": model.channels not in (1, 3),
-        "model.reference: set by --reference MASK": model.reference != 0,
-        "model.z_dim: 1 or more": model.z_dim < 1,
-        "model.edge: above 0": not 0 < model.edge < math.inf,
-        "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
-        "train.epochs: 1 or more": train.epochs < 1,
-        "train.batch_size: 1 or more": train.batch_size < 1,
-        "train.lr: above 0": not 0 < train.lr < math.inf,
-        "train.lr_warmup: 0 or more, below 1": not 0 <= train.lr_warmup < 1,
-        "train.clip: above 0": not train.clip > 0,
-        "train.ema: 0 or more, below 1": not 0 <= train.ema < 1,
-        "train.val_fraction: above 0, below 1": not 0 < train.val_fraction < 1,
-    }
+def check_model(model: ModelConfig) -> None:
+    """UsageError if a value makes no model."""
+    arch = model.encoder.arch
+    stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(arch, 1)
+    _refuse(
+        {
+            "model.image_size: 32 or more": model.image_size < 32,
+            f"model.image_size: a multiple of {stride} for {arch}": model.image_size % stride != 0,
+            "model.channels: 1 or 3": model.channels not in (1, 3),
+            "model.reference: 0 or more": model.reference < 0,
+            "model.z_dim: 1 or more": model.z_dim < 1,
+            "model.edge: above 0": not 0 < model.edge < math.inf,
+            "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
+            "model.encoder.reduce: 1 or more": model.encoder.reduce < 1,
+            "model.encoder.hidden: 1 or more": model.encoder.hidden < 1,
+            "model.decoder.channels: 1 or more": model.decoder.channels < 1,
+        }
+    )
+
+
+def _check_training(train: TrainConfig) -> None:
+    weights = [*vars(train.loss).values(), *vars(train.augment).values()]
+    _refuse(
+        {
+            "train.epochs: 1 or more": train.epochs < 1,
+            "train.batch_size: 1 or more": train.batch_size < 1,
+            "train.lr: above 0": not 0 < train.lr < math.inf,
+            "train.lr_warmup: 0 or more, below 1": not 0 <= train.lr_warmup < 1,
+            "train.clip: above 0": not train.clip > 0,
+            "train.ema: 0 or more, below 1": not 0 <= train.ema < 1,
+            "train.val_fraction: above 0, below 1": not 0 < train.val_fraction < 1,
+            "train.loss and train.augment: 0 or more": not all(0 <= value < math.inf for value in weights),
+        }
+    )
+
+
+def _refuse(faults: dict[str, bool]) -> None:
     for wanted, fault in faults.items():
         if fault:
             raise UsageError(wanted)

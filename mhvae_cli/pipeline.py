@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .checkpoint import load_state, read_config, resolve
-from .config import ModelConfig, from_dict
+from .config import ModelConfig, check_model, from_dict
 from .devices import resolve_device, resolve_dtype
 from .errors import ModelError, UsageError
 from .imaging import Scan, read_scan, scan_of, to_square
@@ -119,6 +119,7 @@ def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
     content = read_config(folder)
     try:
         config = from_dict(ModelConfig, content["model"], where="model.")
+        check_model(config)
     except UsageError as error:
         raise ModelError(f"{folder}: {error}") from error
     model = build(config, seed=None)

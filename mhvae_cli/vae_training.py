@@ -156,15 +156,11 @@ def prepare_model(
     """A fresh model, theta's statistics from warps fitted to the training masks.
 
     `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
-    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit,
-    UsageError if the configuration makes no model.
+    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
     """
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
-    try:
-        model = build(config, seed=seed)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"no such model can be built: {error}") from error
+    model = build(config, seed=seed)
     if reference is not None:
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):

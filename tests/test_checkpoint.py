@@ -305,8 +305,8 @@ def test_the_card_says_what_the_config_knows(folder: Path):
     ],
 )
 def test_licences_are_named_as_the_hub_names_them(licence: str, front: dict[str, str]):
-    card = {**CONFIG["card"], "license": licence}
-    found, _ = front_and_body(card.model_card({**CONFIG, "card": card}))
+    licensed = {**CONFIG["card"], "license": licence}
+    found, _ = front_and_body(card.model_card({**CONFIG, "card": licensed}))
     assert {key: found[key] for key in found if key.startswith("license")} == front
 
 

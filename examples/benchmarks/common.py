@@ -5,6 +5,7 @@ in one run. Close other programs first.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -41,11 +42,14 @@ def run(*command: str) -> int:
 
 
 def scans(folder: Path, count: int, size: tuple[int, int] = (270, 400)) -> list[Path]:
-    """Write `count` fetal-head phantoms of `size` (h, w) under `folder`; the paths of the images."""
+    """Write `count` fetal-head phantoms of `size` (h, w) under `folder`, 50 of them different; their paths."""
     from mhvae_cli.phantoms import write_phantoms
 
-    write_phantoms(folder, "fetal-head", count, size=size)
-    return sorted((folder / "images").iterdir())
+    write_phantoms(folder, "fetal-head", min(count, 50), size=size)
+    paths = sorted((folder / "images").iterdir())
+    for i in range(len(paths), count):
+        paths.append(Path(shutil.copy(paths[i % 50], folder / "images" / f"copy_{i}.png")))
+    return paths
 
 
 def table(head: Sequence[str], *rows: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/throughput.py [--model REF] [--count 500] [--repeats 3] [--size 270 400]
 
-Phantom scans are written to a temporary folder once. Timed, in turn:
+Phantom scans (50 different ones, and copies) are written to a temporary folder once. Timed, in turn:
   segment   the whole command, in this process: listing, loading the model, reading, resizing, the network,
             masks at the scans' size, PNGs, results.csv. Python and torch are loaded already, which no scan
             adds to.

@@ -13,7 +13,7 @@ RIDGE = {"circular": 1e-4, "uniform": 1e-3}
 
 
 def rim(mask: np.ndarray, *, count: int = FIT_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """`count` points on the rim of a mask (H, W), in [-1, 1] xy, spread by angle about its centroid.
+    """`count` points on the rim of a mask (H, W), in [-1, 1] xy, in order of angle about its centroid.
 
     Returns points (count, 2) and weights (count,), 0 where the image's border, not the object, ends the mask.
     """

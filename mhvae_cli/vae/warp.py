@@ -75,7 +75,7 @@ class Warp(nn.Module):
         self.parameters_per_axis = identity.shape[1]
         self.register_buffer("identity", torch.tensor(identity, dtype=torch.float32), persistent=False)
         self.register_buffer("loc", torch.zeros(2, self.parameters_per_axis))
-        self.register_buffer("modes", torch.eye(self.theta_dim))
+        self.register_buffer("modes", torch.tensor(np.eye(self.theta_dim), dtype=torch.float32))
         self._bases: dict[tuple[tuple[int, int], torch.device, torch.dtype], Tensor] = {}
 
     @property
