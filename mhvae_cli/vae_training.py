@@ -15,7 +15,6 @@ from .card import model_card
 from .checkpoint import bundled, load_pretrained, load_state, resolve, save_model
 from .config import LossConfig, ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages
-from .errors import UsageError
 from .files import encode_png, write_atomic
 from .imaging import from_square
 from .metrics import dice, hausdorff

@@ -42,7 +42,7 @@ def run(*command: str) -> int:
 
 
 def scans(folder: Path, count: int, size: tuple[int, int] = (270, 400)) -> list[Path]:
-    """Write `count` fetal-head phantoms of `size` (h, w) under `folder`, 50 of them different; their paths."""
+    """Write `count` fetal-head phantoms of `size` (h, w), 50 of them different; their paths."""
     from mhvae_cli.phantoms import write_phantoms
 
     write_phantoms(folder, "fetal-head", min(count, 50), size=size)
