@@ -30,7 +30,8 @@ class SegmentationHead(nn.Module):
     def level(self, source: Tensor) -> Tensor:
         """Signed distance (B, h, w) to the reference's rim of source points (B, 2, h, w), positive inside."""
         if self.reference is None:
-            return RADIUS - source.norm(dim=1)
+            # Not norm(dim=1), which is 15 x slower on a CPU; the floor gives the centre a gradient, of zero.
+            return RADIUS - (source[:, 0].square() + source[:, 1].square()).clamp_min(1e-24).sqrt()
         grid = source.permute(0, 2, 3, 1)
         maps = self.reference.to(source).expand(len(source), 1, -1, -1)
         inside = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[:, 0]
