@@ -1,6 +1,6 @@
 """Draw examples/contours.png, the README's picture: the bundled models' outlines on the example scans.
 
-    python examples/contours.py
+python examples/contours.py
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ from mhvae_cli.render import overlay, sheet
 HERE = Path(__file__).parent
 
 
-def row(model: str, pattern: str) -> list:
-    """The scans that match, each with the exact outline that the model finds."""
+def row(model: str, folder: str) -> list:
+    """A folder's scans, each with the exact outline that the model finds."""
     pipeline = Pipeline.load(model)
-    scans = [read_scan(path).pixels for path in sorted((HERE / "scans").glob(pattern))]
+    scans = [read_scan(path).pixels for path in sorted((HERE / folder / "images").iterdir())]
     return [overlay(scan, pipeline.segment(scan).contour()) for scan in scans]
 
 
 if __name__ == "__main__":
-    rows = [row("fetal-head", "head*.png"), row("skin-lesion", "lesion*.png")]
+    rows = [row("fetal-head", "heads"), row("skin-lesion", "lesions")]
     write_atomic(HERE / "contours.png", encode_png(sheet(rows, cell=220)))

@@ -15,6 +15,7 @@ from mhvae_cli.checkpoint import load_state, read_config, save_model
 run, target, figures = map(Path, sys.argv[1:])
 config = read_config(run)
 config["name"] = target.name
-config["figures"] = json.loads(figures.read_text()) | config["figures"]
+# The run's own validation figures stay out: its first part has seen some of those images.
+config["figures"] = json.loads(figures.read_text())
 save_model(target, config=config, states={"vae": load_state(run)}, card=model_card(config), dtype="float16")
 print(target, f"{sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")

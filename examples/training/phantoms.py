@@ -1,6 +1,6 @@
 """Write synthetic scans with exact masks, laid out as train-vae reads them.
 
-    python examples/training/phantoms.py fetal-head 80 phantom-heads
+python examples/training/phantoms.py fetal-head 80 phantom-heads
 """
 
 import sys

@@ -1,0 +1,57 @@
+"""The models that ship, and the README's own commands, on the synthetic scans in examples/."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhvae_cli.checkpoint import MODELS, bundled, read_config
+
+ROOT = Path(__file__).parents[1]
+MODELS_OF = {"heads": "fetal-head", "lesions": "skin-lesion"}
+LEAST_DICE = {"heads": 0.95, "lesions": 0.85}
+
+
+def test_both_models_ship_and_are_small() -> None:
+    assert bundled() == ["fetal-head", "skin-lesion"]
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 25e6
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "source"),
+    [("fetal-head", "CC BY 4.0", "van den Heuvel"), ("skin-lesion", "CC BY-NC 4.0", "Tschandl")],
+)
+def test_a_model_names_its_licence_its_source_and_its_making(name: str, licence: str, source: str) -> None:
+    config, card = read_config(MODELS / name), (MODELS / name / "README.md").read_text()
+    assert config["name"] == name and config["card"]["license"] == licence
+    assert source in card and "mhvae train-vae" in card and "not a medical device" in card
+    assert config["figures"]["held-out fold"]["images"] > 100
+
+
+@pytest.mark.parametrize("folder", MODELS_OF)
+def test_the_models_find_the_objects_of_the_examples(folder: str, mhvae: Any, tmp_path: Path) -> None:
+    scans = ROOT / "examples" / folder
+    options = ["-m", MODELS_OF[folder], "-o", f"{tmp_path}/out/", "--offline"]
+    ended = mhvae("segment", scans / "images", *options)
+    assert ended.code == 0, ended.stderr
+    scored = mhvae("evaluate", tmp_path / "out", scans / "masks", "--json")
+    assert json.loads(scored.lines[0])["summary"]["dice"]["mean"] > LEAST_DICE[folder]
+
+
+def test_the_readme_shows_commands_that_work(
+    mhvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    block = text.split("## Use", 1)[1].split("```")[1]
+    lines = [shlex.split(line)[1:] for line in block.strip().splitlines() if "DIR" not in line]
+    assert [words[0] for words in lines] == ["segment", "evaluate", "segment"]
+    for words in lines:
+        found = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
+        ended = mhvae(*(word for group in found for word in group))
+        assert ended.code == 0, ended.stderr
+    assert len(list(Path("masks").glob("head*.png"))) == 4
+    assert len(list(Path("lesions").glob("*__overlay.png"))) == 4
