@@ -61,7 +61,12 @@ TrainBatch = Annotated[
 LearningRate = Annotated[
     float | None, typer.Option("--lr", metavar="X", help="Peak learning rate.", show_default="the preset's")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the bit.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the run in --out: on a CPU to the bit, if with as many threads."
+    ),
+]
 MaxTime = Annotated[
     str | None,
     typer.Option(
