@@ -53,7 +53,7 @@ class Warp(nn.Module):
     parameters of an axis are the sources of the K fixed control points. theta = 0 with loc = 0 is the
     undeformed reference. `set_statistics` fits loc and modes to warps of the training masks: theta's entries
     are then their principal modes of variation, largest first. A scale for each parameter alone would let
-    neighbouring control points part as freely as whole objects move, and both training and N(0, I) crumple.
+    neighbouring control points part as freely as whole objects move, and draws from N(0, I) crumple.
     """
 
     loc: Tensor
