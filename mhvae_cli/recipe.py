@@ -64,6 +64,13 @@ def hold_out(samples: Sequence[Sample], fold: int | None) -> list[Sample]:
     return [s for s in samples if s.fold != fold]
 
 
+def with_channels(recipe: Recipe, given: set[str], samples: Sequence[Sample]) -> Recipe:
+    """The recipe with as many channels as the samples have, unless `given` says that they were set."""
+    if "channels" in given:
+        return recipe
+    return replace(recipe, model=replace(recipe.model, channels=channels_of(samples)))
+
+
 def channels_of(samples: Sequence[Sample]) -> int:
     """1 if the first images are all grey (or RGB with equal channels), else 3."""
     for sample in samples[:PEEK]:

@@ -68,16 +68,13 @@ def cross_validate(
     limit = training.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
 
-    from dataclasses import replace
-
     from .. import recipe as recipes
     from ..datasets import discover
     from ..devices import resolve_dtype
     from ..evaluation import over_folds
 
     place = training.place_of(device)
-    if "channels" not in given:
-        recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(discover(data))))
+    recipe = recipes.with_channels(recipe, given, discover(data))
     work = recipes.Work(
         place,
         resolve_dtype(dtype, place),

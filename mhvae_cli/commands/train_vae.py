@@ -131,16 +131,13 @@ def train_vae(
     )
     recipe, given = load_recipe(preset, config, flags)
 
-    from dataclasses import replace
-
     from .. import recipe as recipes
     from ..devices import resolve_dtype
     from ..imaging import read_mask
 
     place = training.place_of(device)
     samples = recipes.hold_out(recipes.gather(data), hold_out)
-    if "channels" not in given:
-        recipe = replace(recipe, model=replace(recipe.model, channels=recipes.channels_of(samples)))
+    recipe = recipes.with_channels(recipe, given, samples)
     work = recipes.Work(
         place,
         resolve_dtype(dtype, place),
