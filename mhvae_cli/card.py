@@ -15,10 +15,12 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
 def model_card(config: Mapping[str, Any]) -> str:
     """README.md of a model: YAML front matter as the Hub reads it, then what `config` says of its data.
 
-    From config["card"]: license (required: UsageError), attribution, data, splits; from config["training"]:
-    command, and splits if the card has none; config["figures"]: numbers, in groups or not.
+    From config["card"]: license (required: UsageError), attribution, data, splits; from config["training"],
+    and ["cddpm"]["training"] if it has one: command, and splits if the card has none; config["figures"]:
+    numbers, in groups or not.
     """
     card, training = config["card"], config["training"]
+    second = config.get("cddpm", {}).get("training", {})
     licence = _line(card.get("license") or "")
     if not licence:
         raise UsageError("a model needs a licence", hint='name that of its weights, such as "CC BY 4.0"')
@@ -30,19 +32,25 @@ def model_card(config: Mapping[str, Any]) -> str:
         "tags: [mhvae, medical, segmentation]",
     ]
     rows = [f"| {_line(name)} | {_line(value)} |" for name, value in _flat(config["figures"])]
+    verbs = ["segment scan.png", "reconstruct scan.png"] if "cddpm" in config else ["segment scan.png"]
+    uses = [f"mhvae {verb} --model {_line(config['name'])} -o results/" for verb in verbs]
+    commands = [_line(part["command"]) for part in (training, second) if part.get("command")]
     sections = {
-        "Use": f"```\nmhvae segment scan.png --model {_line(config['name'])} -o masks/\n```\n"
-        "In place of the name: this folder, or its ORG/NAME on the Hub.",
+        "Use": "\n".join(["```", *uses, "```"])
+        + "\nIn place of the name: this folder, or its ORG/NAME on the Hub.",
         "Intended use": "Research; not a medical device.",
         "Data": _prose(card.get("data")),
         "Splits": _prose(card.get("splits") or training.get("splits")),
+        "The cDDPM's data": _prose(card.get("cddpm_data") or second.get("data")),
+        "The cDDPM's splits": _prose(second.get("splits")),
         "Figures": "\n".join(["| | |", "|---|---|", *rows]) if rows else "",
-        "Training": f"```\n{_line(training['command'])}\n```" if training.get("command") else "",
+        "Training": "\n".join(["```", *commands, "```"]) if commands else "",
         "Attribution": _prose(card.get("attribution")),
         "Licence": licence,
     }
     body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image."
+    about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image"
+    about += ", and a diffusion model that sharpens its pictures." if "cddpm" in config else "."
     return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
 
 

@@ -5,6 +5,7 @@ nor the network. Pickled weights are never opened, whatever their name: unpickli
 """
 
 import difflib
+import hashlib
 import json
 import math
 import os
@@ -26,6 +27,7 @@ MODELS = Path(__file__).parent / "models"
 FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
     ("model", "training", "card", "figures"), dict
 )
+OPTIONAL = {"cddpm": dict}
 CONFIG_CAP = 2**20
 HEADER_CAP = 2**24
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -100,10 +102,30 @@ def _check_config(config: Any, where: str) -> None:
         newer = "it was written by another version: pip install --upgrade mhvae"
         raise ModelError(f"{where}: format {config.get('format')!r}, this version reads {FORMAT}", hint=newer)
     for key in {**FIELDS, **config}:
-        if key not in FIELDS:
+        kind = {**FIELDS, **OPTIONAL}.get(key)
+        if kind is None:
             raise ModelError(f"{where}: unknown key {key!r}")
-        if type(config.get(key)) is not FIELDS[key]:
+        if type(config.get(key)) is not kind:
             raise ModelError(f"{where}: {key!r} is missing or of the wrong type")
+
+
+def digest(folder: Path, components: Sequence[str] | None = None) -> str:
+    """A model's SHA-256 in hexadecimal: what `sha256sum FILES | sha256sum` prints in its folder.
+
+    FILES, by name: config.json and all weights (cddpm.safetensors if there); or those of `components` alone,
+    which another name, card or cDDPM leaves as they are. ModelError if one is missing.
+    """
+    names = [f"{name}.safetensors" for name in components or ()]
+    if components is None:
+        names = ["config.json", "vae.safetensors", *(path.name for path in folder.glob("cddpm.safetensors"))]
+    lines = ""
+    for path in sorted(folder / name for name in names):
+        try:
+            with path.open("rb") as file:
+                lines += f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n"
+        except OSError as error:
+            raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -221,10 +243,15 @@ def save_state(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[st
 
     Structured metadata, such as a training's place in its schedule, is one JSON text. OutputError on failure.
     """
+    write_atomic(Path(path), encode_state(tensors, metadata))
+
+
+def encode_state(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
+    """The bytes that `save_state` writes; equal tensors and texts make equal bytes."""
     from safetensors.torch import save
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_atomic(Path(path), _in_order(save(ready, metadata={"format": "pt", **metadata})))
+    return _in_order(save(ready, metadata={"format": "pt", **metadata}))
 
 
 def _in_order(data: bytes) -> bytes:

@@ -16,7 +16,14 @@ from .errors import MhvaeError, UsageError
 VERBS = {
     "segment": "Find the object in each image and write its mask.",
     "evaluate": "Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.",
+    "reconstruct": "Make each image again from its code, at its own size.",
+    "swap-style": "Make each image again in the style of another.",
+    "interpolate": "Make the pictures on the way from one image to another, in style, position or both.",
+    "warp": "Move, turn, scale or bend the object of each image.",
+    "sample": "Draw new pictures and their masks, to train with.",
+    "inspect": "Tell how a file was made, or what a model is.",
     "train-vae": "Train a model on a folder of images and masks.",
+    "train-cddpm": "Train the diffusion model that sharpens a VAE's pictures.",
     "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd"
     " over the folds.",
 }

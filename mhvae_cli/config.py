@@ -30,12 +30,17 @@ class WarpConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept to be flattened."""
+    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept to be flattened.
+
+    `thumbnail` is the side in pixels of a shrunk image that the style head sees beside them, 0 for none: what
+    a ConvNet keeps to find an object with says little of the image's colours.
+    """
 
     arch: Arch = "resnet50"
     width: float = 1.0
     reduce: int = 64
     hidden: int = 512
+    thumbnail: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,14 @@ class ModelConfig:
 class LossConfig:
     """Section 3.4: weights of the parts; the KL weights rise linearly from 0 over `kl_warmup` of the run.
 
-    `contour` weighs how far the true contour lies from the warp's (`losses.contour_miss`).
+    `contour` weighs how far the true contour lies from the warp's (`losses.contour_miss`); `consistency` how
+    far the codes found in an edited picture are from those it was made of (`Objective.consistency`).
     """
 
     recon: float = 1.0
     dice: float = 1.0
     contour: float = 0.0
+    consistency: float = 0.0
     kl_theta: float = 1e-4
     kl_z: float = 1e-4
     kl_warmup: float = 0.2
@@ -92,7 +99,32 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class UNetConfig:
+    """Section 4.2's network: `channels` at the finest of `levels` (x 1.5, 2, ... below), `blocks` a level;
+    the image is folded into `patch` x `patch` as many channels first."""
+
+    channels: int = 64
+    levels: int = 3
+    blocks: int = 2
+    patch: int = 2
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: what the
+    score network is given; the paper writes S(x, t), that is "x". `normalise`: the process runs on what it
+    starts at over its sd."""
+
+    process: Literal["mhvae", "diffusevae"] = "mhvae"
+    sees: Literal["residual+recon", "residual", "x"] = "residual+recon"
+    normalise: bool = True
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    unet: UNetConfig = field(default_factory=UNetConfig)
+
+
+@dataclass(frozen=True)
+class FitConfig:
     """One training run. `lr` falls by a half cosine to 1 % after a rise over `lr_warmup` of the run."""
 
     epochs: int = 100
@@ -104,8 +136,34 @@ class TrainConfig:
     ema: float = 0.999
     seed: int = 0
     val_fraction: float = 0.1
-    loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig(FitConfig):
+    """A training of the VAE. `part`: "style" trains the style and image heads alone, on a frozen rest, so
+    that masks stay as they are to the bit."""
+
+    part: Literal["all", "style"] = "all"
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+@dataclass(frozen=True)
+class CDDPMConfig(FitConfig):
+    """A training of the cDDPM: of each image in a batch `crops` squares of `crop` pixels, 0 for the whole."""
+
+    batch_size: int = 8
+    crop: int = 64
+    crops: int = 4
+
+
+@dataclass(frozen=True)
+class CDDPMRecipe:
+    """All that a training of the cDDPM is made of; `card` adds to the model card of the VAE."""
+
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: CDDPMConfig = field(default_factory=CDDPMConfig)
+    card: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,23 +218,54 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
 
     Also returns the keys of "model" that the file or the flags set.
     """
-    over: dict[str, Any] = {}
-    if file is not None:
-        try:
-            over = json.loads(file.read_bytes())
-        except OSError as error:
-            raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from error
-        except ValueError as error:
-            raise UsageError(f"{file}: not JSON: {error}") from error
-        if not isinstance(over, dict):
-            raise UsageError(f"{file}: not a JSON object")
-    over = merge(over, flags)
+    over = merge(_read(file), flags)
     recipe = from_dict(Recipe, merge(PRESETS[preset], over))
     check_model(recipe.model)
     _check_training(recipe.train)
     if recipe.model.reference:
         raise UsageError("model.reference: set by --reference MASK")
     return recipe, set(over.get("model") or {})
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise UsageError(f"{file}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: not a JSON object")
+    return values
+
+
+def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
+    """A JSON file's values and `flags` upon them; UsageError names a faulty key."""
+    recipe = from_dict(CDDPMRecipe, merge(_read(file), flags))
+    check_diffusion(recipe.diffusion)
+    _check_training(recipe.train)
+    _refuse(
+        {
+            "train.crop: 0 for whole images, or 16 or more": 0 != recipe.train.crop < 16,
+            "train.crops: 1 or more": recipe.train.crops < 1,
+        }
+    )
+    return recipe
+
+
+def check_diffusion(diffusion: DiffusionConfig) -> None:
+    """UsageError if a value makes no network."""
+    unet = diffusion.unet
+    _refuse(
+        {
+            "unet.channels: 8 or more, even": unet.channels < 8 or unet.channels % 2 != 0,
+            "unet.levels: 1 to 6": not 1 <= unet.levels <= 6,
+            "unet.blocks: 1 or more": unet.blocks < 1,
+            "unet.patch: 1 or more": unet.patch < 1,
+        }
+    )
 
 
 def check_model(model: ModelConfig) -> None:
@@ -194,13 +283,14 @@ def check_model(model: ModelConfig) -> None:
             "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
             "model.encoder.reduce: 1 or more": model.encoder.reduce < 1,
             "model.encoder.hidden: 1 or more": model.encoder.hidden < 1,
+            "model.encoder.thumbnail: 0 or more": model.encoder.thumbnail < 0,
             "model.decoder.channels: 1 or more": model.decoder.channels < 1,
         }
     )
 
 
-def _check_training(train: TrainConfig) -> None:
-    weights = [*vars(train.loss).values(), *vars(train.augment).values()]
+def _check_training(train: FitConfig) -> None:
+    weights = [*vars(getattr(train, "loss", LossConfig())).values(), *vars(train.augment).values()]
     _refuse(
         {
             "train.epochs: 1 or more": train.epochs < 1,

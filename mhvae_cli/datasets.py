@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,11 @@ from torch import Tensor
 
 from .config import AugmentConfig
 from .errors import InputError, UsageError
-from .imaging import read_mask, read_scan, stored, to_square, upright
+from .imaging import Scan, read_mask, read_scan, stored, to_square, upright
 from .vae.fitting import rim
+
+POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
+"""Range of the random edits that `Objective.consistency` asks for."""
 
 OVERSIZE = 4 / 3
 """Images are kept at this many times the model's side, so that augmenting resamples a finer picture."""
@@ -39,7 +43,7 @@ class Sample:
 @dataclass(frozen=True)
 class Batch:
     """image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2) xy points of the true contour
-    and their weights (B, N); noise for theta (B, P) and z (B, Z)."""
+    and their weights (B, N); noise for theta (B, P) and z (B, Z); a random `pose` (B, 2, 3) as in `Latents`."""
 
     image: Tensor
     mask: Tensor
@@ -47,6 +51,7 @@ class Batch:
     rim_weight: Tensor
     eps_theta: Tensor
     eps_z: Tensor
+    pose: Tensor
 
 
 def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
@@ -88,7 +93,7 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Samp
     return [[s for s in samples if part[s.subject] == fold] for fold in range(count)]
 
 
-class MaskedImages:
+class Images:
     """Samples decoded once into memory, and batches of them, augmented by noise keyed on (seed, epoch, id).
 
     The same batch comes out whatever the order, the number of processes, or where a run was cut.
@@ -101,72 +106,114 @@ class MaskedImages:
         self.image_size, self.channels = image_size, channels
         self.side = round(image_size * OVERSIZE)
         with ThreadPoolExecutor(workers) as pool:
-            loaded = list(pool.map(self._load, self.samples))
+            loaded = list(pool.map(self._tried, self.samples))
         faults = [x for x in loaded if isinstance(x, str)]
         if faults:
             more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
             raise InputError("; ".join(faults[:5]) + more, hint="mend or remove these first")
         self.images = torch.from_numpy(np.stack([x[0] for x in loaded]))
-        self.masks = torch.from_numpy(np.stack([x[1] for x in loaded]))
-        self.rims = np.stack([x[2] for x in loaded])
-        self.rim_weights = np.stack([x[3] for x in loaded])
-        self.aspects = np.array([x[4] for x in loaded])
+        self.sizes = np.array([x[1] for x in loaded])
+        self.aspects = self.sizes[:, 1] / self.sizes[:, 0]
         self.keys = [_hash(s.id) for s in self.samples]
+        self._keep([x[2] for x in loaded])
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float] | str:
+    def plain(self, indices: Sequence[int]) -> Tensor:
+        """Images (B, C, S, S) in [-1, 1] as they are."""
+        return self._images(indices, _unmoved(len(indices)))
+
+    def augmented(
+        self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int
+    ) -> tuple[Tensor, list[np.random.Generator], list[tuple[np.ndarray, np.ndarray]]]:
+        """An augmented batch of images, each sample's generator for more, and its `similarity`."""
+        rngs = [np.random.default_rng([seed, epoch, self.keys[i]]) for i in indices]
+        moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
+        image = self._images(indices, np.stack([m for m, _ in moves]))
+        toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
+        return torch.stack(toned), rngs, moves
+
+    def _tried(self, sample: Sample) -> tuple[np.ndarray, tuple[int, int], Any] | str:
         try:
             scan = read_scan(sample.image)
-            mask = read_mask(sample.mask)
+            extra = self._extra(sample, scan)
         except InputError as error:
             return str(error)
+        levels = np.rint((to_square(scan.pixels, self.side, self.channels) + 1) * 127.5).astype(np.uint8)
+        return levels, scan.pixels.shape[:2], extra
+
+    def _extra(self, sample: Sample, scan: Scan) -> Any:
+        """What a sample has beside its image. InputError if that cannot be used."""
+        return None
+
+    def _keep(self, extras: list[Any]) -> None:
+        pass
+
+    def _images(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
+        images = self.images[torch.as_tensor(indices)].float()
+        size = [len(indices), self.channels, self.image_size, self.image_size]
+        return _moved(images, moves, size, padding="border") / 127.5 - 1
+
+
+class MaskedImages(Images):
+    """Images with the masks of one object; the masks' rims as points."""
+
+    def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mask = read_mask(sample.mask)
         h, w = stored(scan.pixels, scan.orientation).shape[:2]
         if mask.shape != (h, w):
-            return f"{sample.mask}: {mask.shape[1]} x {mask.shape[0]} px, its image {w} x {h}"
+            raise InputError(f"{sample.mask}: {mask.shape[1]} x {mask.shape[0]} px, its image {w} x {h}")
         mask = upright(mask, scan.orientation)
         if not mask.any():
-            return f"{sample.mask}: empty mask"
-        levels = np.rint((to_square(scan.pixels, self.side, self.channels) + 1) * 127.5).astype(np.uint8)
+            raise InputError(f"{sample.mask}: empty mask")
         area = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
-        points, weight = rim(mask)
-        return levels, area, points, weight, mask.shape[1] / mask.shape[0]
+        return area, *rim(mask)
 
-    def plain(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, S, S) in [-1, 1] and masks (B, S, S) in [0, 1] as they are."""
-        unit = np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (len(indices), 1, 1))
-        return self._sampled(indices, unit)
+    def _keep(self, extras: list[Any]) -> None:
+        self.masks = torch.from_numpy(np.stack([x[0] for x in extras]))
+        self.rims = np.stack([x[1] for x in extras])
+        self.rim_weights = np.stack([x[2] for x in extras])
+
+    def with_masks(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images as in `plain`, and masks (B, S, S) in [0, 1]."""
+        return self.plain(indices), self._masks(indices, _unmoved(len(indices)))
 
     def batch(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int, dims: tuple[int, int]
     ) -> Batch:
         """An augmented batch with noise for (theta, z) of lengths `dims`."""
-        rngs = [np.random.default_rng([seed, epoch, self.keys[i]]) for i in indices]
-        moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
-        image, mask = self._sampled(indices, np.stack([m for m, _ in moves]))
-        toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
+        image, rngs, moves = self.augmented(indices, augment, seed=seed, epoch=epoch)
+        mask = self._masks(indices, np.stack([m for m, _ in moves]))
         rims = np.stack(
             [p @ b[:, :2].T + b[:, 2] for p, (_, b) in zip(self.rims[indices], moves, strict=True)]
         )
         weights = self.rim_weights[indices] * (np.abs(rims) < 0.99).all(-1)
         eps = [[torch.from_numpy(r.standard_normal(d, np.float32)) for d in dims] for r in rngs]
+        poses = [similarity(r, POSES, a)[0] for r, a in zip(rngs, self.aspects[indices], strict=True)]
         return Batch(
-            torch.stack(toned),
+            image,
             mask,
             rims,
             torch.from_numpy(weights).float(),
             torch.stack([e[0] for e in eps]),
             torch.stack([e[1] for e in eps]),
+            torch.from_numpy(np.stack(poses)).float(),
         )
 
-    def _sampled(self, indices: Sequence[int], moves: np.ndarray) -> tuple[Tensor, Tensor]:
-        picks = torch.as_tensor(indices)
-        size = [len(indices), self.channels, self.image_size, self.image_size]
-        grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
-        image = F.grid_sample(self.images[picks].float(), grid, padding_mode="border", align_corners=False)
-        mask = F.grid_sample(self.masks[picks, None].float(), grid, align_corners=False)[:, 0]
-        return image / 127.5 - 1, mask / 255
+    def _masks(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
+        masks = self.masks[torch.as_tensor(indices), None].float()
+        return _moved(masks, moves, [len(indices), 1, self.image_size, self.image_size])[:, 0] / 255
+
+
+def _unmoved(count: int) -> np.ndarray:
+    return np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (count, 1, 1))
+
+
+def _moved(images: Tensor, moves: np.ndarray, size: list[int], *, padding: str = "zeros") -> Tensor:
+    """Resample (B, C, H, W) to `size` under affine maps (B, 2, 3) from target to source, in [-1, 1]."""
+    grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 def similarity(

@@ -17,11 +17,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError, MhvaeError
+from .files import encode_gif as encode_gif
 from .files import encode_png as encode_png
 from .files import encode_tiff as encode_tiff
 from .files import write_atomic as write_atomic
 
 MAX_PIXELS = 100_000_000
+MAX_TEXT = 2**20
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".jp2")
 )
@@ -32,6 +34,8 @@ for _plugin in ("Png", "Jpeg", "Tiff", "Bmp", "Gif", "WebP", "Ppm", "Jpeg2K"):  
     import_module(f"PIL.{_plugin}ImagePlugin")
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 0x0106
+_TEXT_TAGS = {"ImageDescription": 0x010E, "Software": 0x0131}
+_TOO_MUCH_TEXT = "a text in it is larger than a megabyte"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # A file's fault is said once, in one line, as an InputError: Pillow's own remarks only litter the terminal.
@@ -99,6 +103,26 @@ def read_mask(source: Path | bytes, *, name: str | None = None) -> np.ndarray:
     if inside.ndim == 3:
         inside = inside.any(axis=2)
     return stored(inside, orientation) if turned else np.ascontiguousarray(inside)
+
+
+def read_text(source: Path | bytes, *, name: str | None = None) -> dict[str, str]:
+    """The texts in a file: a PNG's by their keys, a TIFF's ImageDescription and Software, a GIF's Comment.
+
+    Other types have none. Raises InputError as `read_scan` does, and for a text of more than MAX_TEXT
+    characters.
+    """
+    name = _called(source, name)
+    with _opened(source, name) as image:
+        image.load()  # a PNG may have texts behind its pixels
+        texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+        if image.format == "TIFF":
+            tags = getattr(image, "tag_v2", {})
+            texts = {key: str(tags[tag]) for key, tag in _TEXT_TAGS.items() if tag in tags}
+        if image.format == "GIF" and "comment" in image.info:
+            texts = {"Comment": image.info["comment"].decode(errors="replace")}
+    if any(len(text) > MAX_TEXT for text in texts.values()):
+        raise InputError(f"{name}: {_TOO_MUCH_TEXT}")
+    return texts
 
 
 def scan_of(array: np.ndarray, *, name: str = "array") -> Scan:
@@ -175,6 +199,38 @@ def from_square(square: np.ndarray) -> np.ndarray:
     return levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, 2))
 
 
+def to_native(square: np.ndarray, like: Scan | tuple[int, int]) -> np.ndarray:
+    """The way back from `to_square`: a made picture, float (C, S, S) in [-1, 1], as upright pixels.
+
+    (h, w) if C is 1, (h, w, 3) if C is 3: at the size and bit depth of the Scan `like`, 16 bits through the
+    window of its percentiles, or uint8 at a size (h, w). Bicubic, and clipped to the range.
+    """
+    height, width = like.pixels.shape[:2] if isinstance(like, Scan) else like
+    planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in square]
+    bicubic = Image.Resampling.BICUBIC
+    fitted = np.stack([np.asarray(plane.resize((width, height), bicubic)) for plane in planes])
+    if not isinstance(like, Scan) or like.bits == 8:
+        return from_square(fitted)
+    low, high = _window(like.pixels)
+    levels = np.rint((np.clip(fitted, -1, 1) + 1) / 2 * (high - low) + low).astype(np.uint16)
+    return levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, 2))
+
+
+def composite(made: np.ndarray, kept: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """`made` pixels where `inside` (h, w) is 1, `kept` ones, to the bit, where it is 0, and a blend between.
+
+    Both (h, w) or (h, w, 3), of one dtype, uint8 or uint16; the result is shaped as `kept`: grey is repeated
+    into colour, and of colour the luma goes into grey.
+    """
+    made, cover = made.astype(np.float32), inside.astype(np.float32)
+    if kept.ndim == 3:
+        made, cover = np.atleast_3d(made), cover[..., None]
+    elif made.ndim == 3:
+        made = made @ _LUMA
+    below = kept.astype(np.float32)
+    return np.rint(below + cover * (made - below)).astype(kept.dtype)
+
+
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """Pixels for a screen: uint8 as it is; uint16 from its own 0.1 to 99.9 percentiles to 0..255."""
     return pixels if pixels.dtype == np.uint8 else np.rint(_stretched(pixels) * 255).astype(np.uint8)
@@ -230,6 +286,8 @@ def _fault(error: Exception, kind: str) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return (error.strerror or str(error)).lower()
     said = " ".join(str(error).split()) or type(error).__name__
+    if "MAX_TEXT" in said:  # Pillow's own limits, which it names so
+        return _TOO_MUCH_TEXT
     cut = isinstance(error, EOFError) or "truncated" in said.lower()
     return f"truncated {kind}" if cut else f"damaged {kind} ({said})"
 
@@ -288,11 +346,15 @@ def _to_integers(array: np.ndarray) -> np.ndarray:
 
 def _stretched(pixels: np.ndarray) -> np.ndarray:
     """16-bit pixels as float32 in [0, 1] between their 0.1 and 99.9 percentiles; a constant picture is 0."""
+    low, high = _window(pixels)
+    return np.clip((pixels.astype(np.float32) - low) / max(high - low, np.float32(1)), 0, 1)
+
+
+def _window(pixels: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The 0.1 and 99.9 percentiles; the minimum and maximum where these are one."""
     rows, columns = (max(1, n // 512) for n in pixels.shape[:2])  # a sample of some 512 x 512 tells them
     low, high = np.percentile(pixels[::rows, ::columns], (0.1, 99.9)).astype(np.float32)
-    if low == high:
-        low, high = np.float32(pixels.min()), np.float32(pixels.max())
-    return np.clip((pixels.astype(np.float32) - low) / max(high - low, np.float32(1)), 0, 1)
+    return (low, high) if low < high else (np.float32(pixels.min()), np.float32(pixels.max()))
 
 
 def _resized(levels: np.ndarray, size: int) -> np.ndarray:

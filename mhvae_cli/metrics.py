@@ -18,7 +18,6 @@ from math import hypot
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 Profile = Literal["native", "paper256"]
 Spacing = tuple[float, float]
@@ -83,6 +82,8 @@ def assd(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS) -> f
 
 def distances(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS) -> Distances:
     """`hausdorff`, `hd95` and `assd` of two masks of one shape, by two exact distance transforms."""
+    from scipy.ndimage import distance_transform_edt  # not at the top: Dice alone waits for no SciPy
+
     union = pred | truth
     if not union.any():
         return Distances(0.0, 0.0, 0.0)

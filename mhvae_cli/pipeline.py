@@ -1,22 +1,36 @@
 """Load a model once, then ask it: arrays in, arrays out. The command line does no more than this."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
 
-from .checkpoint import load_state, read_config, resolve
-from .config import ModelConfig, check_model, from_dict
+from .checkpoint import resolve
 from .devices import resolve_device, resolve_dtype
-from .errors import ModelError, UsageError
-from .imaging import Scan, read_scan, scan_of, to_square
-from .vae.contour import contours
-from .vae.encoder import fold_batch_norms
-from .vae.model import MultiHeadedVAE, build
-from .vae.raster import Level, rasterise
+from .edit import Code, Density
+from .generation import (
+    How,
+    Picture,
+    Source,
+    Warping,
+    draft_of,
+    make,
+    noise_key,
+    sampled,
+    styled,
+    warped,
+)
+from .imaging import Scan, read_scan, scan_of
+from .networks import Networks
+from .networks import load_model as load_model
+from .provenance import source_sha256
+
+Given = np.ndarray | Path | str | Scan
+"""A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +45,12 @@ class Segmentation:
     contour: Callable[[], list[np.ndarray]]
 
 
-class Pipeline:
-    """A model on a device. Make one with `Pipeline.load`."""
+class Pipeline(Networks):
+    """A model on a device. Make one with `Pipeline.load`.
 
-    def __init__(
-        self, model: MultiHeadedVAE, *, name: str, folder: Path, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        fold_batch_norms(model.eval().encoder.convnet)
-        self.model = model.to(device=device, memory_format=torch.channels_last)
-        self.model.encoder.convnet.to(dtype)
-        self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS has not
-        self.config = model.config
-        self.name, self.folder, self.device, self.dtype = name, folder, device, dtype
+    What generates pictures takes the keywords of `generation.make`: refine, steps, solver, seed, min_dice and
+    tries. The same image, seed and edit make the same picture. Made pictures are synthetic.
+    """
 
     @classmethod
     def load(
@@ -68,63 +76,78 @@ class Pipeline:
         model, name = load_model(folder)
         return cls(model, name=name, folder=folder, device=place, dtype=number)
 
-    def prepare(self, scan: Scan) -> np.ndarray:
-        """The network's input, float32 (C, S, S) in [-1, 1]; runs no torch, so any thread may call it."""
-        return to_square(scan.pixels, self.config.image_size, self.config.channels)
-
-    @torch.inference_mode()
-    def locate(self, batch: np.ndarray) -> np.ndarray:
-        """The posterior mean of theta, float32 (B, P), of `prepare`d images (B, C, S, S)."""
-        self._need_position()
-        image = torch.from_numpy(np.require(batch, requirements="W")).to(
-            self.device, memory_format=torch.channels_last
-        )
-        return self.model.locate(image).mean.cpu().numpy()
-
-    def mask(self, theta: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The mask bool (h, w) of theta (P,), evaluated at that size; nothing is resized."""
-        return rasterise(self._level(theta), size)
-
-    def contour(self, theta: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-        """The exact outline of theta (P,) in an image of `size` (h, w): closed polygons (n, 2) xy in pixels.
-
-        The frame is 0..w by 0..h, pixel centres at +0.5; outer rings have a positive shoelace area.
-        """
-        level = self._level(theta)
-        polygons = contours(level) or contours(level, cells=512)
-        return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
-
-    def segment(self, image: np.ndarray | Path | str | Scan) -> Segmentation:
-        """Find the object in a file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits.
-
-        Raises InputError for what is no image.
-        """
-        if isinstance(image, str | Path):
-            image = read_scan(Path(image))
-        scan = image if isinstance(image, Scan) else scan_of(image)
+    def segment(self, image: Given) -> Segmentation:
+        """Find the object. Raises InputError for what is no image."""
+        scan = _scan(image)
         theta = self.locate(self.prepare(scan)[None])[0]
         size = scan.pixels.shape[:2]
         return Segmentation(self.mask(theta, size), theta, partial(self.contour, theta, size))
 
-    def _level(self, theta: np.ndarray) -> Level:
-        return partial(self.model.level, torch.from_numpy(theta)[None])
+    def source(self, image: Given | Code) -> Source:
+        """An image encoded, or a code in an image's place, as something to make pictures from."""
+        if isinstance(image, Code):
+            digest = source_sha256(image.z.tobytes() + image.theta.tobytes())
+            return Source(image, None, digest, digest)
+        scan = _scan(image)
+        (z,), (theta,) = self.encode(self.prepare(scan)[None])
+        digest = source_sha256(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
+        code = Code(z=z, theta=theta, pose=None, size=scan.pixels.shape[:2])
+        return Source(code, scan, digest, noise_key(digest, scan.page))
 
-    def _need_position(self) -> None:
-        if self.model.warp is None:
-            raise ModelError(f"{self.name}: a single-headed VAE finds no object")
+    def reconstruct(self, image: Given | Code, **how: Unpack[How]) -> Picture:
+        """Figures 3 and 4: the image through its code and back, at its own size."""
+        return make(self, [draft_of(self.source(image))], **how)[0]
+
+    def swap_style(
+        self, content: Given | Code, style: Given | Code, *, mix: float = 1.0, **how: Unpack[How]
+    ) -> Picture:
+        """Figure 5: `content` in the style of `style`; a `mix` in [0, 1] blends the styles.
+
+        InputError for a grey image and one in colour where the model is of colour.
+        """
+        draft = styled(self, self.source(content), self.source(style), mix=mix)
+        return make(self, [draft], **how)[0]
+
+    def warp(
+        self,
+        image: Given | Code,
+        *,
+        rotate: float = 0.0,
+        scale: float = 1.0,
+        shift: tuple[float, float] = (0.0, 0.0),
+        about: tuple[float, float] | Literal["object", "image"] = "object",
+        keep_background: bool = False,
+        **how: Unpack[How],
+    ) -> Picture:
+        """Figures 6 and 8: the image with its object turned and scaled about a point, then shifted.
+
+        `rotate` in degrees, counter-clockwise as seen on the screen; `shift` and `about` are (x, y) in native
+        pixels, y down; see `generation.Warping`. InputError where there is no object, or none is left.
+        """
+        edit = Warping(rotate, scale, shift, about, keep_background=keep_background)
+        return make(self, [warped(self, self.source(image), edit)[0]], **how)[0]
+
+    def sample(
+        self,
+        n: int,
+        *,
+        size: tuple[int, int] | None = None,
+        density: Density | None = None,
+        **how: Unpack[How],
+    ) -> Iterator[Picture]:
+        """Figure 10, appendix G: `n` new pictures and masks, one at a time, of `size` (h, w) or the model's.
+
+        Codes are drawn from `density`, by default the one of the training codes, which is kept beside the
+        cDDPM (ModelError without one); `Density.prior` is the other choice.
+        """
+        side = self.config.image_size
+        chosen = density or self.density
+        for index in range(n):
+            draft = sampled(self, chosen, index, seed=how.get("seed", 0), size=size or (side, side))
+            yield make(self, [draft], **how)[0]
 
 
-def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
-    """The model of a folder and its name: no weights are drawn, those of the file are taken over."""
-    content = read_config(folder)
-    try:
-        config = from_dict(ModelConfig, content["model"], where="model.")
-        check_model(config)
-    except UsageError as error:
-        raise ModelError(f"{folder}: {error}") from error
-    model = build(config, seed=None)
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    state = load_state(folder, expected=shapes)
-    ready = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    model.load_state_dict(ready, assign=True)
-    return model, content["name"]
+def _scan(image: Given) -> Scan:
+    if isinstance(image, str | Path):
+        return read_scan(Path(image))
+    return image if isinstance(image, Scan) else scan_of(image)

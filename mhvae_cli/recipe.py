@@ -1,4 +1,4 @@
-"""A training of the VAE put together, for train-vae and cross-validate: folders in, a model folder out."""
+"""A training put together, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
 
 import hashlib
 import os
@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from .config import Recipe, to_dict
-from .datasets import MaskedImages, Sample, discover, folds_of, split
+from .cddpm_training import CDDPMTask
+from .checkpoint import digest, load_state, read_config
+from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
+from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
+from .diffusion.refiner import Refiner
 from .errors import InputError, UsageError
 from .evaluation import Pair, Row, score
 from .imaging import encode_png, read_scan, stored, write_atomic
 from .metrics import Profile
-from .pipeline import Pipeline
+from .pipeline import Pipeline, load_model
 from .training import Outcome, fit
 from .training_state import STATE, Run, check_out
 from .vae_training import About, VAETask, prepare_model
@@ -41,17 +44,17 @@ class Work:
     command: str = ""
 
 
-def gather(folders: Sequence[Path]) -> list[Sample]:
+def gather(folders: Sequence[Path], *, masks: bool = True) -> list[Sample]:
     """The samples of one folder, or of several, whose ids and subjects then begin with the folder's name."""
     if len(folders) == 1:
-        return discover(folders[0])
+        return discover(folders[0], masks=masks)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise UsageError(f"two data folders of one name: {', '.join(map(str, folders))}")
     return [
         replace(sample, id=f"{name}/{sample.id}", subject=f"{name}/{sample.subject}")
         for name, folder in zip(names, folders, strict=True)
-        for sample in discover(folder)
+        for sample in discover(folder, masks=masks)
     ]
 
 
@@ -104,6 +107,7 @@ def train_vae(
         recipe.model,
         images,
         seed=recipe.train.seed,
+        part=recipe.train.part,
         pretrained=None if work.resume else recipe.pretrained,
         reference=reference,
         offline=work.offline,
@@ -123,27 +127,101 @@ def train_vae(
     return fit(VAETask(model, recipe.train, images, held, about, out=out), run, say=say)
 
 
+def train_cddpm(
+    model: Path,
+    samples: Sequence[Sample],
+    recipe: CDDPMRecipe,
+    work: Work,
+    out: Path,
+    *,
+    name: str | None = None,
+    splits: str = "",
+    say: Callable[[dict[str, Any]], None],
+) -> Outcome:
+    """Train a cDDPM for the VAE of the folder `model`, which stays as it is; `out` ends as a model folder.
+
+    Raises InputError (data), UsageError or OutputError (`out`), ModelError (`model`), Diverged.
+    """
+    vae, _ = load_model(model)
+    content, state = read_config(model), load_state(model)
+    config = vae.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        refiner = Refiner(recipe.diffusion, channels=config.channels, codes=config.z_dim + vae.theta_dim)
+    train, val = _parts(samples, recipe.train)
+    identity = {
+        "diffusion": to_dict(recipe.diffusion),
+        "train": to_dict(recipe.train),
+        "vae": digest(model, ["vae"]),
+        "data": _ids(samples),
+        "validation": _ids(val),
+    }
+    run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers)
+    check_out(run)
+    say({"phase": f"reading {len(samples)} images"})
+    size = {"image_size": config.image_size, "channels": config.channels}
+    images, held = (Images(part, **size, workers=max(1, work.workers)) for part in (train, val))
+    about = {
+        "model": to_dict(recipe.diffusion),
+        "size": np.median(images.sizes, axis=0).astype(int).tolist(),
+        "training": {
+            "command": work.command,
+            "data": _data(samples),
+            "splits": f"{splits}trained on {_count(train)}, chosen on {_count(val)}",
+            **to_dict(recipe.train),
+        },
+    }
+    card = {**content["card"], **recipe.card}
+    content = {**content, "name": name or out.resolve().name, "card": card, "cddpm": about}
+    task = CDDPMTask(
+        vae,
+        refiner.to(memory_format=torch.channels_last),
+        recipe.train,
+        images,
+        held,
+        content=content,
+        vae_state=state,
+        device=work.device,
+        out=out,
+    )
+    if not work.resume:
+        task.measure()
+    parts = f"{_count(train)} to train on, {_count(val)} to choose on"
+    say({"phase": f"{parts}; {sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"})
+    return fit(task, run, say=say)
+
+
 def _plan(
     samples: Sequence[Sample], recipe: Recipe, work: Work, out: Path, reference: np.ndarray | None
 ) -> tuple[Run, list[Sample], list[Sample]]:
     """The run, the samples to train on, and those to choose on."""
-    if len({s.subject for s in samples}) < 2:
-        raise InputError(
-            f"{_count(samples)} are too few to train on", hint="some are kept to choose the model on"
-        )
-    train, val = split(samples, fraction=recipe.train.val_fraction, seed=recipe.train.seed)
-    if not train:
-        raise UsageError(f"train.val_fraction = {recipe.train.val_fraction} leaves nothing to train on")
+    train, val = _parts(samples, recipe.train)
     identity = {
         "model": to_dict(recipe.model),
         "train": to_dict(recipe.train),
         "pretrained": recipe.pretrained,
         "reference": None if reference is None else _digest(f"{reference.shape}{reference.tobytes().hex()}"),
-        "data": _digest("\n".join(sorted(s.id for s in samples))),
-        "validation": _digest("\n".join(sorted(s.id for s in val))),
+        "data": _ids(samples),
+        "validation": _ids(val),
     }
     run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers)
     return run, train, val
+
+
+def _parts(samples: Sequence[Sample], config: FitConfig) -> tuple[list[Sample], list[Sample]]:
+    """The samples to train on, and those to choose on."""
+    if len({s.subject for s in samples}) < 2:
+        raise InputError(
+            f"{_count(samples)} are too few to train on", hint="some are kept to choose the model on"
+        )
+    train, val = split(samples, fraction=config.val_fraction, seed=config.seed)
+    if not train:
+        raise UsageError(f"train.val_fraction = {config.val_fraction} leaves nothing to train on")
+    return train, val
+
+
+def _ids(samples: Sequence[Sample]) -> str:
+    return _digest("\n".join(sorted(s.id for s in samples)))
 
 
 def _digest(text: str) -> str:

@@ -22,6 +22,9 @@ YELLOW: Colour = (255, 214, 0)
 BLACK: Colour = (0, 0, 0)
 GREY: Colour = (225, 225, 225)
 
+NUMBERED = 768
+"""Pixels along the longer side of a picture with numbers on it, at least."""
+
 
 def overlay(pixels: np.ndarray, polygons: Polygons, *, colour: Colour = CYAN) -> np.ndarray:
     """The picture with the polygons' outlines on it, antialiased, as uint8 (H, W, 3).
@@ -35,6 +38,27 @@ def overlay(pixels: np.ndarray, polygons: Polygons, *, colour: Colour = CYAN) ->
     _paint(rgb, where, distance, width, BLACK, 0.5)
     _paint(rgb, where, distance, width / 2, colour, 1.0)
     return rgb
+
+
+def number_points(pixels: np.ndarray, polygons: Polygons, points: np.ndarray) -> np.ndarray:
+    """The picture under the polygons' outlines and points (n, 2) xy with their numbers, as uint8 (h, w, 3).
+
+    A picture of less than NUMBERED px is enlarged by a whole factor. Points off the image are not seen.
+    """
+    height, width = pixels.shape[:2]
+    factor = -(-NUMBERED // max(height, width))
+    shown = np.repeat(np.repeat(_rgb(pixels), factor, axis=0), factor, axis=1)
+    page = Image.fromarray(overlay(shown, [polygon * factor for polygon in polygons]))
+    draw, text = ImageDraw.Draw(page), max(shown.shape) / 50
+    font = ImageFont.load_default(text)
+    middle = points.mean(0)
+    for number, point in enumerate(points):
+        away = (point - middle) / max(float(np.linalg.norm(point - middle)), 1e-9)
+        at, beside = point * factor, point * factor + away * text * 1.2
+        draw.circle((at[0], at[1]), text / 4, fill=YELLOW, outline=BLACK)
+        label = {"font": font, "anchor": "mm", "stroke_width": max(1, round(text / 10))}
+        draw.text((beside[0], beside[1]), str(number), fill=YELLOW, stroke_fill=BLACK, **label)
+    return np.array(page)
 
 
 def draw_grid(pixels: np.ndarray, grid: np.ndarray, *, cells: int = 16) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import load_tensors, read_metadata, save_state
-from .config import TrainConfig
+from .config import FitConfig
 from .errors import OutputError, UsageError
 
 STATE = "state.safetensors"
@@ -23,7 +23,7 @@ class Run:
     is a time of `time.monotonic` to stop at."""
 
     out: Path
-    config: TrainConfig
+    config: FitConfig
     identity: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from .card import model_card
 from .checkpoint import bundled, load_pretrained, load_state, resolve, save_model
-from .config import LossConfig, ModelConfig, TrainConfig, to_dict
+from .config import ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages
+from .errors import ModelError
 from .files import encode_png, write_atomic
 from .imaging import from_square
 from .metrics import dice, hausdorff
@@ -36,10 +37,20 @@ TABLE_SIZE = 256
 class Objective(nn.Module):
     """The loss of one batch as a module, so that torch's data parallelism can wrap it."""
 
-    def __init__(self, model: MultiHeadedVAE, config: LossConfig) -> None:
+    def __init__(self, model: MultiHeadedVAE, config: TrainConfig) -> None:
         super().__init__()
         self.model = model
-        self.config = config
+        self.config = config.loss
+        self.style_only = config.part == "style"
+        if self.style_only:
+            model.requires_grad_(False)
+            for head in (model.encoder.z, model.image_head):
+                head.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Objective":
+        """As any module's, but what is frozen stays in evaluation."""
+        super().train(mode and not self.style_only)
+        return self
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Batch means of the loss parts; `loss` is their weighted sum (section 3.4)."""
@@ -49,6 +60,10 @@ class Objective(nn.Module):
         c, kl = self.config, warmup(progress, self.config.kl_warmup)
         parts = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
         loss = c.recon * parts["recon"] + kl * c.kl_z * parts["kl_z"]
+        if c.consistency > 0:
+            pose = batch.pose.to(device)
+            parts["consistency"] = self.consistency(Latents(out.z, out.theta, pose), image.shape[-1])
+            loss = loss + c.consistency * parts["consistency"]
         if self.model.warp is not None:
             mask = batch.mask.to(device)
             parts["dice"] = soft_dice(out.mask_pred, mask).mean()
@@ -60,6 +75,22 @@ class Objective(nn.Module):
                 parts["contour"] = miss.mean()
                 loss = loss + c.contour * parts["contour"]
         return {"loss": loss, **parts}
+
+    def consistency(self, latents: Latents, size: int) -> Tensor:
+        """What is lost when edited pictures are encoded again: relative error of z, and 1 - Dice of the mask.
+
+        Figures 5, 6 and 8 in numbers: a quarter of the batch (B, ...) gets the style of another and a pose.
+        """
+        count = max(1, len(latents.z) // 4)
+        z, theta = latents.z.roll(1, 0)[:count], latents.theta[:count].detach()
+        pose = None if self.model.warp is None else latents.pose[:count]
+        found = self.model.encode(self.model.decode(Latents(z, theta, pose)))
+        spread = latents.z.detach().var(0, correction=0).mean()  # of one code 0, not NaN
+        lost = (found.z - z).square().mean() / spread.clamp_min(1e-3)
+        if self.model.warp is None:
+            return lost
+        asked = self.model.mask(theta, (size, size), pose).detach()
+        return lost + (1 - soft_dice(self.model.mask(found.theta, (size, size)), asked)).mean()
 
     def _rim_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
         """The level (B, N) at the rim's points (B, N, 2); its gradient (B, 2, N), by central differences."""
@@ -93,7 +124,7 @@ class VAETask:
         *,
         out: Path,
     ) -> None:
-        self.module = Objective(model, config.loss)
+        self.module = Objective(model, config)
         self.model, self.config = model, config
         self.train, self.val, self.about, self.out = train, val, about, out
         self.dims = (model.theta_dim, model.config.z_dim)
@@ -109,6 +140,8 @@ class VAETask:
         """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
         with _weights(self.module, ema):
             figures = validation(self.model, self.val)
+            if self.config.part == "style":
+                figures["score"] = -figures["val_recon"]
             if epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs):
                 picture = preview(self.model, self.val, range(min(SHEET_ROWS, len(self.val))))
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
@@ -148,6 +181,7 @@ def prepare_model(
     train: MaskedImages,
     *,
     seed: int,
+    part: str = "all",
     pretrained: str | None = None,
     reference: np.ndarray | None = None,
     offline: bool = False,
@@ -155,7 +189,8 @@ def prepare_model(
     """A fresh model, theta's statistics from warps fitted to the training masks.
 
     `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
-    same configuration. `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
+    same configuration; with `part` "style" its style and image heads may be others, and are then drawn anew.
+    `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
     """
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
@@ -163,8 +198,7 @@ def prepare_model(
     if reference is not None:
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
-        shapes = {name: value.shape for name, value in model.state_dict().items()}
-        model.load_state_dict(load_state(resolve(pretrained), expected=shapes))
+        model.load_state_dict(_whole(model, resolve(pretrained), part))
         return model.to(memory_format=torch.channels_last)
     if pretrained:
         start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
@@ -174,6 +208,30 @@ def prepare_model(
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
     return model.to(memory_format=torch.channels_last)
+
+
+def _whole(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
+    """The state of a model folder, for `model`. With `part` "style" the folder's image head may differ (then
+    `model` keeps its own), and what only a model with a position code has is left out for one without."""
+    own = model.state_dict()
+    shapes = {name: value.shape for name, value in own.items()}
+    if part == "all":
+        return load_state(folder, expected=shapes)
+    found = load_state(folder)
+    if model.warp is None:
+        found = {n: v for n, v in found.items() if not n.startswith(("warp.", "encoder.theta."))}
+    first, thumbnail = "encoder.z.0.weight", model.config.channels * model.encoder.thumbnail**2
+    if first in found and found[first].shape[-1] == shapes[first][1] - thumbnail:
+        # A thumbnail that the folder's model does not see begins without weight.
+        found[first] = nn.functional.pad(found[first].float(), (0, thumbnail))
+    for head in ("encoder.z.", "image_head."):
+        mine, theirs = ({n for n in names if n.startswith(head)} for names in (own, found))
+        if mine != theirs or any(found[n].shape != shapes[n] for n in mine):
+            found = {n: v for n, v in found.items() if n not in theirs} | {n: own[n] for n in mine}
+    for name in sorted(own.keys() | found.keys()):
+        if name not in found or found[name].shape != shapes.get(name):
+            raise ModelError(f"{folder}: does not fit this configuration: {name} differs")
+    return found
 
 
 @torch.inference_mode()
@@ -187,7 +245,7 @@ def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
     dices, distances, recons, moves = [], [], [], []
     for start in range(0, len(val), 32):
         picks = range(start, min(start + 32, len(val)))
-        image, _ = val.plain(picks)
+        image, _ = val.with_masks(picks)
         latents, recon = _encoded(model, image)
         recons += log_cosh(recon, image.to(recon.device)).tolist()
         if model.warp is None:
@@ -212,7 +270,7 @@ def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
 def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> np.ndarray:
     """A sheet: image, true (yellow) and predicted (cyan) contour, reconstruction, deformed grid."""
     model.eval()
-    image, mask = val.plain(picks)
+    image, mask = val.with_masks(picks)
     latents, recon = _encoded(model, image)
     rows = []
     for i in range(len(picks)):

@@ -51,6 +51,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_refined(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a cDDPM of random weights: what it adds to a picture is seeded noise of sd 0.1."""
+    import torch
+
+    from mhvae_cli.card import model_card
+    from mhvae_cli.checkpoint import load_state, read_config, save_model
+    from mhvae_cli.config import DiffusionConfig, UNetConfig, to_dict
+    from mhvae_cli.diffusion.refiner import Refiner
+
+    content, state = read_config(tiny_model), load_state(tiny_model)
+    config = DiffusionConfig(unet=UNetConfig(channels=8, levels=2, blocks=1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        refiner = Refiner(config, channels=1, codes=4 + 40)
+    refiner.network.scale.fill_(0.1)
+    cddpm = {"model": to_dict(config), "training": {}, "size": [40, 60]}
+    content |= {"name": "tiny-refined", "cddpm": cddpm}
+    folder = tmp_path_factory.mktemp("models") / "tiny-refined"
+    states = {"vae": state, "cddpm": refiner.state_dict()}
+    save_model(folder, config=content, states=states, card=model_card(content))
+    return folder
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended: exit code, lines of stdout, stderr, and stdout's bytes."""

@@ -9,10 +9,15 @@ import pytest
 from mhvae_cli.config import (
     PRESETS,
     Arch,
+    CDDPMConfig,
+    CDDPMRecipe,
+    DiffusionConfig,
     EncoderConfig,
     ModelConfig,
     TrainConfig,
+    UNetConfig,
     from_dict,
+    load_cddpm_recipe,
     load_recipe,
     merge,
     to_dict,
@@ -20,7 +25,7 @@ from mhvae_cli.config import (
 from mhvae_cli.errors import UsageError
 
 
-@pytest.mark.parametrize("kind", [ModelConfig, TrainConfig])
+@pytest.mark.parametrize("kind", [ModelConfig, TrainConfig, DiffusionConfig, CDDPMConfig, CDDPMRecipe])
 def test_json_round_trip(kind: type) -> None:
     config = kind()
     text = json.dumps(to_dict(config))
@@ -145,19 +150,69 @@ def test_a_faulty_recipe_is_one_line(tmp_path: Path, text: str) -> None:
         ("model.z_dim", 0),
         ("model.edge", 0.0),
         ("model.encoder.width", -1.0),
+        ("model.encoder.thumbnail", -1),
         ("train.epochs", 0),
         ("train.batch_size", 0),
         ("train.lr", float("nan")),
         ("train.ema", 1.0),
         ("train.val_fraction", 1.0),
+        ("train.loss.consistency", -1.0),
+        ("train.part", "mask"),
     ],
 )
-def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
-    nested: dict = {key.split(".")[-1]: value}
-    for name in reversed(key.split(".")[:-1]):
-        nested = {name: nested}
-    with pytest.raises(UsageError, match=key):
-        load_recipe("paper", None, nested)
+def test_a_value_out_of_range_is_named(key: str, value: float | str) -> None:
+    with pytest.raises(UsageError, match=key.removesuffix(".consistency")):
+        load_recipe("paper", None, nested(key, value))
+
+
+def nested(key: str, value: float | str) -> dict:
+    """A dotted key as objects in objects."""
+    *parents, last = key.split(".")
+    values: dict = {last: value}
+    for name in reversed(parents):
+        values = {name: values}
+    return values
+
+
+def test_a_cddpms_recipe_is_a_file_under_flags(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    values = {"diffusion": {"sees": "x", "unet": {"channels": 16}}, "train": {"lr": 0.25, "crop": 32}}
+    file.write_text(json.dumps(values))
+    recipe = load_cddpm_recipe(file, {"train": {"crop": 0}, "diffusion": {"process": "diffusevae"}})
+    assert recipe.diffusion.unet == UNetConfig(channels=16) and recipe.diffusion.sees == "x"
+    assert recipe.diffusion.process == "diffusevae"
+    assert (recipe.train.lr, recipe.train.crop) == (0.25, 0) and recipe.card == {}
+    assert load_cddpm_recipe(None, {}) == CDDPMRecipe()
+
+
+def test_a_cddpm_is_told_x_hat_unless_asked_otherwise() -> None:
+    diffusion = CDDPMRecipe().diffusion
+    assert (diffusion.process, diffusion.sees, diffusion.normalise) == ("mhvae", "residual+recon", True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("diffusion.process", "ddpm", "diffusion.process"),
+        ("diffusion.sees", "recon", "diffusion.sees"),
+        ("diffusion.normalise", 1, "diffusion.normalise"),
+        ("diffusion.unet.channels", 6, "unet.channels"),
+        ("diffusion.unet.channels", 9, "unet.channels"),
+        ("diffusion.unet.levels", 7, "unet.levels"),
+        ("diffusion.unet.blocks", 0, "unet.blocks"),
+        ("diffusion.unet.patch", 0, "unet.patch"),
+        ("train.crop", 15, "train.crop"),
+        ("train.crop", -1, "train.crop"),
+        ("train.crops", 0, "train.crops"),
+        ("train.lr", 0.0, "train.lr"),
+        ("train.part", "style", "train.part"),
+        ("model.z_dim", 4, "'model'"),
+    ],
+)
+def test_a_cddpms_value_out_of_range_is_named(key: str, value: float | str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        load_cddpm_recipe(None, nested(key, value))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("arch", "size"), [("resnet50-vit-b16", 100), ("efficientnet-lite0", 80)])

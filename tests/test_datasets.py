@@ -1,6 +1,7 @@
 """Folders of images and masks: faults named, subjects kept together, image, mask and rim moved as one."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,18 @@ from PIL import Image
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from mhvae_cli.config import AugmentConfig
-from mhvae_cli.datasets import Batch, MaskedImages, Sample, discover, folds_of, similarity, split, tone
+from mhvae_cli.datasets import (
+    POSES,
+    Batch,
+    Images,
+    MaskedImages,
+    Sample,
+    discover,
+    folds_of,
+    similarity,
+    split,
+    tone,
+)
 from mhvae_cli.errors import InputError, UsageError
 from mhvae_cli.vae.warp import pixel_centres
 
@@ -212,7 +224,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> MaskedImages:
 
 
 def test_plain_images_and_masks_are_the_files_squashed(masks: MaskedImages) -> None:
-    image, mask = masks.plain([0, 2])
+    image, mask = masks.with_masks([0, 2])
     assert image.shape == (2, 1, 64, 64) and mask.shape == (2, 64, 64)
     for tensor, low in ((image, -1), (mask, 0)):
         assert tensor.min() >= low - 1e-5 and tensor.max() <= 1 + 1e-5
@@ -224,9 +236,30 @@ def test_plain_images_and_masks_are_the_files_squashed(masks: MaskedImages) -> N
     torch.testing.assert_close(still.mask, mask, atol=1e-5, rtol=0)
 
 
+def test_images_alone_are_those_with_masks(masks: MaskedImages) -> None:
+    """From a folder without masks, and augmented alike."""
+    samples = [replace(sample, mask=None) for sample in masks.samples]
+    alone = Images(samples, image_size=64, channels=1)
+    assert len(alone) == 4 and alone.sizes.tolist() == [[200, 300], [200, 200], [300, 200], [160, 240]]
+    assert torch.equal(alone.plain([2, 0]), masks.with_masks([2, 0])[0])
+    full = AugmentConfig()
+    image, rngs, moves = alone.augmented([3, 1], full, seed=5, epoch=2)
+    assert torch.equal(image, draw(masks, [3, 1], full, seed=5, epoch=2).image)
+    assert len(rngs) == 2 and rngs[0].random() != rngs[1].random()
+    again = alone.augmented([1], full, seed=5, epoch=2)
+    assert torch.equal(again[0][0], image[1]) and np.array_equal(again[2][0][0], moves[1][0])
+
+
+def test_images_that_cannot_be_read_are_named_without_masks_too(tmp_path: Path) -> None:
+    write(tmp_path, "a", shape((20, 30)))
+    (tmp_path / "images" / "b.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"b\.png"):
+        Images(discover(tmp_path, masks=False), image_size=32, channels=1)
+
+
 @pytest.mark.parametrize("epoch", range(4))
 def test_image_mask_and_rim_move_together(masks: MaskedImages, epoch: int) -> None:
-    batch, (plain, _) = draw(masks, [0, 1, 2, 3], MOVES, epoch=epoch), masks.plain([0, 1, 2, 3])
+    batch, plain = draw(masks, [0, 1, 2, 3], MOVES, epoch=epoch), masks.plain([0, 1, 2, 3])
     assert (batch.image - plain).abs().amax((1, 2, 3)).min() > 0.5  # each has moved
     torch.testing.assert_close((batch.image[:, 0] + 1) / 2, batch.mask, atol=1e-4, rtol=0)
     for mask, points, weight in zip(batch.mask.numpy() > 0.5, batch.rim, batch.rim_weight, strict=True):
@@ -288,7 +321,7 @@ def test_zoom_scales_the_area_within_its_range(tmp_path: Path) -> None:
 
 
 def test_flips_are_those_asked_for(masks: MaskedImages) -> None:
-    plain = masks.plain([1])[1][0]
+    plain = masks.with_masks([1])[1][0]
     for axis, names in ((1, {"flip_x": True, "flip_y": False}), (0, {"flip_x": False, "flip_y": True})):
         flips = AugmentConfig(rotate=0, scale=0, shift=0, tone=0, noise=0, **names)
         seen = [draw(masks, [1], flips, epoch=epoch).mask[0] for epoch in range(10)]
@@ -312,11 +345,28 @@ def test_the_two_maps_are_inverse_and_shape_preserving(aspect: float) -> None:
         assert np.ptp(ratio) < 1e-9 and np.exp(-0.2) <= ratio[0] <= np.exp(0.2)
 
 
+def test_poses_are_random_edits_in_native_pixels(masks: MaskedImages) -> None:
+    """What `Objective.consistency` asks for: each a turn, zoom and shift that keeps shapes, none a mirror."""
+    poses = [draw(masks, [0, 2], STILL, epoch=epoch).pose.double().numpy() for epoch in range(12)]
+    turns, zooms = [], []
+    for i, aspect in enumerate([1.5, 2 / 3]):
+        native = np.diag([aspect, 1.0])
+        for pose in (both[i] for both in poses):
+            assert pose.shape == (2, 3)
+            linear = native @ pose[:, :2] @ np.linalg.inv(native)
+            zoom = np.sqrt(np.linalg.det(linear))
+            np.testing.assert_allclose(linear @ linear.T, zoom**2 * np.eye(2), atol=1e-6)
+            turns.append(np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])))
+            zooms.append(np.log(zoom))
+    for values, most in ((turns, POSES.rotate), (zooms, POSES.scale)):
+        assert most / 2 < np.abs(values).max() <= most and min(values) < 0 < max(values)
+
+
 # The same batch, however it is asked for
 
 
 def same(a: Batch, b: Batch, rows_a: list[int], rows_b: list[int]) -> bool:
-    names = ("image", "mask", "rim_weight", "eps_theta", "eps_z")
+    names = ("image", "mask", "rim_weight", "eps_theta", "eps_z", "pose")
     equal = all(torch.equal(getattr(a, n)[rows_a], getattr(b, n)[rows_b]) for n in names)
     return equal and np.array_equal(a.rim[rows_a], b.rim[rows_b])
 
@@ -357,7 +407,7 @@ def test_a_turned_file_lies_upon_its_stored_mask(tmp_path: Path, orientation: in
     write(tmp_path, "t", mask, exif=exif)
     write(tmp_path, "u", mask)
     data = load(tmp_path)
-    image, found = data.plain([0, 1])
+    image, found = data.with_masks([0, 1])
     torch.testing.assert_close((image[:, 0] + 1) / 2, found, atol=1e-5, rtol=0)
     assert (found[0] - found[1]).abs().max() > 0.5
     assert data.aspects.tolist() == pytest.approx([100 / 60 if orientation < 5 else 60 / 100, 100 / 60])
@@ -373,7 +423,7 @@ def test_grey_and_colour_become_what_the_model_takes(tmp_path: Path) -> None:
     write(tmp_path, "c", mask, colour)
     write(tmp_path, "g", mask)
     three, one = load(tmp_path, channels=3), load(tmp_path, channels=1)
-    image = three.plain([0, 1])[0]
+    image = three.plain([0, 1])
     assert image.shape == (2, 3, 64, 64)
     np.testing.assert_allclose(image[0].mean((1, 2)), np.array([200, 0, 100]) / 127.5 - 1, atol=1e-3)
     assert torch.equal(image[1, 0], image[1, 1]) and torch.equal(image[1, 0], image[1, 2])

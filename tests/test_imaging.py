@@ -417,6 +417,82 @@ def test_the_range_goes_back():
     assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
 
 
+def smooth(size, phase=0.0):
+    """Waves of some pixels' length over the whole image, in [0, 1]."""
+    y, x = np.mgrid[: size[0], : size[1]] / np.max(size)
+    return (2 + np.sin(7 * x + 3 * y + phase) + np.cos(5 * y - 4 * x + phase)) / 4
+
+
+@pytest.mark.parametrize("size", [(200, 300), (64, 64), (50, 90), (257, 131)])
+def test_a_smooth_picture_goes_to_the_square_and_back(size):
+    grey = np.rint(smooth(size) * 255).astype(np.uint8)
+    back = imaging.to_native(imaging.to_square(grey, 128, 1), imaging.scan_of(grey))
+    assert back.dtype == np.uint8 and back.shape == size
+    assert np.abs(back.astype(int) - grey).max() <= 2
+    colour = np.dstack([np.rint(smooth(size, phase) * 255) for phase in range(3)]).astype(np.uint8)
+    back = imaging.to_native(imaging.to_square(colour, 128, 3), imaging.scan_of(colour))
+    assert back.shape == (*size, 3) and np.abs(back.astype(int) - colour).max() <= 2
+
+
+def test_sixteen_bits_go_back_through_their_own_window():
+    deep = np.rint(smooth((200, 300)) * 3000 + 700).astype(np.uint16)
+    back = imaging.to_native(imaging.to_square(deep, 128, 1), imaging.scan_of(deep))
+    assert back.dtype == np.uint16 and np.abs(back.astype(int) - deep).max() <= 30
+    colour = np.dstack([deep, deep // 2, deep // 3])
+    back = imaging.to_native(imaging.to_square(colour, 128, 3), imaging.scan_of(colour))
+    window = np.ptp(np.percentile(colour, (0.1, 99.9)))
+    assert back.shape == colour.shape and np.abs(back.astype(int) - colour).max() <= 0.01 * window
+    flat = np.full((9, 11), 700, np.uint16)
+    np.testing.assert_array_equal(
+        imaging.to_native(imaging.to_square(flat, 4, 1), imaging.scan_of(flat)), flat
+    )
+    full = np.repeat(np.array([[0, 65535]], np.uint16), 500, axis=1)
+    ends = imaging.to_native(np.array([[[-5.0, 5.0]]]), imaging.Scan(full))  # nothing wraps around
+    assert (ends[0, 0], ends[0, -1]) == (0, 65535) and (np.diff(ends.astype(int)) >= 0).all()
+
+
+def test_a_made_picture_needs_no_scan_and_never_leaves_the_range():
+    step = np.where(np.arange(8) < 4, -1.0, 1.0)[None, None].repeat(8, 1)
+    up = imaging.to_native(step, (40, 80))
+    assert up.dtype == np.uint8 and up.shape == (40, 80)
+    assert up.min() == 0 and up.max() == 255 and (np.diff(up[0].astype(int)) >= 0).all()
+    np.testing.assert_array_equal(imaging.to_native(step, (8, 8)), imaging.from_square(step))
+    assert imaging.to_native(np.zeros((3, 8, 8)), (5, 7)).shape == (5, 7, 3)
+    np.testing.assert_array_equal(imaging.to_native(np.full((1, 8, 8), 0.5), (3, 3)), np.full((3, 3), 191))
+
+
+def test_a_made_picture_lies_where_the_scan_does():
+    """Edge to edge: a linear ramp keeps its place, and is not shifted by a part of a pixel."""
+    centres = (np.arange(32) + 0.5) / 32 * 2 - 1
+    ramp = np.broadcast_to(centres, (1, 32, 32))
+    made = imaging.to_native(ramp, (10, 96))[4]
+    expected = ((np.arange(96) + 0.5) / 96 * 2 - 1 + 1) * 127.5
+    np.testing.assert_allclose(made[6:-6], expected[6:-6], atol=0.6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kept_shape", [(40, 60), (40, 60, 3)])
+@pytest.mark.parametrize("made_shape", [(40, 60), (40, 60, 3)])
+def test_a_composite_keeps_the_scan_to_the_bit_outside(dtype, kept_shape, made_shape):
+    top = np.iinfo(dtype).max
+    kept, made = (RNG.integers(0, top, shape, dtype, endpoint=True) for shape in (kept_shape, made_shape))
+    inside = np.zeros((40, 60))
+    inside[:, 20:40] = np.linspace(0, 1, 22)[1:-1]
+    inside[:, 40:] = 1
+    mixed = imaging.composite(made, kept, inside)
+    assert mixed.dtype == dtype and mixed.shape == kept_shape
+    np.testing.assert_array_equal(mixed[:, :20], kept[:, :20])
+    over = made.astype(np.float64)
+    if len(kept_shape) < len(made_shape):
+        over = over @ [0.299, 0.587, 0.114]
+    elif len(kept_shape) > len(made_shape):
+        over = over[..., None].repeat(3, 2)
+    cover = inside if len(kept_shape) == 2 else inside[..., None]
+    np.testing.assert_allclose(mixed, over * cover + kept * (1 - cover), atol=0.51)
+    if len(kept_shape) >= len(made_shape):
+        np.testing.assert_array_equal(mixed[:, 40:], over[:, 40:])
+
+
 # --- out -------------------------------------------------------------------------------------------------
 
 
@@ -434,6 +510,75 @@ def test_masks_are_8_bit_0_and_255():
         assert (picture.format, picture.mode, picture.size) == (form, "L", (4, 3))
         np.testing.assert_array_equal(np.asarray(picture), SHAPE * 255)
         np.testing.assert_array_equal(imaging.read_mask(encode(~SHAPE)), ~SHAPE)
+
+
+@pytest.mark.parametrize("encode", [imaging.encode_png, imaging.encode_tiff])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_stored_pixels_and_their_orientation_read_upright(encode, orientation):
+    data = encode(imaging.stored(GREY, orientation), orientation=orientation)
+    scan = imaging.read_scan(data)
+    assert scan.orientation == orientation
+    np.testing.assert_array_equal(scan.pixels, GREY)
+    with Image.open(io.BytesIO(data)) as picture:  # as a viewer does it
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(picture)), GREY)
+
+
+def test_the_exif_of_a_png_is_the_orientation_alone():
+    data = imaging.encode_png(GREY, orientation=6)
+    body = data[data.index(b"eXIf") + 4 :]
+    order = "<" if body[:2] == b"II" else ">"
+    (start,) = struct.unpack(order + "I", body[4:8])
+    (count,) = struct.unpack(order + "H", body[start : start + 2])
+    tag, _, number, value = struct.unpack(order + "HHIH", body[start + 2 : start + 12])
+    assert (count, tag, number, value) == (1, 0x0112, 1, 6)
+    assert b"eXIf" not in imaging.encode_png(GREY) and b"iTXt" not in imaging.encode_png(GREY)
+
+
+def test_texts_go_in_and_come_out():
+    text = {"mhvae": '{"a": 1}', "Software": "mhvae 1", "Description": "Ünïcödé, 日本"}
+    for array in (GREY, COLOUR, DEEP, SHAPE):
+        png = imaging.encode_png(array, text=text)
+        assert imaging.read_text(png) == text and png.count(b"iTXt") == 3
+        np.testing.assert_array_equal(pixels(png), pixels(imaging.encode_png(array)))
+        tagged = imaging.encode_tiff(array, text=text)
+        assert imaging.read_text(tagged) == {"ImageDescription": '{"a": 1}', "Software": "mhvae 1"}
+        np.testing.assert_array_equal(pixels(tagged), pixels(imaging.encode_tiff(array)))
+    gif = imaging.encode_gif([GREY], ms_per_frame=100, text=text)
+    assert imaging.read_text(gif) == {"Comment": '{"a": 1}'}
+    for plain in (JPEG, PNG, imaging.encode_tiff(GREY), imaging.encode_gif([GREY], ms_per_frame=10)):
+        assert imaging.read_text(plain) == {}
+    assert imaging.encode_png(GREY, text={}) == imaging.encode_png(GREY)
+
+
+def test_texts_behind_the_pixels_are_found(tmp_path):
+    plain = imaging.encode_png(GREY)
+    body = b"tEXtComment\0behind"
+    late = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(plain[:-12] + late + plain[-12:])
+    assert imaging.read_text(tmp_path / "a.png") == {"Comment": "behind"}
+
+
+def test_a_gif_shows_its_frames():
+    ramp = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    frames = [ramp, 255 - ramp, np.roll(ramp, 1, 1), np.roll(ramp, 1, 1)]
+    picture = Image.open(io.BytesIO(imaging.encode_gif(frames, ms_per_frame=80)))
+    assert (picture.n_frames, picture.info["loop"]) == (3, 0)
+    for number, frame in enumerate(frames[:3]):
+        picture.seek(number)
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), np.dstack([frame] * 3))
+        assert picture.info["duration"] == (160 if number == 2 else 80)
+    noise = RNG.integers(0, 256, (2, 60, 70), dtype=np.uint8)  # every grey there is, in both
+    picture = Image.open(io.BytesIO(imaging.encode_gif(list(noise), ms_per_frame=80)))
+    for number in range(2):
+        picture.seek(number)
+        np.testing.assert_array_equal(np.asarray(picture.convert("L")), noise[number])
+    waves = [
+        np.dstack([np.rint(255 * smooth((64, 80), p + q)) for p in range(3)]).astype(np.uint8) for q in (0, 1)
+    ]
+    picture = Image.open(io.BytesIO(imaging.encode_gif(waves, ms_per_frame=80)))
+    for number, wave in enumerate(waves):
+        picture.seek(number)
+        assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - wave).mean() < 6
 
 
 def test_a_file_is_written_whole_with_its_parents(tmp_path):

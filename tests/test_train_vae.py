@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from two_processes import two_processes
 
 from mhvae_cli.checkpoint import load_tensors, read_config, save_state
 from mhvae_cli.commands import training
+from mhvae_cli.config import merge
 from mhvae_cli.phantoms import write_phantoms
 
 CONFIG: dict[str, Any] = {
@@ -93,8 +94,8 @@ def _command(data: Path, out: Path, config: Path, *options: str) -> list[str]:
     ]
 
 
-def _env(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+def _env() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _write(path: Path, values: dict[str, Any]) -> Path:
@@ -630,25 +631,136 @@ def test_a_single_headed_model_trains_and_finds_nothing(
     assert not list(tmp_path.glob("masks/*.png"))
 
 
+# --- style alone, on a frozen rest ---
+
+
+def _style(path: Path, *, model: dict[str, Any] | None = None, **train: Any) -> Path:
+    """CONFIG for `train.part` = "style", with changed values."""
+    values = _with(**{"part": "style", "epochs": 2, "lr": 0.01, "ema": 0.5, **train})
+    return _write(path, {**values, "model": merge(CONFIG["model"], model or {})})
+
+
+def _is_style(name: str) -> bool:
+    return name.startswith(("encoder.z.", "image_head."))
+
+
+def test_style_alone_leaves_masks_to_the_bit(
+    done: Path, heads: Path, train: Any, tmp_path: Path, mhvae: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    ended = train(heads, out, "--pretrained", done, config=_style(tmp_path / "style.json"))
+    assert ended.code == 0, ended.stderr
+    before, after = load_tensors(done / "vae.safetensors"), load_tensors(out / "vae.safetensors")
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert np.array_equal(value, after[name]) != _is_style(name), name
+    masks = []
+    for model in (done, out):
+        folder = tmp_path / f"masks-{model.parent.name}"
+        ended = mhvae("segment", heads / "images", "-m", model, "-o", f"{folder}/", "--device", "cpu")
+        assert ended.code == 0, ended.stderr
+        masks.append({path.name: path.read_bytes() for path in folder.glob("*.png")})
+    assert len(masks[0]) == 12 and masks[0] == masks[1]
+    for row in _rows(out):  # what the masks score is not what is chosen by
+        assert float(row["score"]) == -float(row["val_recon"])
+    assert len({row["val_dice"] for row in _rows(out)}) == 1
+
+
+def test_style_alone_is_resumed_to_the_bit(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    config = _style(tmp_path / "style.json", loss={"consistency": 0.5})
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    assert train(heads, whole, "--pretrained", done, config=config).code == 0
+    assert train(heads, out, "--pretrained", done, "--max-time", "0.001s", config=config).code == 0
+    assert not (out / "vae.safetensors").exists()
+    assert train(heads, out, "--pretrained", done, "--resume", config=config).code == 0
+    _same_run(whole, out)
+
+
+@pytest.mark.parametrize("model", [{"encoder": {"thumbnail": 4}}, {"decoder": {"channels": 16}}])
+def test_style_heads_may_be_others(
+    model: dict[str, Any], done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    """What fits is kept; a thumbnail begins without weight, a decoder of another width anew."""
+    config = _style(tmp_path / "style.json", model=model, weight_decay=0.0)
+    ended = train(heads, tmp_path / "run", "--pretrained", done, *FROZEN, config=config)
+    assert ended.code == 0, ended.stderr
+    found, given = _start(tmp_path / "run"), load_tensors(done / "vae.safetensors")
+    anew = "image_head." if "decoder" in model else "encoder.z.0.weight"
+    for name, value in given.items():
+        assert name.startswith(anew) != np.array_equal(found[name], value), name
+    first = "encoder.z.0.weight"
+    assert np.array_equal(found[first][:, :4], given[first])
+    assert found[first].shape[1] == (20 if "encoder" in model else 4)
+    assert float(found[first][:, 4:].abs().sum()) < 1e-20  # as much as one step of FROZEN
+
+
+def test_another_thumbnails_weights_are_not_taken_over(
+    done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    """They are not those of its pixels."""
+    two = _style(tmp_path / "two.json", model={"encoder": {"thumbnail": 2}})
+    assert train(heads, tmp_path / "two", "--pretrained", done, config=two).code == 0
+    four = _style(tmp_path / "four.json", model={"encoder": {"thumbnail": 4}}, weight_decay=0.0)
+    ended = train(heads, tmp_path / "four", "--pretrained", tmp_path / "two", *FROZEN, config=four)
+    assert ended.code == 0, ended.stderr
+    first = "encoder.z.0.weight"
+    found, given = _start(tmp_path / "four")[first], load_tensors(tmp_path / "two" / "vae.safetensors")[first]
+    assert (found[:, 8:] != 0).all() and not np.allclose(found[:, :8], given)
+
+
+@pytest.mark.parametrize(
+    "model", [{"encoder": {"width": 0.25}}, {"encoder": {"reduce": 8}}, {"warp": {"family": "affine"}}]
+)
+def test_what_finds_the_object_must_be_the_folders(
+    model: dict[str, Any], done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    config = _style(tmp_path / "style.json", model=model)
+    ended = train(heads, tmp_path / "run", "--pretrained", done, config=config)
+    assert ended.code == 6 and "does not fit" in ended.stderr and len(ended.stderr.splitlines()) <= 3
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_head_starts_from_two(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    """The position's tensors are left out."""
+    config = _style(tmp_path / "style.json", loss={"consistency": 0.5})
+    ended = train(heads, tmp_path / "run", "--single-head", "--pretrained", done, config=config)
+    assert ended.code == 0, ended.stderr
+    found, given = (load_tensors(run / "vae.safetensors") for run in (tmp_path / "run", done))
+    left = {name for name in given if name.startswith(("warp.", "encoder.theta."))}
+    assert left and found.keys() == given.keys() - left
+    for name, value in found.items():
+        assert np.array_equal(value, given[name]) != _is_style(name), name
+    assert "consistency" in _rows(tmp_path / "run")[0]
+    ended = train(heads, tmp_path / "back", "--pretrained", tmp_path / "run", config=config)
+    assert ended.code == 6 and "does not fit" in ended.stderr  # there is no position to be had
+
+
+def test_consistency_is_logged_and_falls(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    assert "consistency" not in _rows(done)[0]
+    config = _style(tmp_path / "style.json", epochs=20, lr=0.02, loss={"consistency": 1.0, "recon": 0.0})
+    ended = train(heads, tmp_path / "run", "--pretrained", done, config=config)
+    assert ended.code == 0, ended.stderr
+    lost = [float(row["consistency"]) for row in _rows(tmp_path / "run")]
+    print(lost)
+    assert np.mean(lost[-5:]) < 0.7 * np.mean(lost[:5])
+
+
+def test_consistency_of_a_batch_of_one_is_a_number(
+    done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    config = _style(tmp_path / "style.json", epochs=1, batch_size=1, loss={"consistency": 1.0})
+    ended = train(heads, tmp_path / "run", "--pretrained", done, config=config)
+    assert ended.code == 0, ended.stderr
+    assert float(_rows(tmp_path / "run")[0]["consistency"]) >= 0
+
+
 # --- several processes ---
 
 
 def test_two_processes_make_one_model(heads: Path, config: Path, train: Any, tmp_path: Path) -> None:
     """As torchrun starts them; the first alone writes and speaks. The same weights as one process makes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     options = ("--epochs", "2", "--image-size", "64", "--workers", "1")
-    command = _command(heads, tmp_path / "two", config, *options)
-    environments = [_env(**shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
-    processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env) for env in environments]
-    try:
-        ends = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], ends
+    ends = two_processes(_command(heads, tmp_path / "two", config, *options))
     assert ends[0][0] == f"{tmp_path}/two\n" and ends[1] == ("", "")
     assert train(heads, tmp_path / "one", *options).code == 0
     first, second = (load_tensors(tmp_path / name / "state.safetensors") for name in ("one", "two"))

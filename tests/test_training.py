@@ -3,10 +3,7 @@
 import csv
 import errno
 import math
-import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from two_processes import two_processes
 
 from mhvae_cli.checkpoint import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
@@ -365,28 +363,8 @@ torch.distributed.destroy_process_group()
 
 def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) -> None:
     """Weights, batch-norm statistics, EMA and log, the run cut and resumed in the middle of an epoch."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     out = tmp_path / "two"
-    command = [sys.executable, "-c", TWO, str(out), str(Path(__file__).parent)]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        ends = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], ends
+    ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parent)])
     for said, _ in ends:
         assert said == "a batch of 3 does not divide among 2 processes\n"  # the second says nothing else
     one, two = load_tensors(whole / STATE), load_tensors(out / STATE)

@@ -1,5 +1,7 @@
 """Figure 1: what each head sees, what moves when a code moves, and what segmenting leaves alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,7 @@ def test_codes_are_drawn_from_the_posterior_by_the_callers_noise() -> None:
         codes = model.encode(image)
     q = out.q_theta
     torch.testing.assert_close(out.theta, q.mean + (q.logvar / 2).exp() * noise(2, 40, seed=1))
+    torch.testing.assert_close(out.z, out.q_z.mean + (out.q_z.logvar / 2).exp() * noise(2, 5, seed=2))
     torch.testing.assert_close(still.theta, codes.theta)
     torch.testing.assert_close(still.recon, model.decode(codes))
     torch.testing.assert_close(still.mask_pred, model.mask(codes.theta, (32, 32)))
@@ -209,7 +212,7 @@ def test_single_headed_it_has_no_theta_and_no_warp() -> None:
         out = model(image, torch.zeros(2, 0), torch.zeros(2, 5))
         codes = model.encode(image)
         torch.testing.assert_close(out.recon, model.decode(codes))
-    assert out.mask_pred is None and out.q_theta is None and out.theta is None
+    assert out.mask_pred is None and out.q_theta is None and out.theta.shape == (2, 0)
     assert codes.theta.shape == (2, 0) and out.recon.shape == image.shape
     before, after = head_features(model, codes)
     assert torch.equal(before, after)
@@ -224,6 +227,23 @@ def test_one_head_or_two_share_all_other_weights() -> None:
     assert one.keys() < two.keys()
     assert extra == {"encoder.theta", "warp.loc", "warp.modes"}
     assert all(one[name].shape == two[name].shape for name in one)
+
+
+# A thumbnail
+
+
+def test_a_thumbnail_lets_style_see_colours_and_changes_no_mask() -> None:
+    """The weights but for one layer are those of a model without."""
+    plain, seeing = tiny(), tiny(encoder=replace(ENCODER, thumbnail=4))
+    assert plain.state_dict().keys() == seeing.state_dict().keys()
+    state = dict(plain.state_dict())
+    state["encoder.z.0.weight"] = seeing.state_dict()["encoder.z.0.weight"]
+    seeing.load_state_dict(state)
+    image = noise(2, 1, 32, 32)
+    with torch.no_grad():
+        first, second = plain(image, noise(2, 40), noise(2, 5)), seeing(image, noise(2, 40), noise(2, 5))
+    assert torch.equal(first.theta, second.theta) and torch.equal(first.mask_pred, second.mask_pred)
+    assert changed(first.q_z.mean, second.q_z.mean)
 
 
 # What a checkpoint holds

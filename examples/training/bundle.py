@@ -17,5 +17,6 @@ config = read_config(run)
 config["name"] = target.name
 # The run's own validation figures stay out: its first part has seen some of those images.
 config["figures"] = json.loads(figures.read_text())
-save_model(target, config=config, states={"vae": load_state(run)}, card=model_card(config), dtype="float16")
+states = {part: load_state(run, part) for part in ("vae", "cddpm") if (run / f"{part}.safetensors").exists()}
+save_model(target, config=config, states=states, card=model_card(config), dtype="float16")
 print(target, f"{sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB")

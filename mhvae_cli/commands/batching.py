@@ -7,14 +7,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Job = TypeVar("Job")
+Input = TypeVar("Input")
 Kept = TypeVar("Kept")
 Result = TypeVar("Result")
 
@@ -22,17 +20,18 @@ Result = TypeVar("Result")
 def stream(
     jobs: Sequence[Job],
     *,
-    load: "Callable[[Job], tuple[np.ndarray, Kept]]",
-    run: "Callable[[np.ndarray], np.ndarray]",
-    finish: "Callable[[Job, Kept, np.ndarray], Result]",
+    load: Callable[[Job], tuple[Input, Kept]],
+    run: Callable[[list[Input]], Sequence[Any]],
+    finish: Callable[[Job, Kept, Any], Result],
     batch_size: int,
     workers: int,
 ) -> Generator[Result | InputError]:
-    """One result a job, in order, or the InputError that `load` or `finish` raised; other faults are raised.
+    """One result a job, in order, or the InputError that stood in its way; other faults are raised.
 
-    `load` (job -> the network's input (C, S, S), and what to keep for later) and `finish` (job, kept, the
-    network's row) run in `workers` threads; `run` (B, C, S, S) -> (B, P) in a thread of its own, a batch
-    behind the loader. One job, or `workers` = 0, needs no threads. Close the generator to stop early.
+    `load` (job -> what the network needs of it, and what to keep for later) and `finish` (job, kept, the
+    network's row) run in `workers` threads and may raise InputError; `run` (the inputs of a batch -> a row
+    each, or an InputError) in a thread of its own, a batch behind the loader. One job, or `workers` = 0,
+    needs no threads. Close the generator to stop early.
     """
     threads = workers > 0 and len(jobs) > 1
     pool: Executor = ThreadPoolExecutor(workers, "mhvae-files") if threads else _Inline()
@@ -65,28 +64,27 @@ def stream(
         pool.shutdown()
 
 
-def _batch(
-    loads: "list[Future[tuple[np.ndarray, Any]]]", run: "Callable[[np.ndarray], np.ndarray]"
-) -> list[Any]:
+def _batch(loads: list[Future[tuple[Any, Any]]], run: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
     """(kept, row) or InputError for each load; the network sees those that could be read."""
-    import numpy as np
-
     loaded: list[Any] = []
     for future in loads:
         try:
             loaded.append(future.result())
         except InputError as error:
             loaded.append(error)
-    arrays = [entry[0] for entry in loaded if not isinstance(entry, InputError)]
-    rows = iter(run(np.stack(arrays)) if arrays else ())
+    inputs = [entry[0] for entry in loaded if not isinstance(entry, InputError)]
+    rows = iter(run(inputs) if inputs else ())
     return [entry if isinstance(entry, InputError) else (entry[1], next(rows)) for entry in loaded]
 
 
 def _finish(finish: Callable[[Job, Any, Any], Result], job: Job, entry: Any) -> Result | InputError:
     if isinstance(entry, InputError):
         return entry
+    kept, row = entry
+    if isinstance(row, InputError):
+        return row
     try:
-        return finish(job, *entry)
+        return finish(job, kept, row)
     except InputError as error:
         return error
 

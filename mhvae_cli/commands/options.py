@@ -1,5 +1,6 @@
 """The options that verbs share: the same name and the same meaning everywhere."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -8,6 +9,8 @@ DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 ExistingChoice = Literal["error", "skip", "overwrite"]
 OnErrorChoice = Literal["continue", "stop"]
 ProgressChoice = Literal["auto", "on", "off"]
+SolverChoice = Literal["dpm++2m", "dpm++2m-sde", "unipc", "heun", "euler-maruyama"]
+PictureFormat = Literal["png", "tiff"]
 
 DEFAULT_MODEL = "fetal-head"
 
@@ -17,6 +20,7 @@ def _option(*names: str, panel: str | None = None, **settings: Any) -> Any:
 
 
 _MODEL, _FILES, _RUN = "Model and device", "Which inputs", "How it runs"
+_MADE = "How pictures are made"
 
 Inputs = Annotated[
     list[str] | None,
@@ -160,4 +164,68 @@ Progress = Annotated[
         help="A bar: auto is on a terminal only, with a plain line now and then elsewhere.",
         panel=_RUN,
     ),
+]
+
+NoRefine = Annotated[
+    bool, _option("--no-refine", help="Leave the VAE's own, blurry picture: no cDDPM is needed.", panel=_MADE)
+]
+Steps = Annotated[
+    int,
+    _option("--steps", min=1, metavar="N", help="Evaluations of the cDDPM's network a picture.", panel=_MADE),
+]
+Solver = Annotated[
+    SolverChoice,
+    _option("--solver", help="euler-maruyama is the paper's, and wants some 1000 steps.", panel=_MADE),
+]
+MinDice = Annotated[
+    float | None,
+    _option(
+        "--min-dice",
+        min=0.0,
+        max=1.0,
+        metavar="D",
+        help="Exit with 8 if a picture's object, segmented again, agrees less with the mask asked for.",
+        panel=_MADE,
+        show_default=False,
+    ),
+]
+Tries = Annotated[
+    int,
+    _option(
+        "--tries",
+        min=1,
+        metavar="N",
+        help="Draw a picture below --min-dice again, up to N in all, and keep the best.",
+        panel=_MADE,
+    ),
+]
+SaveLatents = Annotated[
+    bool,
+    _option(
+        "--save-latents",
+        help="Also write each picture's code, NAME.safetensors (an input in an image's place) and NAME.json.",
+        panel=_MADE,
+    ),
+]
+MadeFormat = Annotated[
+    PictureFormat | None,
+    _option(
+        "--format",
+        help="Of pictures and masks.",
+        panel=_MADE,
+        show_default="what --out ends in, else png",
+    ),
+]
+Sheet = Annotated[
+    Path | None,
+    _option(
+        "--sheet",
+        metavar="FILE",
+        help="Also write one PNG of the first results: input, mask, the VAE's picture, the refined one.",
+        panel=_MADE,
+        show_default=False,
+    ),
+]
+Show = Annotated[
+    bool, _option("--show", help="Open the sheet, which needs no --sheet then, to look at.", panel=_MADE)
 ]

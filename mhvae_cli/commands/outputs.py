@@ -1,10 +1,12 @@
 """Where results go: the names of outputs, what may be there already, and the streams."""
 
 import os
+import re
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError, UsageError
@@ -61,23 +63,54 @@ def find_target(out: str | None, *, many: bool) -> Target:
 def plan(items: Sequence["Item"], target: Target, endings: Sequence[str]) -> list[Job]:
     """The outputs of every item, one an ending (`.png`, `__overlay.png`); only names are looked at.
 
-    Raises OutputError if two items would write one name, whatever its case, or one would write over an input.
+    Raises OutputError as `refuse_clashes` does.
     """
-    jobs = [Job(item, _outputs(item, target, endings)) for item in items]
-    taken = {os.path.abspath(item.source): item.name for item in items if isinstance(item.source, Path)}
-    owners: dict[str, str] = {}
+    jobs = [Job(item, output_paths(item.stem, target, endings)) for item in items]
+    refuse_clashes(jobs, items)
+    return jobs
+
+
+def output_paths(
+    stem: PurePath,
+    target: Target,
+    endings: Sequence[str],
+    *,
+    mask: PurePath | None = None,
+    latents: PurePath | None = None,
+) -> tuple[Path, ...]:
+    """Where the files of one result go, one an ending; none to stdout.
+
+    `mask`: the second's path in the folder without its suffix, if it is not the stem and the ending;
+    `latents`: that of those behind it.
+    """
+    if target.stdout:
+        return ()
+    if target.file is not None:
+        return (target.file, *(target.file.with_name(target.file.stem + ending) for ending in endings[1:]))
+    folder = target.folder or Path()
+    paths = [folder / stem.with_name(stem.name + ending) for ending in endings]
+    if mask is not None:
+        paths[1] = folder / mask.with_name(mask.name + paths[1].suffix)
+    if latents is not None:
+        paths[2:] = [folder / latents.with_name(latents.name + ending) for ending in endings[2:]]
+    return tuple(paths)
+
+
+def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
+    """OutputError if two jobs would write one name, whatever its case, or one would write over an input."""
+    taken = {os.path.abspath(item.source) for item in inputs if isinstance(item.source, Path)}
+    owners: dict[str, Job] = {}
     for job in jobs:
         for path in job.outputs if job.item.fault is None else ():
             where = os.path.abspath(path)
             if where in taken:
                 raise OutputError(f"{path}: would overwrite an input", hint="name another place: -o masks/")
-            owner = owners.setdefault(where.casefold(), job.item.name)
-            if owner != job.item.name or job.outputs.count(path) > 1:
+            owner = owners.setdefault(where.casefold(), job)
+            if owner is not job or job.outputs.count(path) > 1:
                 raise OutputError(
-                    f"{path}: two inputs would write it: {owner} and {job.item.name}",
+                    f"{path}: two inputs would write it: {owner.item.name} and {job.item.name}",
                     hint="rename one, give each its own -o, or use --recursive on a folder above both",
                 )
-    return jobs
 
 
 def settle_existing(jobs: Iterable[Job], policy: str) -> list[Job]:
@@ -94,6 +127,24 @@ def settle_existing(jobs: Iterable[Job], policy: str) -> list[Job]:
             f"{there[0]}: exists already{others}", hint="--existing skip or --existing overwrite"
         )
     return settled
+
+
+def choose_format(format: str | None, target: Target, suffixes: Mapping[str, str], *, what: str) -> str:
+    """--format, or what the output ends in, or png; UsageError where they disagree or the ending is unknown.
+
+    `what` is written, for the message: "masks".
+    """
+    suffix = target.file.suffix.lower() if target.file else ""
+    named = suffixes.get(suffix)
+    if format and named and format != named:
+        raise UsageError(
+            f"{target.file}: ends in {suffix}, but --format is {format}", hint="leave one of them out"
+        )
+    if suffix and not format and not named:
+        raise UsageError(
+            f"{target.file}: no {what} are written as {suffix}", hint=f"known: {', '.join(suffixes)}"
+        )
+    return format or named or "png"
 
 
 def say(text: str) -> None:
@@ -113,16 +164,15 @@ def emit(data: bytes) -> None:
         raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from error
 
 
+def command_line() -> str:
+    """The command as typed, for model cards and made files, less --resume and the home directory."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    home = os.path.expanduser("~").rstrip("/")
+    text = shlex.join(["mhvae", *words])
+    return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
+
+
 def complain(error: Exception) -> None:
     """A fault on stderr: `error: ...`, and a `hint: ...` line if there is one."""
     hint = getattr(error, "hint", None)
     print(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
-
-
-def _outputs(item: "Item", target: Target, endings: Sequence[str]) -> tuple[Path, ...]:
-    if target.stdout:
-        return ()
-    if target.file is not None:
-        return (target.file, *(target.file.with_name(target.file.stem + ending) for ending in endings[1:]))
-    folder = target.folder or Path()
-    return tuple(folder / item.stem.with_name(item.stem.name + ending) for ending in endings)

@@ -1,23 +1,21 @@
 """What a run tells as it goes: paths or JSON lines on stdout, results.csv, faults and progress on stderr."""
 
-import csv
-import io
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, QualityError
 from .outputs import Job, Target, complain, emit, say
+from .table import Key, Table
 
 EVERY = 10.0  # seconds between two plain lines of progress
-Key = tuple[str, str]
 
 
 @contextmanager
@@ -33,67 +31,6 @@ def unbroken() -> Iterator[None]:
             signal.signal(kind, handler)
     if noted:
         signal.raise_signal(noted[0])
-
-
-class Table:
-    """results.csv: a row an input and page, appended whole by one write: a killed run leaves no half line.
-
-    Rows of earlier runs stay, except those of inputs that are worked on again (`anew`). Several runs may
-    share a folder (shards). Raises OutputError for a table with other columns, or one that cannot be
-    written.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], anew: set[Key]) -> None:
-        self.path, self.columns = path, list(columns)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.known = self._take_over(anew)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-        except OSError as error:
-            raise self._fault(error) from error
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append one row; a row that does not fit on the disk leaves no trace."""
-        data = _line([row.get(column) for column in self.columns])
-        end = os.fstat(self._file).st_size
-        try:
-            if os.write(self._file, data) < len(data):
-                os.ftruncate(self._file, end)
-                raise OSError("no space left on device")
-        except OSError as error:
-            raise self._fault(error) from error
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
-
-    def _take_over(self, anew: set[Key]) -> set[Key]:
-        """Make the table or tidy the one that is there; the keys of the rows that stay."""
-        header = _line(self.columns)
-        try:
-            created = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            pass
-        else:
-            os.write(created, header)
-            os.close(created)
-            return set()
-        text = self.path.read_bytes()
-        if text and not text.startswith(header):
-            raise OutputError(
-                f"{self.path}: not a table of this command", hint="move it away, or name another folder"
-            )
-        rows = list(csv.reader(io.StringIO(text.decode(errors="surrogateescape"), newline="")))[1:]
-        kept = [row for row in rows if len(row) == len(self.columns) and (row[0], row[1]) not in anew]
-        whole = header + b"".join(map(_line, kept))
-        if whole != text:
-            from ..imaging import write_atomic
-
-            write_atomic(self.path, whole)
-        return {(row[0], row[1]) for row in kept}
-
-    def _fault(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: {(error.strerror or str(error)).lower()}")
 
 
 class Progress:
@@ -141,7 +78,8 @@ class Report:
     """Takes the outcome of each job in order: writes its files, its row and its line, and keeps the counts.
 
     A context manager. Columns of the table and keys of the JSON lines: input, page, output, status (ok,
-    skipped, failed), the verb's own `columns`, error.
+    skipped, failed, missed), the verb's own `columns`, error. `settled` hears of each job whose files are
+    there, once they are.
     """
 
     def __init__(
@@ -154,13 +92,16 @@ class Report:
         as_json: bool = False,
         quiet: bool = False,
         progress: str = "auto",
+        settled: Callable[[Job], None] | None = None,
     ) -> None:
+        self.settled = settled
         self.columns = ["input", "page", "output", "status", *columns, "error"]
         self.as_json, self.quiet, self.total = as_json, quiet, len(jobs)
-        self.counts = {"ok": 0, "skipped": 0, "failed": 0}
+        self.counts = {"ok": 0, "skipped": 0, "failed": 0, "missed": 0}
         self.table: Table | None = None
         if target.folder is not None:
-            anew = {_key(job) for job in jobs if not job.skip}
+            todo = [_key(job) for job in jobs if not job.skip]
+            anew = {*todo, *((name, page, "") for name, page, _ in todo)}  # a failed row names no output
             self.table = Table(target.folder / "results.csv", self.columns, anew)
         self.progress = Progress(verb, len(jobs), "off" if quiet else progress)
 
@@ -178,21 +119,39 @@ class Report:
         if not self.quiet and (self.total > 1 or isinstance(error, KeyboardInterrupt | SystemExit)):
             print(self._summary(), file=sys.stderr, flush=True)
 
-    def done(self, job: Job, files: Sequence[bytes], fields: Mapping[str, Any]) -> None:
-        """Write a job's files, in the order of its outputs (to stdout if it has none), then tell."""
+    def done(
+        self, job: Job, files: Sequence[bytes], fields: Mapping[str, Any], missed: str | None = None
+    ) -> None:
+        """Write a job's files, in the order of its outputs (to stdout if it has none), then tell.
+
+        `missed`: which quality gate the result does not pass; it is written all the same.
+        """
         from ..imaging import write_atomic
 
         with unbroken():
-            for path, data in zip(job.outputs, files, strict=bool(job.outputs)):
-                write_atomic(path, data)
-            row = self._record(job, "ok", **fields)
+            written: list[Path] = []
+            try:
+                for path, data in zip(job.outputs, files, strict=bool(job.outputs)):
+                    write_atomic(path, data)
+                    written.append(path)
+            except OutputError:
+                for path in written:  # a picture without its mask is worse than none
+                    path.unlink(missing_ok=True)
+                raise
+            row = self._record(job, "missed" if missed else "ok", **fields, error=missed)
+            self._settle(job)
+        if missed:
+            self.progress.wipe()
+            complain(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {missed}"))
         if not job.outputs:
             emit(files[0])
         self._tell(row, job.outputs)
 
     def skipped(self, job: Job) -> None:
         """Tell of a job whose outputs are there already; the row of the run that made them stays."""
-        self._tell(self._record(job, "skipped"))
+        row = self._record(job, "skipped")
+        self._settle(job)
+        self._tell(row)
 
     def failed(self, job: Job, error: InputError) -> None:
         """Tell of an input that cannot be used."""
@@ -202,10 +161,16 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all done or rightly skipped, 3 some inputs failed, 4 nothing usable."""
-        if not self.counts["failed"]:
-            return 0
-        return 3 if self.counts["ok"] + self.counts["skipped"] else 4
+        """0 all done or rightly skipped, 3 some inputs failed, 4 nothing usable, 8 a quality gate missed."""
+        if self.counts["failed"] and self.counts["failed"] == sum(self.counts.values()):
+            return InputError.exit_code
+        if self.counts["missed"]:
+            return QualityError.exit_code
+        return 3 if self.counts["failed"] else 0
+
+    def _settle(self, job: Job) -> None:
+        if self.settled is not None:
+            self.settled(job)
 
     def _record(self, job: Job, status: str, **fields: Any) -> dict[str, Any]:
         self.counts[status] += 1
@@ -231,11 +196,46 @@ class Report:
         return f"{self.progress.verb}: {ended}: {counts}, in {seconds:.1f} s"
 
 
+def drive(report: Report, jobs: Sequence[Job], results: Iterator[Any], on_error: str) -> int:
+    """Tell of every job in order; the exit code.
+
+    `results` has what `Report.done` takes behind the job, or an InputError, for each job that is to be done.
+    """
+    for job in jobs:
+        if job.skip:
+            report.skipped(job)
+            continue
+        result = job.item.fault or next(results)
+        if not isinstance(result, InputError):
+            report.done(job, *result)
+            continue
+        report.failed(job, result)
+        if on_error == "stop":
+            break
+    return report.exit_code
+
+
+def preview(jobs: Sequence[Job], as_json: bool) -> int:
+    """--dry-run: what would be written, on stdout; the exit code of the run, as far as names tell."""
+    failed = 0
+    for job in jobs:
+        if job.item.fault:
+            failed += 1
+            complain(job.item.fault)
+        elif not job.skip and as_json:
+            output = str(job.outputs[0]) if job.outputs else None
+            say(
+                json.dumps(
+                    {"input": job.item.name, "page": job.item.page, "output": output, "status": "planned"}
+                )
+            )
+        elif not job.skip:
+            for path in job.outputs or ("-",):
+                say(str(path))
+    if not failed:
+        return 0
+    return InputError.exit_code if failed == len(jobs) else 3
+
+
 def _key(job: Job) -> Key:
-    return job.item.name, str(job.item.page)
-
-
-def _line(values: Sequence[Any]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode(errors="surrogateescape")
+    return job.item.name, str(job.item.page), str(job.outputs[0]) if job.outputs else ""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError, UsageError
+from ..errors import UsageError
 from . import options
 from .inputs import gather, parse_shard
-from .outputs import Job, Target, complain, find_target, plan, say, settle_existing
+from .outputs import Job, choose_format, find_target, plan, settle_existing
+from .report import Report, drive, preview
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,15 +87,15 @@ def segment(
     part = parse_shard(shard)
     gathered = gather(inputs or [], from_file=from_file, recursive=recursive, out=out)
     target = find_target(out, many=gathered.many)
-    kind = _format(format, target)
+    kind = choose_format(format, target, SUFFIXES, what="masks")
     if target.stdout and (overlay or as_json):
         raise UsageError("-o - writes one image: no --overlay and no --json with it")
     endings = ["." + kind, *(["__overlay.png"] if overlay else [])]
     jobs = settle_existing(plan(gathered.items, target, endings)[part], existing)
     if dry_run:
-        raise typer.Exit(_list(jobs, as_json))
+        raise typer.Exit(preview(jobs, as_json))
     todo = [job for job in jobs if not job.skip and job.item.fault is None]
-    results: Generator[Any] = _nothing()
+    results: Generator[Any] = (_ for _ in ())
     if todo:
         from ..checkpoint import resolve
 
@@ -105,81 +106,23 @@ def segment(
 
         pipeline = Pipeline.load(folder, device=device, dtype=dtype, deterministic=deterministic)
         if verbose:
-            number = str(pipeline.dtype).removeprefix("torch.")
-            print(f"{pipeline.name} ({pipeline.folder}), {pipeline.device}, {number}", file=sys.stderr)
+            print(pipeline, file=sys.stderr)
         results = stream(
             todo,
             load=partial(_load, pipeline, overlay),
-            run=pipeline.locate,
+            run=partial(_locate, pipeline),
             finish=partial(_finish, pipeline, kind),
             batch_size=1 if deterministic else batch_size,
             workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
         )
-    raise typer.Exit(
-        _report(jobs, results, target, on_error, as_json=as_json, quiet=quiet, progress=progress)
-    )
-
-
-def _report(jobs: list[Job], results: Generator[Any], target: Target, on_error: str, **options: Any) -> int:
-    """Tell of every job in order; the exit code."""
-    from .report import Report
-
-    with closing(results), Report("segment", jobs, target, columns=COLUMNS, **options) as report:
-        for job in jobs:
-            if job.skip:
-                report.skipped(job)
-                continue
-            result = job.item.fault or next(results)
-            if not isinstance(result, InputError):
-                report.done(job, *result)
-                continue
-            report.failed(job, result)
-            if on_error == "stop":
-                break
-    return report.exit_code
-
-
-def _nothing() -> Generator[Any]:
-    yield from ()
-
-
-def _format(format: Format | None, target: Target) -> Format:
-    """--format, or what the output ends in; UsageError where they disagree or the ending is unknown."""
-    suffix = target.file.suffix.lower() if target.file else ""
-    named = SUFFIXES.get(suffix)
-    if format and named and format != named:
-        raise UsageError(
-            f"{target.file}: ends in {suffix}, but --format is {format}", hint="leave one of them out"
-        )
-    if suffix and not format and not named:
-        raise UsageError(
-            f"{target.file}: no masks are written as {suffix}", hint=f"known: {', '.join(SUFFIXES)}"
-        )
-    return format or named or "png"
-
-
-def _list(jobs: list[Job], as_json: bool) -> int:
-    """--dry-run: what would be written, on stdout; the exit code of the run, as far as names tell."""
-    import json
-
-    failed = 0
-    for job in jobs:
-        if job.item.fault:
-            failed += 1
-            complain(job.item.fault)
-        elif not job.skip and as_json:
-            output = str(job.outputs[0]) if job.outputs else None
-            say(
-                json.dumps(
-                    {"input": job.item.name, "page": job.item.page, "output": output, "status": "planned"}
-                )
-            )
-        elif not job.skip:
-            for path in job.outputs or ("-",):
-                say(str(path))
-    if not failed:
-        return 0
-    return 4 if failed == len(jobs) else 3
+    with (
+        closing(results),
+        Report(
+            "segment", jobs, target, columns=COLUMNS, as_json=as_json, quiet=quiet, progress=progress
+        ) as report,
+    ):
+        code = drive(report, jobs, results, on_error)
+    raise typer.Exit(code)
 
 
 def _load(pipeline: "Pipeline", keep: bool, job: Job) -> "tuple[np.ndarray, Seen]":
@@ -190,8 +133,14 @@ def _load(pipeline: "Pipeline", keep: bool, job: Job) -> "tuple[np.ndarray, Seen
     return pipeline.prepare(scan), Seen((height, width), scan.orientation, scan.pixels if keep else None)
 
 
+def _locate(pipeline: "Pipeline", images: "list[np.ndarray]") -> "list[np.ndarray]":
+    import numpy as np
+
+    return list(pipeline.locate(np.stack(images)))
+
+
 def _finish(
-    pipeline: "Pipeline", kind: Format, job: Job, seen: Seen, theta: "np.ndarray"
+    pipeline: "Pipeline", kind: str, job: Job, seen: Seen, theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, int]]:
     """The bytes of a job's files, and its columns."""
     from ..imaging import encode_png, encode_tiff, stored, stored_points

@@ -1,7 +1,7 @@
 """`mhvae train-vae --data DIR --out RUN/`: train a model on a folder of images and masks."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -70,30 +70,13 @@ def train_vae(
             "--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False
         ),
     ] = None,
-    hold_out: Annotated[
-        int | None,
-        typer.Option(
-            "--hold-out", metavar="FOLD", help="Leave out this fold of index.csv.", show_default=False
-        ),
-    ] = None,
+    hold_out: training.HoldOut = None,
     epochs: training.Epochs = None,
     batch_size: training.TrainBatch = None,
     lr: training.LearningRate = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", metavar="N", envvar="MHVAE_SEED", help="Seed of all that is random.", show_default="0"
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="The model's name.", show_default="the name of RUN/")
-    ] = None,
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            "--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"
-        ),
-    ] = None,
+    seed: training.Seed = None,
+    name: training.Name = None,
+    licence: training.Licence = None,
     resume: training.Resume = False,
     max_time: training.MaxTime = None,
     device: options.Device = "auto",
@@ -112,7 +95,7 @@ def train_vae(
     from ..config import load_recipe
 
     limit = training.deadline(max_time)
-    flags = _flags(
+    flags = training.flags(
         {
             "model.warp.family": warp,
             "model.warp.points": points,
@@ -162,17 +145,3 @@ def train_vae(
             say=say,
         )
     training.end(outcome, out, quiet=quiet)
-
-
-def _flags(values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested objects, those that are None left out."""
-    tree: dict[str, Any] = {}
-    for path, value in values.items():
-        if value is None:
-            continue
-        *parents, key = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[key] = value
-    return tree

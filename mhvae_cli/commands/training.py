@@ -1,8 +1,6 @@
 """What the training verbs share: their options, progress on stderr, and a run's end as an exit code."""
 
 import os
-import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from .outputs import command_line as command_line
 from .outputs import say
 
 if TYPE_CHECKING:
@@ -31,6 +30,15 @@ Data = Annotated[
         " Several may be given.",
     ),
 ]
+Images = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="A folder of images/; masks are not looked at; index.csv in it may give fold and subject."
+        " Several may be given.",
+    ),
+]
 RunFolder = Annotated[
     Path, typer.Option("--out", "-o", metavar="RUN/", help="The run's folder; it ends as a model folder.")
 ]
@@ -39,8 +47,27 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="JSON with model, train, card, pretrained; flags win over it.",
+        help="JSON with the recipe (see examples/training/); flags win over it.",
         show_default=False,
+    ),
+]
+HoldOut = Annotated[
+    int | None,
+    typer.Option("--hold-out", metavar="FOLD", help="Leave out this fold of index.csv.", show_default=False),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", envvar="MHVAE_SEED", help="Seed of all that is random.", show_default="0"
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="The model's name.", show_default="the name of RUN/")
+]
+Licence = Annotated[
+    str | None,
+    typer.Option(
+        "--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"
     ),
 ]
 Epochs = Annotated[
@@ -75,6 +102,20 @@ MaxTime = Annotated[
 ]
 
 
+def flags(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested objects, those that are None left out."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        if value is None:
+            continue
+        *parents, key = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
+    return tree
+
+
 def deadline(text: str | None) -> float | None:
     """`90`, `90s`, `30m` or `2h` from now, as a time of `time.monotonic`. UsageError for anything else."""
     if text is None:
@@ -101,14 +142,6 @@ def place_of(device: str) -> "torch.device":
 def threads(workers: int | None) -> int:
     """How many threads make batches."""
     return min(os.cpu_count() or 1, 8) if workers is None else workers
-
-
-def command_line() -> str:
-    """The command that begins the run, for the model card; the home directory is not in it."""
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    home = os.path.expanduser("~").rstrip("/")
-    text = shlex.join(["mhvae", *words])
-    return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
 
 
 class Teller:

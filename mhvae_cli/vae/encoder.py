@@ -175,7 +175,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # On a CPU the depthwise convolutions' backward pass is slower in bfloat16 than in float32.
-        slow = self.training and x.device.type == "cpu"
+        slow = torch.is_grad_enabled() and x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False) if slow else nullcontext():
             return self.blocks(torch.relu(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
 
@@ -191,7 +191,8 @@ class Encoder(nn.Module):
         self.reduce = nn.Conv2d(self.convnet.out_channels, config.encoder.reduce, 1)
         flat = config.encoder.reduce * side * side
         self.theta = None if config.single_head else _head(flat, config.encoder.hidden, theta_dim)
-        self.z = _head(flat, config.encoder.hidden, config.z_dim)
+        self.thumbnail = config.encoder.thumbnail
+        self.z = _head(flat + config.channels * self.thumbnail**2, config.encoder.hidden, config.z_dim)
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, F): the reduced map, flattened (pooling it away would lose the position)."""
@@ -200,7 +201,14 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
         flat = self.features(image)
-        return None if self.theta is None else _gaussian(self.theta, flat), _gaussian(self.z, flat)
+        return None if self.theta is None else _gaussian(self.theta, flat), self.style(flat, image)
+
+    def style(self, flat: Tensor, image: Tensor) -> Gaussian:
+        """z's posterior from the `features` of an image, and its thumbnail if the model sees one."""
+        if self.thumbnail:
+            small = nn.functional.adaptive_avg_pool2d(image.to(flat.dtype), self.thumbnail)
+            flat = torch.cat([flat, small.flatten(1)], dim=1)
+        return _gaussian(self.z, flat)
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior alone: all that segmenting needs."""

@@ -17,11 +17,12 @@ from .warp import Warp
 
 @dataclass(frozen=True)
 class Output:
-    """One training pass: posteriors, the theta that was drawn, soft mask (B, S, S), recon (B, C, S, S)."""
+    """One training pass: posteriors, the codes that were drawn, soft mask (B, S, S), recon (B, C, S, S)."""
 
     q_theta: Gaussian | None
     q_z: Gaussian
-    theta: Tensor | None
+    z: Tensor
+    theta: Tensor
     mask_pred: Tensor | None
     recon: Tensor
 
@@ -47,10 +48,10 @@ class MultiHeadedVAE(nn.Module):
         q_theta, q_z = self.encoder(image)
         z = q_z.rsample(eps_z)
         if q_theta is None:
-            return Output(None, q_z, None, None, self.image_head(z, None))
+            return Output(None, q_z, z, z[:, :0], None, self.image_head(z, None))
         theta = q_theta.rsample(eps_theta)
         mask_pred = self.mask(theta, (image.shape[2], image.shape[3]))
-        return Output(q_theta, q_z, theta, mask_pred, self.decode(Latents(z, theta)))
+        return Output(q_theta, q_z, z, theta, mask_pred, self.decode(Latents(z, theta)))
 
     def encode(self, image: Tensor) -> Latents:
         """The posterior means of an image (B, C, S, S)."""
@@ -89,7 +90,7 @@ class MultiHeadedVAE(nn.Module):
         return self.warp(theta, size, pose)
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """No random numbers for tensors that hold none: drawing on meta imports torch's compiler, for seconds."""
 
     def __torch_function__(
@@ -103,7 +104,7 @@ class _NoDraws(TorchFunctionMode):
 def build(config: ModelConfig, *, seed: int | None = 0) -> MultiHeadedVAE:
     """A model with fresh weights drawn from `seed`; None: on the meta device, for weights to be assigned."""
     if seed is None:
-        with torch.device("meta"), _NoDraws():
+        with torch.device("meta"), NoDraws():
             model = MultiHeadedVAE(config)
         for module in model.modules():
             if isinstance(module, Warp):

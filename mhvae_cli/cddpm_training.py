@@ -1,0 +1,198 @@
+"""Section 4: the cDDPM's objective on a frozen VAE, its validation, and the model folder it leaves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .card import model_card
+from .checkpoint import save_model
+from .config import CDDPMConfig
+from .datasets import Images
+from .diffusion.refiner import Refiner
+from .edit import Density
+from .files import encode_png, write_atomic
+from .imaging import from_square
+from .render import sheet
+from .vae.latents import Latents
+from .vae.model import MultiHeadedVAE
+
+LEVELS = NormalDist(0.3, 1.5)
+"""The log-SNRs that are trained on: where pictures take their shape, seldom where all is noise or none."""
+
+MEASURED = 512
+"""Training images, at most, that the residual's sd and the density of the codes are measured on."""
+
+SHEET_ROWS = 6
+Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """image (B, C, S, S) in [-1, 1]; noise for theta (B, P) and z (B, Z); of each image k crops: their top
+    left corners (B, k, 2) yx, times (B, k), and noise (B, k, C, crop, crop)."""
+
+    image: Tensor
+    eps_theta: Tensor
+    eps_z: Tensor
+    corners: np.ndarray
+    t: Tensor
+    eps: Tensor
+
+
+class Objective(nn.Module):
+    """The loss of one batch as a module, so that torch's data parallelism can wrap it."""
+
+    def __init__(self, refiner: Refiner, reconstruct: Reconstruct) -> None:
+        super().__init__()
+        self.refiner = refiner
+        self.reconstruct = reconstruct
+
+    def forward(self, batch: CropBatch, progress: float) -> dict[str, Tensor]:
+        """Equation 8 on the crops."""
+        device = self.refiner.codes_mean.device
+        image = batch.image.to(device, memory_format=torch.channels_last)
+        x_hat = self.reconstruct(image, batch.eps_theta.to(device), batch.eps_z.to(device))
+        crops = (_crops(x, batch.corners, batch.eps.shape[-1]) for x in (image, x_hat))
+        eps = batch.eps.to(device).flatten(0, 1)
+        return {"loss": self.refiner.network.loss(*crops, batch.t.to(device).flatten(), eps).mean()}
+
+
+class CDDPMTask:
+    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`. The VAE stays as it is."""
+
+    def __init__(
+        self,
+        vae: MultiHeadedVAE,
+        refiner: Refiner,
+        config: CDDPMConfig,
+        train: Images,
+        val: Images,
+        *,
+        content: Mapping[str, Any],
+        vae_state: Mapping[str, Tensor],
+        device: torch.device,
+        out: Path,
+    ) -> None:
+        self.vae = vae.eval().requires_grad_(False).to(device)
+        self.module = Objective(refiner.to(device), self.reconstruct)
+        self.refiner, self.config = refiner, config
+        self.train, self.val, self.out = train, val, out
+        self.content, self.vae_state = content, vae_state
+        self.dims = (vae.theta_dim, vae.config.z_dim)
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Tensor:
+        """x_hat (B, C, S, S) of codes drawn from the posterior: what is drawn was not trained on, and neither
+        is what the cDDPM will meet."""
+        return self.vae.decode(self.draw(image, eps_theta, eps_z))
+
+    def draw(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Latents:
+        """Codes from the posterior of images (B, C, S, S)."""
+        q_theta, q_z = self.vae.encoder(image)
+        theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
+        return Latents(q_z.rsample(eps_z), theta)
+
+    def measure(self) -> None:
+        """Set the refiner's scale and its density of the codes from training images."""
+        sums, zs, thetas = [], [], []
+        device = self.refiner.codes_mean.device
+        rng = np.random.default_rng(self.config.seed)
+        picks = rng.permutation(len(self.train))[:MEASURED].tolist()
+        with torch.no_grad():
+            for i in range(0, len(picks), 16):
+                image = self.train.plain(picks[i : i + 16]).to(device, memory_format=torch.channels_last)
+                noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
+                latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
+                start = self.refiner.network.target(image, self.vae.decode(latents))
+                sums += start.square().flatten(1).mean(1).tolist()
+                zs.append(latents.z.cpu().numpy())
+                thetas.append(latents.theta.cpu().numpy())
+        density = Density.fit(np.concatenate(zs), np.concatenate(thetas))
+        if self.refiner.network.config.normalise:
+            self.refiner.network.scale.fill_(float(np.sqrt(np.mean(sums))))
+        self.refiner.codes_mean.copy_(torch.from_numpy(density.mean))
+        self.refiner.codes_factor.copy_(torch.from_numpy(density.factor))
+
+    def batch(self, indices: list[int], epoch: int) -> CropBatch:
+        c, size = self.config, self.train.image_size
+        image, rngs, _ = self.train.augmented(indices, c.augment, seed=c.seed, epoch=epoch)
+        crop = min(c.crop or size, size)
+        eps_theta, eps_z = ([r.standard_normal(d, np.float32) for r in rngs] for d in self.dims)
+        corners = np.stack([r.integers(0, size - crop + 1, (c.crops, 2)) for r in rngs])
+        shape = (c.crops, image.shape[1], crop, crop)
+        eps = [torch.from_numpy(r.standard_normal(shape, np.float32)) for r in rngs]
+        t = torch.stack([self._times(r) for r in rngs])
+        noise = (torch.from_numpy(np.stack(e)) for e in (eps_theta, eps_z))
+        return CropBatch(image, *noise, corners, t, torch.stack(eps))
+
+    def _times(self, rng: np.random.Generator) -> Tensor:
+        """A time for each crop of an image, their log-SNRs spread over LEVELS."""
+        shares = (np.arange(self.config.crops) + rng.random(self.config.crops)) / self.config.crops
+        sde = self.refiner.network.sde
+        levels = [LEVELS.inv_cdf(min(max(p, 1e-3), 1 - 1e-3)) for p in shares]
+        return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(1e-3))) for x in levels])
+
+    def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
+        """Equation 8 on whole validation images at fixed times, of the EMA weights."""
+        network = self.refiner.network
+        own = {name: value.clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(ema)
+        try:
+            figures = {"val_loss": self._loss()}
+            if epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs):
+                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._preview()))
+        finally:
+            self.module.load_state_dict(own)
+        return {**figures, "scale": float(network.scale), "score": -figures["val_loss"]}
+
+    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
+        """Write the model folder: the VAE as it was, the EMA weights, and `figures`."""
+        state = {name.removeprefix("refiner."): value for name, value in ema.items()}
+        cddpm = {**self.content["cddpm"], "validation": dict(figures)}
+        content = {**self.content, "cddpm": cddpm}
+        states = {"vae": self.vae_state, "cddpm": state}
+        save_model(self.out, config=content, states=states, card=model_card(content))
+
+    @torch.inference_mode()
+    def _loss(self) -> float:
+        device, rng = self.refiner.codes_mean.device, np.random.default_rng(0)
+        losses = []
+        for i in range(0, len(self.val), 8):
+            image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
+            x_hat = self.vae.decode(self.vae.encode(image.contiguous(memory_format=torch.channels_last)))
+            levels = [LEVELS.inv_cdf((i % 37 + k + 0.5) / 45) for k in range(len(image))]
+            t = torch.tensor([self.refiner.network.sde.time_of(x) for x in levels], device=device)
+            eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):
+                losses += self.refiner.network.loss(image, x_hat, t, eps).tolist()
+        return float(np.mean(losses))
+
+    def _preview(self) -> np.ndarray:
+        """A sheet: image, the VAE's picture, refined."""
+        picks = range(min(SHEET_ROWS, len(self.val)))
+        device = self.refiner.codes_mean.device
+        image = self.val.plain(picks).to(device, memory_format=torch.channels_last)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"),
+        ):
+            x_hat = self.vae.decode(self.vae.encode(image))
+            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in picks])
+        rows = zip(image, x_hat, refined, strict=True)
+        pictures = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
+        return sheet(pictures, ["image", "VAE", "refined"], cell=192)
+
+
+def _crops(image: Tensor, corners: np.ndarray, size: int) -> Tensor:
+    """(B, C, S, S) and corners (B, k, 2) -> (B k, C, size, size)."""
+    pieces = [x[:, y : y + size, z : z + size] for x, own in zip(image, corners, strict=True) for y, z in own]
+    return torch.stack(pieces)

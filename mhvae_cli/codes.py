@@ -1,0 +1,150 @@
+"""Codes as files: NAME.safetensors is one image's code (section 5.2.2), NAME.json beside it is for reading.
+
+The tensors z, theta and pose are the truth; nothing is read from the JSON file. Codes are of one model's VAE,
+told by `checkpoint.digest(folder, ["vae"])`: another model would make nonsense of them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checkpoint import encode_state, load_tensors, read_metadata
+from .edit import Code
+from .errors import InputError, ModelError
+from .files import write_atomic
+from .imaging import MAX_PIXELS
+from .provenance import embed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = "1"
+KIND = "mhvae-latents"
+SIZE_CAP = 2**20
+
+
+def encode_latents(
+    code: Code,
+    *,
+    model: str,
+    vae_sha256: str,
+    record: Mapping[str, Any],
+    handles: np.ndarray | None = None,
+) -> tuple[bytes, bytes]:
+    """The bytes of NAME.safetensors and of NAME.json.
+
+    `model` is the model's name, `record` what `provenance.make_record` says; `handles` (20, 2) are a
+    spline's points in native pixels, for the reader. InputError for a code that is not finite.
+    """
+    import torch
+
+    arrays = {"z": code.z, "theta": code.theta} | ({} if code.pose is None else {"pose": code.pose})
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise InputError("its code is not finite")
+    facts = {"kind": KIND, "version": VERSION, "model": model, "vae_sha256": vae_sha256}
+    size = [int(side) for side in code.size]
+    tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+    whole = encode_state(tensors, {**facts, "size": json.dumps(size), **embed(record)})
+    shown: dict[str, Any] = {**facts, "size": size}
+    shown |= {name: arrays[name].tolist() for name in ("theta", "pose") if name in arrays}
+    if handles is not None:
+        shown["handles"] = handles.round(3).tolist()
+    shown["mhvae"] = dict(record)
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in shown.items())
+    return whole, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def save_latents(stem: Path, code: Code, **about: Any) -> list[Path]:
+    """Write STEM.safetensors and STEM.json, each whole or not at all; `about` as `encode_latents` takes it.
+
+    OutputError if a file cannot be written.
+    """
+    paths = [Path(f"{stem}{suffix}") for suffix in (".safetensors", ".json")]
+    for path, data in zip(paths, encode_latents(code, **about), strict=True):
+        write_atomic(path, data)
+    return paths
+
+
+def is_latents(path: Path) -> bool:
+    """Whether a file is either one of a code's two; without torch, and without reading tensors.
+
+    A .safetensors file that is damaged counts, for `load_latents` to say what is wrong with it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".safetensors", ".json") or not path.is_file():
+        return False
+    try:
+        if suffix == ".safetensors":
+            return read_metadata(path).get("kind") == KIND
+        with path.open("rb") as file:
+            content = json.loads(file.read(SIZE_CAP))
+        return isinstance(content, dict) and content.get("kind") == KIND
+    except ModelError:
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> Code:
+    """The code that either of its two files stands for.
+
+    InputError for what is missing, damaged, of another shape, or of another model than the one whose VAE has
+    `vae_sha256`.
+    """
+    file = path.with_suffix(".safetensors") if path.suffix.lower() == ".json" else path
+    if not file.is_file():
+        raise InputError(f"{path}: no {file.name} beside it", hint="the JSON file is for reading only")
+    try:
+        metadata = read_metadata(file)
+        size = _checked(file, metadata, vae_sha256)
+        tensors = load_tensors(file)
+    except ModelError as error:
+        raise InputError(str(error), hint=error.hint) from error
+    _check_tensors(file, tensors, {"z": (z_dim,), "theta": (theta_dim,)})
+    # Copies: the tensors are a mapping of the file, which may be overwritten.
+    arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+    pose = arrays.get("pose")
+    if pose is not None and not np.linalg.det(pose[:, :2]) > 0:
+        raise InputError(f"{file}: its pose is no turned and scaled picture")
+    return Code(z=arrays["z"], theta=arrays["theta"], pose=pose, size=size)
+
+
+def _checked(file: Path, metadata: Mapping[str, str], vae_sha256: str) -> tuple[int, int]:
+    """The picture's size (h, w) that the metadata gives, if the file is a code of this model."""
+    if metadata.get("kind") != KIND:
+        raise InputError(f"{file}: holds no code of an image")
+    version = metadata.get("version")
+    if version != VERSION:
+        hint = "another release of mhvae wrote it: pip install --upgrade mhvae"
+        raise InputError(f"{file}: version {version!r} of such files, not {VERSION!r}", hint=hint)
+    if metadata.get("vae_sha256") != vae_sha256:
+        name = metadata.get("model", "")
+        raise InputError(f"{file}: codes of another model: made by {name!r}", hint="name that --model")
+    if file.stat().st_size > SIZE_CAP:
+        raise InputError(f"{file}: larger than a file of latents can be")
+    try:
+        height, width = json.loads(metadata["size"])
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise ValueError("no size")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file}: the size of its picture is damaged") from error
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{file}: its picture has more than {MAX_PIXELS // 1_000_000} million pixels")
+    return height, width
+
+
+def _check_tensors(
+    file: Path, tensors: Mapping[str, "Tensor"], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    import torch
+
+    wanted = {name: (shape, torch.float32) for name, shape in shapes.items()}
+    if "pose" in tensors:
+        wanted["pose"] = ((2, 3), torch.float64)
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            raise InputError(f"{file}: its {name} is not of the shape and type of this model's codes")

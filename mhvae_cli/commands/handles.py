@@ -1,0 +1,110 @@
+"""The handles by which a spline's outline is moved, drawn so that a user sees their numbers (section 3.2)."""
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, ModelError, UsageError
+from .batching import stream
+from .generation import COLUMNS, Shared
+from .inputs import Gathered, parse_shard
+from .outputs import Job, choose_format, find_target, plan, settle_existing
+from .report import Report, drive, preview
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..imaging import Scan
+    from ..pipeline import Pipeline
+
+
+def need_spline(shared: Shared) -> None:
+    """UsageError for a model whose outlines have no handles, ModelError for one without outlines."""
+    from ..checkpoint import read_config, resolve
+    from ..config import ModelConfig, from_dict
+
+    content = read_config(resolve(shared.model, offline=shared.offline))
+    config = from_dict(ModelConfig, content["model"], where="model.")
+    if config.single_head:
+        raise ModelError(f"{content['name']}: a single-headed VAE finds no object")
+    if config.warp.family == "affine":
+        hint = "use --rotate, --scale, --shift, or another --model"
+        raise UsageError(f"{content['name']}: an affine model has no handles", hint=hint)
+
+
+def draw_handles(named: Gathered, shared: Shared) -> int:
+    """Write NAME__handles.png for every image; the exit code."""
+    target = find_target(shared.out, many=named.many)
+    if choose_format(shared.format, target, {".png": "png"}, what="drawings") != "png":
+        raise UsageError("handles are drawn as PNGs, whatever --format")
+    if target.stdout and shared.as_json:
+        raise UsageError("-o - writes one image: no --json with it")
+    part = parse_shard(shared.shard)
+    jobs = settle_existing(plan(named.items, target, ["__handles.png"])[part], shared.existing)
+    if shared.dry_run:
+        return preview(jobs, shared.as_json)
+    need_spline(shared)
+    todo = [job for job in jobs if not job.skip and job.item.fault is None]
+    results: Generator[Any] = _drawn(todo, shared) if todo else (_ for _ in ())
+    telling: dict[str, Any] = {"as_json": shared.as_json, "quiet": shared.quiet, "progress": shared.progress}
+    with closing(results), Report("warp", jobs, target, columns=COLUMNS, **telling) as report:
+        return drive(report, jobs, results, shared.on_error)
+
+
+def _drawn(jobs: list[Job], shared: Shared) -> Generator[Any]:
+    from ..pipeline import Pipeline
+
+    pipeline = Pipeline.load(
+        shared.model,
+        device=shared.device,
+        dtype=shared.dtype,
+        offline=shared.offline,
+        deterministic=shared.deterministic,
+    )
+    if shared.verbose:
+        print(pipeline, file=sys.stderr)
+    return stream(
+        jobs,
+        load=partial(_load, pipeline),
+        run=partial(_locate, pipeline),
+        finish=partial(_finish, pipeline),
+        batch_size=1 if pipeline.one_by_one else shared.batch_size,
+        workers=min(os.cpu_count() or 1, 8) if shared.workers is None else shared.workers,
+    )
+
+
+def _load(pipeline: "Pipeline", job: Job) -> "tuple[np.ndarray, Scan]":
+    from ..codes import is_latents
+    from ..imaging import read_scan
+
+    if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
+        hint = "the JSON file of the two lists its handles"
+        raise InputError(f"{job.item.name}: a file of latents has no image to draw on", hint=hint)
+    scan = read_scan(job.item.source, page=job.item.page, name=job.item.name)
+    return pipeline.prepare(scan), scan
+
+
+def _locate(pipeline: "Pipeline", images: "list[np.ndarray]") -> "np.ndarray":
+    import numpy as np
+
+    return pipeline.locate(np.stack(images))
+
+
+def _finish(
+    pipeline: "Pipeline", job: Job, scan: "Scan", theta: "np.ndarray"
+) -> tuple[list[bytes], dict[str, Any]]:
+    from ..edit import Code
+    from ..imaging import encode_png
+    from ..render import number_points
+    from ..vae.handles import handles
+
+    size = scan.pixels.shape[:2]
+    code = Code(z=theta[:0], theta=theta, pose=None, size=size)
+    try:
+        points = handles(pipeline.model, code)
+    except InputError as error:
+        raise InputError(f"{job.item.name}: {error}", hint=error.hint) from error
+    return [encode_png(number_points(scan.pixels, pipeline.contour(theta, size), points))], {}

@@ -1,0 +1,267 @@
+"""One result of a verb that makes pictures: what is wished for, and how its files come about."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .batching import stream
+from .inputs import Item
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..generation import Draft, How, Picture, Source
+    from ..imaging import Scan
+    from ..pipeline import Pipeline
+
+CELL = 256
+"""Side in pixels of a picture on the sheet."""
+KEPT = 8
+"""How many sources are remembered, so that those of several results are not read for each."""
+
+Edit = Callable[["Pipeline", "Sequence[Source]"], "Draft"]
+
+
+def unedited(_pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
+    """The picture of the first source as it is."""
+    from ..generation import draft_of
+
+    return draft_of(sources[0])
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One result: a picture, its mask, and maybe its latents.
+
+    `sources` are what it is made from, none for a picture out of nothing; the first names its row. `stem` is
+    the path of its files in the output folder, without a suffix; `mask` the mask's, if not the stem and
+    "_mask", `latents` its latents', if not the stem; `label` is the number of the object's pixels in the
+    mask. `edit` makes the draft. `row` has the verb's own columns, `record` what the files say of this edit
+    beside the command (no names: they are patients').
+    """
+
+    sources: tuple[Item, ...]
+    stem: PurePath
+    edit: Edit = unedited
+    mask: PurePath | None = None
+    latents: PurePath | None = None
+    label: int = 255
+    row: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def item(self) -> Item:
+        """The item of the result's row, with the first fault of its sources."""
+        if not self.sources:
+            return Item(self.stem.name, b"", self.stem)
+        return next((item for item in self.sources if item.fault), self.sources[0])
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result: its files in the order of its outputs, its columns, the gate it `missed`, its thumbnails."""
+
+    wish: Wish
+    picture: "Picture"
+    files: list[bytes]
+    row: dict[str, Any]
+    missed: str | None
+    thumbs: "list[np.ndarray]"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A scan that was read and not encoded yet, and the network's input (C, S, S)."""
+
+    scan: "Scan"
+    sha256: str
+    square: "np.ndarray"
+
+
+def beside(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath:
+    """An item's stem and an ending, `a__recon`; one of several has its number, `a__recon_07` of 11."""
+    numbered = f"_{str(number).zfill(len(str(count - 1)))}" if count > 1 else ""
+    return item.stem.with_name(item.stem.name + ending + numbered)
+
+
+class Maker:
+    """Makes the wishes of one run, at a memory that does not grow with their number.
+
+    `how` is for `generation.make`; `kind` png or tiff; `command` what the files tell; `latents` and `drawn`
+    whether latents and thumbnails are wanted. ModelError for a single-headed VAE, and if pictures are to be
+    refined and cannot be.
+    """
+
+    def __init__(
+        self,
+        pipeline: "Pipeline",
+        how: "How",
+        *,
+        kind: str,
+        command: str,
+        latents: bool = False,
+        drawn: bool = False,
+    ) -> None:
+        from ..checkpoint import digest
+        from ..provenance import Origin
+
+        self.pipeline, self.how, self.kind = pipeline, how, kind
+        self.latents, self.drawn = latents, drawn
+        pipeline.need_position()
+        if how["refine"]:
+            _ = pipeline.refiner
+        self.origin = Origin(pipeline.name, digest(pipeline.folder), how["seed"], command)
+        self._known: OrderedDict[tuple[Any, int], Source] = OrderedDict()
+
+    @cached_property
+    def vae_sha256(self) -> str:
+        """What latents files tell their model by."""
+        from ..checkpoint import digest
+
+        return digest(self.pipeline.folder, ["vae"])
+
+    def stream(
+        self, wishes: Sequence[Wish], *, batch_size: int, workers: int | None
+    ) -> Generator[Made | InputError]:
+        """What becomes of each wish, in order; see `batching.stream`."""
+        return stream(
+            wishes,
+            load=self._load,
+            run=self._run,
+            finish=self._finish,
+            batch_size=1 if self.pipeline.one_by_one else batch_size,
+            workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
+        )
+
+    def text(self, sources: Sequence[str] = (), **extra: Any) -> dict[str, str]:
+        """The texts of a made file, from the SHA-256 of its sources."""
+        from ..provenance import embed, make_record
+
+        return embed(make_record(self.origin, sources, **extra))
+
+    def _load(self, wish: Wish) -> tuple[tuple[Wish, list[Any]], None]:
+        return (wish, [self._read(item) for item in wish.sources]), None
+
+    def _read(self, item: Item) -> Any:
+        """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
+        from ..codes import is_latents
+        from ..imaging import read_scan
+        from ..provenance import source_sha256
+
+        known = self._known.get((item.source, item.page))
+        if known is not None:
+            return known
+        if isinstance(item.source, Path) and is_latents(item.source):
+            return self._from_latents(item.source)
+        scan = read_scan(item.source, page=item.page, name=item.name)
+        return _Read(scan, source_sha256(item.source), self.pipeline.prepare(scan))
+
+    def _from_latents(self, path: Path) -> "Source":
+        from ..codes import load_latents
+        from ..generation import Source
+        from ..provenance import read, source_sha256
+
+        lengths = {"z_dim": self.pipeline.config.z_dim, "theta_dim": self.pipeline.model.theta_dim}
+        code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
+        digest = source_sha256(path)
+        noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
+        return Source(code, None, digest, noise if isinstance(noise, str) else digest)
+
+    def _run(self, batch: list[tuple[Wish, list[Any]]]) -> list[Any]:
+        """Per wish (draft, picture, sources), or an InputError: the network's part."""
+        from ..generation import make
+
+        rows: list[Any] = []
+        for wish, read in batch:
+            sources = [self._encoded(item, each) for item, each in zip(wish.sources, read, strict=True)]
+            try:
+                rows.append((wish.edit(self.pipeline, sources), sources))
+            except InputError as error:
+                rows.append(InputError(f"{wish.item.name}: {error}", hint=error.hint))
+        drafts = [row[0] for row in rows if not isinstance(row, InputError)]
+        pictures = iter(make(self.pipeline, drafts, **self.how) if drafts else [])
+        return [row if isinstance(row, InputError) else (*row, next(pictures)) for row in rows]
+
+    def _encoded(self, item: Item, read: Any) -> "Source":
+        from ..edit import Code
+        from ..generation import Source, noise_key
+
+        key = (item.source, item.page)
+        if isinstance(read, _Read) and key not in self._known:
+            z, theta = self.pipeline.encode(read.square[None])
+            code = Code(z=z[0], theta=theta[0], pose=None, size=read.scan.pixels.shape[:2])
+            read = Source(code, read.scan, read.sha256, noise_key(read.sha256, item.page))
+        source = self._known[key] if isinstance(read, _Read) else read
+        self._known[key] = source
+        self._known.move_to_end(key)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return source
+
+    def _finish(self, wish: Wish, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]") -> Made:
+        """The files of a picture, and what is told of it."""
+        from ..imaging import encode_png, encode_tiff, stored
+
+        draft, sources, picture = made
+        orientation = 1 if draft.like is None else draft.like.orientation
+        facts = {"noise": picture.key, "dice": round(picture.dice, 4), **wish.record}
+        hashes = [source.sha256 for source in sources]
+        text, encode = self.text(hashes, **facts), encode_tiff if self.kind == "tiff" else encode_png
+        mask = stored(picture.mask, orientation).astype("uint8") * wish.label
+        files = [
+            encode(stored(picture.pixels, orientation), text=text, orientation=orientation),
+            encode(mask.astype("uint8"), text=text),
+        ]
+        if self.latents:
+            files += self._latents(picture, hashes, facts)
+        row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **wish.row}
+        return Made(wish, picture, files, row, self._missed(picture), self._thumbs(sources, picture))
+
+    def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
+        from ..codes import encode_latents
+        from ..provenance import make_record
+
+        record = make_record(self.origin, hashes, **facts)
+        own = {"model": self.pipeline.name, "vae_sha256": self.vae_sha256}
+        return list(encode_latents(picture.code, record=record, handles=self._handles(picture), **own))
+
+    def _handles(self, picture: "Picture") -> "np.ndarray | None":
+        """A spline's points for the reader, where there are any to take hold of."""
+        from ..vae.handles import handles
+
+        if self.pipeline.config.warp.family == "affine":
+            return None
+        try:
+            return handles(self.pipeline.model, picture.code)
+        except InputError:
+            return None
+
+    def _missed(self, picture: "Picture") -> str | None:
+        wanted = self.how["min_dice"]
+        if picture.dice >= wanted:
+            return None
+        draws = f" after {picture.tries} draws" if picture.tries > 1 else ""
+        return f"dice {picture.dice:.3f}{draws}, below {wanted:g}"
+
+    def _thumbs(self, sources: "Sequence[Source]", picture: "Picture") -> "list[np.ndarray]":
+        """Small pictures for a row of the sheet: sources, mask, the VAE's picture, the refined one."""
+        if not self.drawn:
+            return []
+        import numpy as np
+
+        from ..imaging import to_native
+        from ..render import sheet
+
+        height, width = picture.code.size
+        scale = CELL / max(height, width)
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        blank = np.full(size, 128, np.uint8)
+        shown = [blank if source.scan is None else source.scan.pixels for source in sources]
+        shown += [picture.mask, to_native(picture.recon, size)]
+        shown += [picture.pixels] if self.how["refine"] else []
+        return [sheet([[each]], cell=CELL, gutter=0) for each in shown]

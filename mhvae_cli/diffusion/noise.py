@@ -1,0 +1,30 @@
+"""Section 4.2: the noise that starts and drives equation 15, one seeded path an image."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[], Tensor]
+"""Gives the next standard normal tensor, shaped like x."""
+
+
+def path_noise(
+    keys: Sequence[str], shape: Sequence[int], *, seed: int, device: torch.device | str = "cpu"
+) -> Noise:
+    """Noise for a batch of images named `keys`: each call gives (B, *shape) float32, shape (C, H, W).
+
+    An image's path depends on `seed`, its key and its shape alone: not on the batch, the order, the number
+    of workers, or the device, for it is drawn on the CPU.
+    """
+    digests = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys]
+    generators = [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big")) for digest in digests]
+
+    def draw() -> Tensor:
+        noise = torch.empty(len(generators), *shape)
+        for image, generator in zip(noise, generators, strict=True):
+            image.normal_(generator=generator)
+        return noise.to(device)
+
+    return draw

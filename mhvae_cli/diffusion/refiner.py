@@ -1,0 +1,72 @@
+"""Section 4: the cDDPM that sharpens the VAE's picture x_hat, and the density of the training codes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import load_state, read_config
+from ..config import DiffusionConfig, check_diffusion, from_dict
+from ..errors import ModelError, UsageError
+from ..vae.model import NoDraws
+from .noise import path_noise
+from .score import ScoreNetwork
+from .solvers import SOLVERS
+
+HINT = "--no-refine gives the VAE's own picture; train-cddpm trains one"
+
+
+class Refiner(nn.Module):
+    """The score network, and the mean (D,) and Cholesky factor (D, D) of the training codes [z, theta]."""
+
+    codes_mean: Tensor
+    codes_factor: Tensor
+
+    def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
+        super().__init__()
+        self.network = ScoreNetwork(config, channels)
+        self.register_buffer("codes_mean", torch.zeros(codes))
+        self.register_buffer("codes_factor", torch.zeros(codes, codes).fill_diagonal_(1.0))
+
+    @torch.inference_mode()
+    def refine(
+        self, x_hat: Tensor, keys: Sequence[str], *, seed: int = 0, steps: int = 20, solver: str = "dpm++2m"
+    ) -> Tensor:
+        """A draw from p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's pictures x_hat, of any H and W.
+
+        Equation 15 in `steps` evaluations of the network. An image's noise depends on seed, key, shape alone.
+        """
+        if solver not in SOLVERS:
+            raise UsageError(f"no solver {solver!r}", hint=f"known: {', '.join(SOLVERS)}")
+        noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
+        network = self.network
+        u = SOLVERS[solver](
+            lambda u, t: network.score(u, t, x_hat), noise(), network.sde, steps=steps, noise=noise
+        )
+        return network.image(u, x_hat).clamp(-1, 1)
+
+
+def load_refiner(
+    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Refiner:
+    """The cDDPM of a model folder, its network in `dtype`. ModelError if it has none, or one that misfits."""
+    content = read_config(folder)
+    if "cddpm" not in content:
+        raise ModelError(f"{content['name']}: has no cDDPM, so it cannot refine pictures", hint=HINT)
+    state = load_state(folder, "cddpm")
+    try:
+        config = from_dict(DiffusionConfig, content["cddpm"]["model"], where="cddpm.model.")
+        check_diffusion(config)
+        with torch.device("meta"), NoDraws():
+            refiner = Refiner(config, channels=content["model"]["channels"], codes=len(state["codes_mean"]))
+    except (UsageError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: {error}") from error
+    shapes = {name: value.shape for name, value in refiner.state_dict().items()}
+    state = load_state(folder, "cddpm", expected=shapes)
+    refiner.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
+        assign=True,
+    )
+    refiner.network.unet.to(dtype)
+    return refiner.eval().to(device=device, memory_format=torch.channels_last)

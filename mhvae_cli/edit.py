@@ -1,0 +1,199 @@
+"""Section 5.2.2, appendices E, F and G: codes, and the edits that the verbs make to them.
+
+An image's code is its style z and its position theta; `pose` is what the user has moved since. It maps the
+edited picture's points back onto the unedited picture's, both in [-1, 1] (the image edge to edge, y down),
+and stays beside theta: a similarity of the user's pixels, which theta could only approximate. Edits are given
+in native pixels of the upright image, xy in the frame 0..w by 0..h, y down, pixel centres at +0.5.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import ModelError, UsageError
+
+HANDLES = 20
+"""How many points a spline's outline is moved by (`vae.handles`)."""
+
+MIN_SD = 1e-6
+"""The least standard deviation of a code's entry, of which the prior's is 1: unused entries hardly vary."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """One image's code: style z float32 (Z,), position theta float32 (P,), and where the user moved it.
+
+    `pose` float64 (2, 3), or None if nothing was moved; `size` (h, w): the native size, upright.
+    """
+
+    z: np.ndarray
+    theta: np.ndarray
+    pose: np.ndarray | None
+    size: tuple[int, int]
+
+
+def blend(content: Code, style: Code, *, mix: float = 1.0) -> Code:
+    """Figure 5: `content`'s position and size in the style of `style`; `mix` in [0, 1], 1 for all of it.
+
+    UsageError for another `mix`, ModelError for codes of different lengths.
+    """
+    _same_model(content, style)
+    return replace(content, z=_lerp(content.z, style.z, _share("mix", mix)))
+
+
+def between(a: Code, b: Code, *, style: float, position: float) -> Code:
+    """Figure 9: a code on the way from `a` (0) to `b` (1), in style and in position apart; `a`'s size.
+
+    Linear in z, in theta, and in a pose's angle, stretch and shift. UsageError for a share that is not in
+    [0, 1], ModelError for codes of different lengths.
+    """
+    _same_model(a, b)
+    share = _share("position", position)
+    return Code(
+        z=_lerp(a.z, b.z, _share("style", style)),
+        theta=_lerp(a.theta, b.theta, share),
+        pose=_between_poses(a, b, share),
+        size=a.size,
+    )
+
+
+def turned(
+    code: Code,
+    *,
+    about: tuple[float, float],
+    rotate: float = 0.0,
+    scale: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Code:
+    """Figures 6 and 8: the picture as it is now, turned and scaled about a point, then shifted.
+
+    `rotate` in degrees, counter-clockwise as seen on the screen; `scale` a factor above 0; `about` and
+    `shift` (x, y) in native pixels. The edit is a similarity of pixels, whatever the image's aspect, and adds
+    to those made before. UsageError for numbers that are not finite, and for a scale of 0 or less.
+    """
+    numbers = {"rotate": [rotate], "scale": [scale], "shift": shift, "about": about}
+    for name, values in numbers.items():
+        if not all(math.isfinite(value) for value in values):
+            raise UsageError(f"{name}: not a finite number: {', '.join(map(str, values))}")
+    if scale <= 0:
+        raise UsageError(f"scale: {scale} is not above 0", hint="0.5 halves, 2 doubles")
+    back = _turn(math.radians(rotate)) / scale  # where a point was: the inverse, on a screen whose y is down
+    centre = np.array(about, dtype=np.float64)
+    step = _in_units(np.column_stack([back, centre - back @ (centre + shift)]), code.size)
+    pose = step if code.pose is None else _after(code.pose, step)
+    if not (np.isfinite(pose).all() and np.linalg.det(pose[:, :2]) > 0):
+        raise UsageError("the edit is too large or too small to compute with")
+    return replace(code, pose=pose)
+
+
+@dataclass(frozen=True)
+class Density:
+    """Appendix G: the density that new codes [z, theta] are drawn from, a Gaussian of full covariance.
+
+    mean float64 (D,); factor float64 (D, D), the covariance's lower Cholesky factor; D = z_dim + theta_dim.
+    A Gaussian and not a kernel density on purpose: it holds no patient's code.
+    """
+
+    mean: np.ndarray
+    factor: np.ndarray
+    z_dim: int
+
+    @classmethod
+    def prior(cls, z_dim: int, theta_dim: int) -> "Density":
+        """N(0, I), which training pulls the codes towards (section 3.4) and never quite reaches."""
+        return cls(np.zeros(z_dim + theta_dim), np.eye(z_dim + theta_dim), z_dim)
+
+    @classmethod
+    def fit(cls, z: np.ndarray, theta: np.ndarray) -> "Density":
+        """The aggregate posterior of training codes z (N, Z) and theta (N, P); N >= 2, also below D.
+
+        Means and standard deviations are the codes' own; the correlations shrink towards none by the share
+        that minimises their expected squared error (Schaefer and Strimmer, 2005), which many codes make nil.
+        """
+        codes = np.concatenate([z, theta], axis=1, dtype=np.float64)
+        if len(codes) < 2:
+            raise UsageError("a density of codes needs two images at least")
+        mean = codes.mean(0)
+        sd = np.maximum(codes.std(0, ddof=1), MIN_SD)
+        factor = sd[:, None] * np.linalg.cholesky(_correlations((codes - mean) / sd))
+        return cls(mean, factor, z.shape[1])
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One code: z float32 (Z,) and theta float32 (P,)."""
+        code = self.mean + self.factor @ rng.standard_normal(len(self.mean))
+        return code[: self.z_dim].astype(np.float32), code[self.z_dim :].astype(np.float32)
+
+
+def _correlations(x: np.ndarray) -> np.ndarray:
+    """The shrunk correlations (D, D), positive definite, of standardised x (N, D)."""
+    n = len(x)
+    products = x.T @ x / n
+    noise = n / (n - 1) ** 3 * ((x**2).T @ x**2 - n * products**2)
+    found = products * n / (n - 1)
+    np.fill_diagonal(noise, 0.0)
+    np.fill_diagonal(found, 0.0)
+    signal = (found**2).sum()
+    share = np.clip(noise.sum() / signal, 1e-6, 1.0) if signal > 0 else 1.0
+    return (1 - share) * found + np.eye(x.shape[1])
+
+
+def _same_model(a: Code, b: Code) -> None:
+    for name, left, right in (("z", a.z, b.z), ("theta", a.theta, b.theta)):
+        if left.shape != right.shape:
+            raise ModelError(f"codes of different models: {name} has {left.size} and {right.size} entries")
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{name}: {value} is not between 0 and 1")
+    return value
+
+
+def _lerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
+    return ((1 - share) * a + share * b).astype(np.float32)
+
+
+def _in_units(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map of native pixels (2, 3) as the same map of [-1, 1] points."""
+    half = np.array([size[1], size[0]]) / 2
+    middle = matrix[:, :2] @ half + matrix[:, 2]
+    return np.column_stack([matrix[:, :2] * half / half[:, None], middle / half - 1])
+
+
+def _after(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The map (2, 3) that does `first`, then `second`."""
+    return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
+
+
+def _between_poses(a: Code, b: Code, share: float) -> np.ndarray | None:
+    """The angle and the stretch change evenly, about the point that both poses send to one place if any.
+
+    The mean of the matrices would not do: between a picture and itself upside down it is nil.
+    """
+    if a.pose is None and b.pose is None:
+        return None
+    # Angles are those of pixels: the aspect is a's, which the result has.
+    aspect = np.array([a.size[1], a.size[0]])
+    stretch = np.column_stack([aspect[:, None] / aspect, aspect])
+    still = np.eye(2, 3)
+    first, last = (stretch * (still if code.pose is None else code.pose) for code in (a, b))
+    apart = first - last
+    pivot = np.zeros(2)
+    if np.linalg.norm(apart[:, :2]) > 1e-6:
+        pivot = -np.linalg.lstsq(apart[:, :2], apart[:, 2], rcond=1e-6)[0]
+    angles, stretches = zip(*(_polar(pose[:, :2]) for pose in (first, last)), strict=True)
+    change = (angles[1] - angles[0] + math.pi) % (2 * math.pi) - math.pi
+    linear = _turn(angles[0] + share * change) @ ((1 - share) * stretches[0] + share * stretches[1])
+    at_pivot = (1 - share) * (first[:, :2] @ pivot + first[:, 2]) + share * (last[:, :2] @ pivot + last[:, 2])
+    return np.column_stack([linear, at_pivot - linear @ pivot]) / stretch
+
+
+def _polar(matrix: np.ndarray) -> tuple[float, np.ndarray]:
+    """The angle and the symmetric stretch (2, 2), done before it, of a matrix of positive determinant."""
+    angle = math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
+    return angle, _turn(angle).T @ matrix
+
+
+def _turn(angle: float) -> np.ndarray:
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
