@@ -128,7 +128,7 @@ def digest(folder: Path, components: Sequence[str] | None = None) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
     """A safetensors file's header; the file is as long as it says. ModelError otherwise."""
     try:
         with path.open("rb") as file:
@@ -162,7 +162,7 @@ def _pickled(path: Path) -> ModelError:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The text that `save_state` put beside the tensors; reads the header alone, without torch."""
-    metadata = _read_header(Path(path)).get("__metadata__", {})
+    metadata = read_header(Path(path)).get("__metadata__", {})
     if not isinstance(metadata, dict) or any(type(text) is not str for text in metadata.values()):
         raise ModelError(f"{path}: not a usable safetensors file: its metadata is damaged")
     return metadata
@@ -208,7 +208,7 @@ def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Ten
 def load_tensors(
     path: Path, *, device: str = "cpu", expected: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, "Tensor"]:
-    header = _read_header(path)
+    header = read_header(path)
     found = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
     wanted = found if expected is None else {name: tuple(shape) for name, shape in expected.items()}
     for name in {**wanted, **found}:

@@ -21,7 +21,10 @@ NOTICE = "Synthetic image made by a model; not for diagnosis."
 
 @dataclass(frozen=True)
 class Origin:
-    """What the files of one run share: the model's name and SHA-256, the seed, and the command as typed."""
+    """What the files of one run share: the model's name and SHA-256, the seed, and the command.
+
+    The command is the verb and what changes the picture, no file names: those may tell of a patient.
+    """
 
     model: str
     model_sha256: str

@@ -15,7 +15,7 @@ from .cddpm_training import CDDPMTask
 from .checkpoint import digest, load_state, read_config
 from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
-from .diffusion.refiner import Refiner
+from .diffusion.refiner import Refiner, load_refiner
 from .errors import InputError, UsageError
 from .evaluation import Pair, Row, score
 from .imaging import encode_png, read_scan, stored, write_atomic
@@ -140,19 +140,24 @@ def train_cddpm(
 ) -> Outcome:
     """Train a cDDPM for the VAE of the folder `model`, which stays as it is; `out` ends as a model folder.
 
+    A cDDPM of the same configuration that is in `model` already is trained on, its scale and density kept.
     Raises InputError (data), UsageError or OutputError (`out`), ModelError (`model`), Diverged.
     """
     vae, _ = load_model(model)
     content, state = read_config(model), load_state(model)
     config = vae.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.train.seed)
-        refiner = Refiner(recipe.diffusion, channels=config.channels, codes=config.z_dim + vae.theta_dim)
+    known = content.get("cddpm", {}).get("model") == to_dict(recipe.diffusion)
+    if known:
+        refiner = load_refiner(model)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.train.seed)
+            refiner = Refiner(recipe.diffusion, channels=config.channels, codes=config.z_dim + vae.theta_dim)
     train, val = _parts(samples, recipe.train)
     identity = {
         "diffusion": to_dict(recipe.diffusion),
         "train": to_dict(recipe.train),
-        "vae": digest(model, ["vae"]),
+        "model": digest(model),
         "data": _ids(samples),
         "validation": _ids(val),
     }
@@ -184,10 +189,12 @@ def train_cddpm(
         device=work.device,
         out=out,
     )
-    if not work.resume:
+    if not work.resume and not known:
         task.measure()
     parts = f"{_count(train)} to train on, {_count(val)} to choose on"
-    say({"phase": f"{parts}; {sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"})
+    begun = "from the model's cDDPM on" if known else "from scratch"
+    size = f"{sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"
+    say({"phase": f"{parts}; {size}, {begun}"})
     return fit(task, run, say=say)
 
 

@@ -1,5 +1,6 @@
 """From codes to pictures: the same bits in any company, looked at again, at the scan's size and depth."""
 
+import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -301,3 +302,25 @@ def test_sources_of_many_results_are_not_read_for_each(
     shared = Shared(out=str(tmp_path / "o"), model=str(tiny_refined), device="cpu", no_refine=True, workers=2)
     assert generate("again", wishes, shared, many=True) == 0
     assert len(encoded) == 1 and len(list((tmp_path / "o").glob("a?.png"))) == 9
+
+
+def test_commands_share_a_folder_and_its_table(
+    mhvae: Callable[..., Any], tiny_model: Path, phantom_folder: Path, tmp_path: Path
+) -> None:
+    images = sorted((phantom_folder / "images").iterdir())[:2]
+    common = ["-m", tiny_model, "-o", f"{tmp_path}/"]
+    assert mhvae("segment", images[0], *common).code == 0
+    assert mhvae("swap-style", *images, "--no-refine", *common).code == 0
+    assert mhvae("segment", images[1], *common).code == 0
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    stem = images[0].stem
+    assert [Path(row["output"]).name for row in rows] == [
+        f"{stem}.png",
+        f"{stem}__style-{images[1].stem}.png",
+        f"{images[1].stem}__style-{stem}.png",
+        f"{images[1].stem}.png",
+    ]
+    assert [bool(row["area_px"]) for row in rows] == [True, False, False, True]
+    assert [bool(row["dice"]) for row in rows] == [False, True, True, False]
+    assert all(None not in row and None not in row.values() for row in rows)

@@ -1,4 +1,4 @@
-"""Equation 8 and what a score network sees, against Gaussians whose score, loss and draws are known exactly."""
+"""Equation 8 and what a score network sees, against Gaussians whose score, loss and draws are known."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Stub(nn.Module):
-    """In the U-Net's place: answer(what is seen (B, C, H, W), log-SNR (B, 1, 1, 1)); keeps what it was given."""
+    """In the U-Net's place: answer(what is seen (B, C, H, W), log-SNR (B, 1, 1, 1)); keeps what came in."""
 
     def __init__(self, answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -104,9 +104,7 @@ def test_a_perfect_v_gives_the_analytic_score(spread: float, t: float) -> None:
     network = stubbed(exact_v(spread), sees="residual")
     u = noise(2, 1, 5, 5)
     variance = network.sde.alpha(t) ** 2 * spread**2 + network.sde.sigma(t) ** 2
-    torch.testing.assert_close(
-        network.score(u, t, torch.zeros_like(u)), -u / variance, rtol=2e-4, atol=1e-4
-    )
+    torch.testing.assert_close(network.score(u, t, torch.zeros_like(u)), -u / variance, rtol=2e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("process", ["mhvae", "diffusevae"])
@@ -223,7 +221,8 @@ def refiner(spread: float = 1.0, scale: float = 0.2, **given: Any) -> Refiner:
 
 
 @pytest.mark.parametrize(
-    ("solver", "steps"), [("dpm++2m", 20), ("dpm++2m-sde", 30), ("unipc", 20), ("heun", 60), ("euler-maruyama", 100)]
+    ("solver", "steps"),
+    [("dpm++2m", 20), ("dpm++2m-sde", 30), ("unipc", 20), ("heun", 60), ("euler-maruyama", 100)],
 )
 def test_refined_pictures_are_draws_about_x_hat(solver: str, steps: int) -> None:
     x_hat = torch.linspace(-0.3, 0.3, 60)[None, None, :, None].expand(2, 1, 60, 70)

@@ -741,7 +741,6 @@ def test_consistency_is_logged_and_falls(done: Path, heads: Path, train: Any, tm
     ended = train(heads, tmp_path / "run", "--pretrained", done, config=config)
     assert ended.code == 0, ended.stderr
     lost = [float(row["consistency"]) for row in _rows(tmp_path / "run")]
-    print(lost)
     assert np.mean(lost[-5:]) < 0.7 * np.mean(lost[:5])
 
 

@@ -1,21 +1,23 @@
-"""What the score network sees, and whether the residual is normalised, decides the quality: shown on phantoms.
+"""What the score network sees, and whether the residual is normalised: the quality of phantoms hangs on it.
 
-    python examples/benchmarks/conditioning.py [--steps 1000] [--paper]
+    python examples/benchmarks/conditioning.py [--steps 1200] [--paper]
 
 Anybody can run it: images are 48-px skin-lesion phantoms, 400 to learn from and 64 others to test on. x_hat
-stands in for a VAE's picture: the image under a Gaussian blur of 3 px, its colours drawn by a fifth towards the
-mean colour of all. All that is lost of the colours can so be told from x_hat, and from x_hat alone; the
-residual's sd is about 0.15. Four small networks, alike but for `sees` and `normalise`, learn for `--steps`
-steps from the same batches, times and noise, and draw each test image four times from its x_hat:
+stands in for a VAE's picture: the image under a Gaussian blur of 3 px, its colours moved a fifth of the way
+to the mean colour of those 400. How far they were moved x_hat alone can tell. Four small networks, alike but
+for `sees` and `normalise` (one that sees x is asked for eps, for v is no function of x: see `ScoreNetwork`),
+learn for `--steps` steps from the same batches, times and noise, and draw each test image four times from its
+x_hat:
   patches   sliced 2-Wasserstein distance of 7 x 7 patches to those of the test images, at each level of the
             Laplacian pyramid, in sd of the level (see sharpness.py); mean over the draws.
-  mean      of the four draws of an image, over squares of 8 x 8 px: root mean square of its difference from
-            the image's, which should be small, and from x_hat's, which should be the image's own. In [-1, 1].
+  mean      of an image's four draws, over squares of 8 x 8 px: root mean square of its difference from the
+            image's, which should be small, and from x_hat's, which should be as in the row "image". Numbers
+            are of [-1, 1].
   variance  of x - x_hat over all pixels, over its variance in the images: should be 1.
-± is a standard error over the test images. "other images" are 64 more that are not shown to anybody, the
-floor of patches; draws are of the test images, so they can lie a little below it. "image" and "x_hat" are
-these themselves. `--paper` adds Euler-Maruyama with 1,000 evaluations, which costs eight times the rest of
-the drawing. The first lines are of equation 13 alone and need no network.
+± is a standard error over the test images. "other images" are 64 more: the floor of patches, though draws,
+being of the test images, can lie a little below it. "image" and "x_hat" stand for the draws in their rows.
+`--paper` adds Euler-Maruyama with 1,000 evaluations, which is eight times as much to draw. The first lines
+follow from equation 13 alone and need no network.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from common import table  # first: see there
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
-from sharpness import DIRECTIONS, Measure, jackknife, pm, projections, pyramid
+from sharpness import DIRECTIONS, jackknife, pm, projections, pyramid
 from torch import Tensor, nn
 
 from mhvae_cli.cddpm_training import LEVELS
@@ -89,14 +91,14 @@ def pictures() -> tuple[Pictures, Pictures, np.ndarray]:
 def hidden(sde: SDE, sd: float) -> float:
     """The share of uniform steps of t at which a residual of that sd has a signal-to-noise ratio (of powers)
     below `HIDDEN`."""
-    return 1 - sde.time_of(math.log(math.sqrt(HIDDEN) / sd))
+    return 1.0 - sde.time_of(math.log(math.sqrt(HIDDEN) / sd))
 
 
 def trained(config: DiffusionConfig, train: Pictures, steps: int, *, seed: int = 0) -> Refiner:
     """The EMA of a network after `steps` steps of equation 8 on whole images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        refiner = Refiner(config, channels=3, codes=1).to(memory_format=torch.channels_last)
+        refiner = Refiner(config, channels=3, codes=1)
     network, rng = refiner.network, np.random.default_rng(seed)
     image, x_hat = (torch.from_numpy(x) for x in (train.image, train.x_hat))
     if config.normalise:
@@ -130,7 +132,7 @@ def _follow(ema: nn.Module, module: nn.Module, decay: float) -> None:
 
 
 def drawn(refiner: Refiner, x_hat: np.ndarray, *, solver: str, steps: int) -> list[np.ndarray]:
-    """`DRAWS` sets of pictures from x_hat (N, 3, S, S), each like it; the noise is the same for all networks."""
+    """`DRAWS` sets of pictures from x_hat (N, 3, S, S), each like it. All networks get the same noise."""
     given = torch.from_numpy(x_hat)
     keys = [str(i) for i in range(len(x_hat))]
     sets = (refiner.refine(given, keys, seed=k, steps=steps, solver=solver) for k in range(DRAWS))
@@ -171,13 +173,9 @@ def _pooled(pictures: np.ndarray) -> np.ndarray:
 def equation_13(train: Pictures) -> None:
     """Print what follows from the schedule and the residual's sd."""
     sde, sd = SDE(), float((train.image - train.x_hat).std())
-    print(f"share of uniform steps at a signal-to-noise ratio below {HIDDEN:g} (equation 13):")
-    for name, value in (("sd 0.15", 0.15), (f"sd {sd:.3f}, as here", sd), ("normalised", 1.0)):
-        print(
-            f"  residual of {name}: {hidden(sde, value):.0%}"
-            if value < 1
-            else f"  {name}: {hidden(sde, 1):.0%}"
-        )
+    print(f"equation 13, share of uniform steps at a signal-to-noise ratio below {HIDDEN:g}:")
+    cases = {"residual's sd 0.15": 0.15, f"residual's sd {sd:.3f}, as here": sd, "normalised": 1.0}
+    table(["", "steps"], *([name, f"{hidden(sde, value):.0%}"] for name, value in cases.items()))
 
 
 def main() -> None:
@@ -185,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--paper", action="store_true")
     args = parser.parse_args()
     train, test, others = pictures()

@@ -131,9 +131,9 @@ def _model(ref: str) -> dict[str, Any]:
 
 
 def _count(path: Path) -> int:
-    from ..checkpoint import _read_header
+    from ..checkpoint import read_header
 
-    header = _read_header(path)
+    header = read_header(path)
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 

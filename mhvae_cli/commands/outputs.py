@@ -165,7 +165,7 @@ def emit(data: bytes) -> None:
 
 
 def command_line() -> str:
-    """The command as typed, for model cards and made files, less --resume and the home directory."""
+    """The command as typed, for model cards, less --resume and the home directory."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
     home = os.path.expanduser("~").rstrip("/")
     text = shlex.join(["mhvae", *words])

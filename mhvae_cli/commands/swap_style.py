@@ -8,8 +8,8 @@ import typer
 
 from ..errors import OutputError, UsageError
 from . import options
-from .generation import Shared, find_inputs, generate, generative
-from .inputs import Item, gather
+from .generation import Shared, find_inputs, find_one, generate, generative
+from .inputs import Item
 from .making import Wish, beside
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def swap_style(
     if not 0 <= mix <= 1:
         raise UsageError(f"--mix {mix:g}: not between 0 and 1", hint="0.5 is half of each style")
     named = find_inputs(inputs, shared)
-    wanted = None if style is None else _find_style(style, inputs or [], shared)
+    wanted = None if style is None else find_one("--style", style, inputs or [], shared)
     if wanted is None and len(named.items) < 2:
         raise UsageError(
             "one image has no other to take a style from", hint="name two or more, or --style FILE"
@@ -64,17 +64,6 @@ def swap_style(
         titles=["image", "style"],
     )
     raise typer.Exit(code)
-
-
-def _find_style(style: str, inputs: Sequence[str], shared: Shared) -> Item:
-    if style == "-" and ("-" in inputs or shared.from_file == "-"):
-        raise UsageError("stdin can be read once only", hint="name - once")
-    first, *others = gather([style]).items
-    if others:
-        raise UsageError(f"--style {style}: {len(others) + 1} images, where one is wanted")
-    if first.fault is not None:
-        raise first.fault
-    return first
 
 
 def _wishes(items: Sequence[Item], style: Item | None, mix: float) -> list[Wish]:

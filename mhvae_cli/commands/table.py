@@ -17,8 +17,8 @@ class Table:
     """A row a result, appended whole by one write: a killed run leaves no half line.
 
     The first three columns tell rows apart. Rows of earlier runs stay, except those of results that are
-    made again (`anew`). Several runs may share a folder (shards). Raises OutputError for a table with other
-    columns, or one that cannot be written.
+    made again (`anew`); columns that only they have, too: commands may share a folder, and several runs at
+    once (shards). Raises OutputError for a table that begins with other columns, or one that cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], anew: set[Key]) -> None:
@@ -47,24 +47,26 @@ class Table:
 
     def _take_over(self, anew: set[Key]) -> set[Key]:
         """Make the table or tidy the one that is there; the keys of the rows that stay."""
-        header = _line(self.columns)
         try:
             created = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             pass
         else:
-            os.write(created, header)
+            os.write(created, _line(self.columns))
             os.close(created)
             return set()
         text = self.path.read_bytes()
-        if text and not text.startswith(header):
+        lines = text[: text.rfind(b"\n") + 1]  # a line without an end was cut
+        rows = list(csv.reader(io.StringIO(lines.decode(errors="surrogateescape"), newline="")))
+        there = rows.pop(0) if rows else []
+        if text and there[:3] != self.columns[:3]:
             raise OutputError(
                 f"{self.path}: not a table of this command", hint="move it away, or name another folder"
             )
-        lines = text[: text.rfind(b"\n") + 1]  # a line without an end was cut
-        rows = list(csv.reader(io.StringIO(lines.decode(errors="surrogateescape"), newline="")))[1:]
-        kept = [row for row in rows if len(row) == len(self.columns) and (*row[:3],) not in anew]
-        whole = header + b"".join(map(_line, kept))
+        self.columns = there + [column for column in self.columns if column not in there]
+        more = [""] * (len(self.columns) - len(there))
+        kept = [[*row, *more] for row in rows if len(row) == len(there) and (*row[:3],) not in anew]
+        whole = _line(self.columns) + b"".join(map(_line, kept))
         if whole != text:
             from ..imaging import write_atomic
 

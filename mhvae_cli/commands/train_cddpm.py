@@ -59,7 +59,8 @@ def train_cddpm(
     """Train the diffusion model that sharpens a VAE's pictures.
 
     No masks are needed. RUN/ ends as the same model folder with
-    cddpm.safetensors beside the VAE, whose weights do not change. Ctrl-C,
+    cddpm.safetensors beside the VAE, whose weights do not change. If the
+    model has one of the same configuration, it is trained on. Ctrl-C,
     SIGTERM and --max-time stop at the next step and lose nothing.
     """
     from ..config import load_cddpm_recipe

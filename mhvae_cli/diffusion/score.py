@@ -12,8 +12,8 @@ class ScoreNetwork(nn.Module):
     """The score of p_t(u | x_hat), u = (x - x_hat) / scale, of the process that `config` names.
 
     The paper's process starts at the residual x0 - x_hat, DiffuseVAE's form 2 at the image x0 itself; both
-    are VP processes of u (`SDE`). `scale` is the sd of what the process starts at, measured on training images
-    (1 if `config.normalise` is off). The paper writes the score as S(x, t); what the network sees is
+    are VP processes of u (`SDE`). `scale` is the sd of what the process starts at, measured on training
+    images (1 if `config.normalise` is off). The paper writes the score as S(x, t); what the network sees is
     `config.sees`.
     """
 
@@ -58,7 +58,7 @@ class ScoreNetwork(nn.Module):
         return -eps / self.sde.sigma(t)
 
     def loss(self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Equation 8 per sample (B,), its lambda so chosen that the error of v, or eps, counts alike at every t."""
+        """Equation 8 per sample (B,), its lambda such that the error of v (or eps) counts alike at any t."""
         start = self.target(image, x_hat)
         u, _ = self.sde.marginal(start, t)
         alpha, sigma = (s.view(-1, 1, 1, 1) for s in (self.sde.alpha(t), self.sde.sigma(t)))
