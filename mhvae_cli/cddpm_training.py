@@ -23,7 +23,7 @@ from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE
 
 LEVELS = NormalDist(0.3, 1.5)
-"""The log-SNRs that are trained on: where pictures take their shape, seldom where all is noise or none."""
+"""The log-SNRs that are validated on: where pictures take their shape, seldom where all is noise or none."""
 
 MEASURED = 512
 """Training images, at most, that the residual's sd and the density of the codes are measured on."""
@@ -135,10 +135,10 @@ class CDDPMTask:
         return CropBatch(image, *noise, corners, t, torch.stack(eps))
 
     def _times(self, rng: np.random.Generator) -> Tensor:
-        """A time for each crop of an image, their log-SNRs spread over LEVELS."""
+        """A time for each crop of an image, their log-SNRs spread over the levels of the configuration."""
         shares = (np.arange(self.config.crops) + rng.random(self.config.crops)) / self.config.crops
-        sde = self.refiner.network.sde
-        levels = [LEVELS.inv_cdf(min(max(p, 1e-3), 1 - 1e-3)) for p in shares]
+        sde, spread = self.refiner.network.sde, NormalDist(self.config.level, self.config.level_sd)
+        levels = [spread.inv_cdf(min(max(p, 1e-3), 1 - 1e-3)) for p in shares]
         return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(1e-3))) for x in levels])
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
@@ -169,7 +169,7 @@ class CDDPMTask:
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             x_hat = self.vae.decode(self.vae.encode(image.contiguous(memory_format=torch.channels_last)))
-            levels = [LEVELS.inv_cdf((i % 37 + k + 0.5) / 45) for k in range(len(image))]
+            levels = [LEVELS.inv_cdf(((i + k) % 32 + 0.5) / 32) for k in range(len(image))]
             t = torch.tensor([self.refiner.network.sde.time_of(x) for x in levels], device=device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):

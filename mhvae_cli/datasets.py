@@ -43,7 +43,7 @@ class Sample:
 @dataclass(frozen=True)
 class Batch:
     """image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2) xy points of the true contour
-    and their weights (B, N); noise for theta (B, P) and z (B, Z); a random `pose` (B, 2, 3) as in `Latents`."""
+    and their weights (B, N); noise for theta (B, P) and z (B, Z); random poses (B, 2, 3) as in `Latents`."""
 
     image: Tensor
     mask: Tensor

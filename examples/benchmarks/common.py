@@ -4,6 +4,7 @@ Timings depend on the machine and its load; every figure of interest is a ratio 
 in one run. Close other programs first.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -50,6 +51,16 @@ def scans(folder: Path, count: int, size: tuple[int, int] = (270, 400)) -> list[
     for i in range(len(paths), count):
         paths.append(Path(shutil.copy(paths[i % 50], folder / "images" / f"copy_{i}.png")))
     return paths
+
+
+def held_out_arguments(about: str | None) -> argparse.ArgumentParser:
+    """A command line that names a model and a fold of images that it has not seen."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--fold", type=int, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--steps", type=int, default=20)
+    return parser
 
 
 def table(head: Sequence[str], *rows: Sequence[str]) -> None:

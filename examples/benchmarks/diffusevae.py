@@ -15,11 +15,10 @@ paired difference. Refining costs twelve times `--count` times `--steps` evaluat
 `--sheet` writes a picture: images, two draws and the third reconstruction by both models, with the objects.
 """
 
-import argparse
 from itertools import combinations
 from pathlib import Path
 
-from common import table  # first: see there
+from common import held_out_arguments, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -115,15 +114,9 @@ def drawn_sheet(pipeline: Pipeline, images: Pixels, *both: tuple[list[Pixels], P
 
 def main() -> None:
     """Reconstruct, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--fold", type=int, required=True)
-    parser.add_argument("--model", required=True)
+    parser = held_out_arguments(__doc__)
     parser.add_argument("--diffusevae", required=True)
     parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     pipeline, other = Pipeline.load(args.model), Pipeline.load(args.diffusevae)

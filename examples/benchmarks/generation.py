@@ -17,7 +17,6 @@ again:
 costs three times `--count` times `--steps` evaluations of the network.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import table  # first: see there
+from common import held_out_arguments, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -150,14 +149,8 @@ def print_report(report: dict[str, Any]) -> None:
 
 def main() -> None:
     """Find the images, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--fold", type=int, required=True)
-    parser.add_argument("--model", required=True)
+    parser = held_out_arguments(__doc__)
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     pipeline = Pipeline.load(args.model)

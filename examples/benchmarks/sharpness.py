@@ -1,9 +1,7 @@
 """How sharp a model's pictures are: their spectrum and their patches beside those of held-out images.
 
-    python examples/benchmarks/sharpness.py --data DIR --fold K --model REF [--count 100] [--steps 20]
-
-DIR holds images/ and index.csv with the columns id and fold. Images of the fold are reconstructed, and the
-VAE's pictures and the refined ones compared with the images themselves, all in the model's square:
+A part of generation.py: held-out images are reconstructed, and the VAE's pictures and the refined ones
+compared with the images themselves, all in the model's square:
   spectrum  log10 of the power at each whole frequency, averaged around the ring, then over the images; mean
             absolute difference over the frequencies above 1/8 of Nyquist's. Under a Hann window; the power of
             rounding to 8 bits is added to all, so that black has a logarithm.
@@ -17,7 +15,6 @@ are standard errors: a jackknife over ten parts of the images. Target: the refin
 as the VAE's.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,10 +25,8 @@ from common import table, verdict  # first: see there
 import numpy as np
 from scipy.ndimage import convolve1d
 
-from mhvae_cli import Pipeline
 from mhvae_cli.datasets import discover
 from mhvae_cli.edit import Code
-from mhvae_cli.imaging import read_scan
 from mhvae_cli.networks import Networks
 
 BATCH = 8
@@ -181,30 +176,3 @@ def pictures(
         made[1].append(networks.refine(recon, keys[i : i + BATCH], steps=steps))
     vae, refined = (np.concatenate(parts) for parts in made)
     return vae, refined
-
-
-def main() -> None:
-    """Reconstruct, compare, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--fold", type=int, required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=20)
-    args = parser.parse_args()
-    pipeline = Pipeline.load(args.model)
-    paths = held_out(args.data, args.fold, args.count)
-    real = np.stack([pipeline.prepare(read_scan(path)) for path in paths])
-    sources = [pipeline.source(path) for path in paths]
-    codes, keys = [source.code for source in sources], [source.key for source in sources]
-    made = pictures(pipeline, codes, keys, steps=args.steps)
-    side = pipeline.config.image_size
-    print(f"{args.model} on fold {args.fold} of {args.data}: {len(real)} images at {side} px", end="")
-    print(f", {args.steps} evaluations")
-    show(sharpness(*made, real))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ class Table:
 
     The first three columns tell rows apart. Rows of earlier runs stay, except those of results that are
     made again (`anew`); columns that only they have, too: commands may share a folder, and several runs at
-    once (shards). Raises OutputError for a table that begins with other columns, or one that cannot be written.
+    once (shards). Raises OutputError for a table that begins otherwise, or one that cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], anew: set[Key]) -> None:

@@ -1,4 +1,4 @@
-"""`mhvae train-cddpm --model REF --data DIR --out RUN/`: the diffusion model that sharpens a VAE's pictures."""
+"""`mhvae train-cddpm --model REF --data DIR --out RUN/`: what sharpens a VAE's pictures (section 4)."""
 
 from typing import Annotated, Literal
 
