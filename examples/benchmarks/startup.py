@@ -22,14 +22,14 @@ parser.add_argument("--repeats", type=int, default=7)
 args = parser.parse_args()
 
 with TemporaryDirectory() as folder:
-    [scan] = scans(Path(folder), 1)
-    mask = str(Path(folder, "mask.png"))
-    segment = (MHVAE, "segment", str(scan), "-o", mask, "--model", args.model, "--existing", "overwrite")
+    [scan] = scans(Path(folder), 1, (256, 256))
+    words = (str(scan), "-o", f"{folder}/", "--model", args.model, "--existing", "overwrite")
     commands = {
         "import typer, rich": (sys.executable, "-c", "import typer, rich"),
         "mhvae --help": (MHVAE, "--help"),
         "import torch": (sys.executable, "-c", "import torch"),
-        "mhvae segment ONE": segment,
+        "mhvae segment ONE": (MHVAE, "segment", *words),
+        "mhvae reconstruct ONE": (MHVAE, "reconstruct", *words),
     }
     tasks = {name: partial(run, *command) for name, command in commands.items()}
     seconds = interleaved(tasks, args.repeats)
@@ -37,6 +37,8 @@ with TemporaryDirectory() as folder:
 table(["process", "seconds"], *([name, f"{value:.3f}"] for name, value in seconds.items()))
 verdict("mhvae --help / import typer, rich", seconds["mhvae --help"] / seconds["import typer, rich"], 3)
 verdict("mhvae segment ONE / import torch", seconds["mhvae segment ONE"] / seconds["import torch"], 1.6)
+ratio = seconds["mhvae reconstruct ONE"] / seconds["mhvae segment ONE"]
+verdict("mhvae reconstruct ONE, refined in 20 evaluations / mhvae segment ONE", ratio, 10)
 
 imports = subprocess.run(
     [sys.executable, "-X", "importtime", MHVAE, "--help"],
