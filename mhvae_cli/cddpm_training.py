@@ -15,15 +15,14 @@ from .checkpoint import save_model
 from .config import CDDPMConfig
 from .datasets import Images
 from .diffusion.refiner import Refiner
+from .diffusion.sde import SDE
+from .diffusion.solvers import END
 from .edit import Density
 from .files import encode_png, write_atomic
 from .imaging import from_square
 from .render import sheet
 from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE
-
-LEVELS = NormalDist(0.3, 1.5)
-"""The log-SNRs that are validated on: where pictures take their shape, seldom where all is noise or none."""
 
 MEASURED = 512
 """Training images, at most, that the residual's sd and the density of the codes are measured on."""
@@ -130,16 +129,10 @@ class CDDPMTask:
         corners = np.stack([r.integers(0, size - crop + 1, (c.crops, 2)) for r in rngs])
         shape = (c.crops, image.shape[1], crop, crop)
         eps = [torch.from_numpy(r.standard_normal(shape, np.float32)) for r in rngs]
-        t = torch.stack([self._times(r) for r in rngs])
+        spans = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
+        t = torch.stack([times(self.refiner.network.sde, shares, c) for shares in spans])
         noise = (torch.from_numpy(np.stack(e)) for e in (eps_theta, eps_z))
         return CropBatch(image, *noise, corners, t, torch.stack(eps))
-
-    def _times(self, rng: np.random.Generator) -> Tensor:
-        """A time for each crop of an image, their log-SNRs spread over the levels of the configuration."""
-        shares = (np.arange(self.config.crops) + rng.random(self.config.crops)) / self.config.crops
-        sde, spread = self.refiner.network.sde, NormalDist(self.config.level, self.config.level_sd)
-        levels = [spread.inv_cdf(min(max(p, 1e-3), 1 - 1e-3)) for p in shares]
-        return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(1e-3))) for x in levels])
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Equation 8 on whole validation images at fixed times, of the EMA weights."""
@@ -169,8 +162,8 @@ class CDDPMTask:
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             x_hat = self.vae.decode(self.vae.encode(image.contiguous(memory_format=torch.channels_last)))
-            levels = [LEVELS.inv_cdf(((i + k) % 32 + 0.5) / 32) for k in range(len(image))]
-            t = torch.tensor([self.refiner.network.sde.time_of(x) for x in levels], device=device)
+            shares = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
+            t = times(self.refiner.network.sde, shares, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):
                 losses += self.refiner.network.loss(image, x_hat, t, eps).tolist()
@@ -190,6 +183,13 @@ class CDDPMTask:
         rows = zip(image, x_hat, refined, strict=True)
         pictures = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
         return sheet(pictures, ["image", "VAE", "refined"], cell=192)
+
+
+def times(sde: SDE, shares: np.ndarray, config: CDDPMConfig) -> Tensor:
+    """Times float32 (N,) at the `shares` (N,), 0 to 1, of the configured distribution of noise levels."""
+    spread = NormalDist(config.level, config.level_sd)
+    levels = (spread.inv_cdf(min(max(share, 1e-3), 1 - 1e-3)) for share in shares)
+    return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(END))) for x in levels])
 
 
 def _crops(image: Tensor, corners: np.ndarray, size: int) -> Tensor:

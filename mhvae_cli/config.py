@@ -152,14 +152,15 @@ class TrainConfig(FitConfig):
 class CDDPMConfig(FitConfig):
     """A training of the cDDPM: of each image in a batch `crops` squares of `crop` pixels, 0 for the whole.
 
-    Noise levels are drawn from a normal distribution of the log-SNR: mean `level`, sd `level_sd`.
+    Noise levels are drawn from a normal distribution of log(alpha / sigma): mean `level`, sd `level_sd`. An
+    image's coarse tones are settled where its pixels are nearly all noise, so that the mean lies below 0.
     """
 
     batch_size: int = 8
     crop: int = 64
     crops: int = 4
-    level: float = 0.3
-    level_sd: float = 1.5
+    level: float = -1.5
+    level_sd: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
         {
             "train.crop: 0 for whole images, or 16 or more": 0 != recipe.train.crop < 16,
             "train.crops: 1 or more": recipe.train.crops < 1,
+            "train.level: finite": not math.isfinite(recipe.train.level),
             "train.level_sd: above 0": not 0 < recipe.train.level_sd < math.inf,
         }
     )

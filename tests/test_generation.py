@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from mhvae_cli import generation
-from mhvae_cli.commands.generation import Shared, generate, generative
+from mhvae_cli.commands.generation import generate
 from mhvae_cli.commands.inputs import Item
 from mhvae_cli.commands.making import Wish, beside
 from mhvae_cli.commands.options import SolverChoice
+from mhvae_cli.commands.shared import Shared, generative
 from mhvae_cli.edit import Density
 from mhvae_cli.errors import InputError, ModelError
 from mhvae_cli.generation import draft_of, make, noise_key, sampled

@@ -30,7 +30,7 @@ LAYERS = [
     "commands.inputs commands.options",
     "commands.outputs",
     "commands.batching commands.table commands.training",
-    "commands.making commands.report",
+    "commands.making commands.report commands.shared",
     "commands.generation",
     "commands.handles",
     "commands.interpolate commands.sample commands.swap_style commands.warp",

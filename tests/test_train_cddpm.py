@@ -321,7 +321,7 @@ def test_resume_names_what_differs(
 
 def test_resume_on_another_vae_is_refused(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     ended = train(heads, done, "--resume", model=_vae(tmp_path / "other"))
-    assert ended.code == 7 and "another run: vae is" in ended.stderr
+    assert ended.code == 7 and "another run: model is" in ended.stderr
 
 
 def test_a_folder_in_use_is_refused(done: Path, tiny_model: Path, heads: Path, train: Any) -> None:
@@ -351,14 +351,36 @@ def test_diffusevae_is_a_single_headed_vae_and_its_own_process(
     assert refiner.refine(x_hat, ["a"], steps=5).mean() < 0.9
 
 
-def test_a_model_that_has_a_cddpm_gets_another(
+def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: Any, tmp_path: Path) -> None:
+    """Its weights are where the run begins, its scale and density stay; its own folder is not written to."""
+    before = {path.name: path.read_bytes() for path in tiny_refined.iterdir()}
+    still = _write(tmp_path / "still.json", _with("train", epochs=1, lr=1e-30, weight_decay=0.0))
+    ended = train(heads, tmp_path / "still", config=still, model=tiny_refined)
+    assert ended.code == 0 and "from the model's cDDPM on" in ended.stderr, ended.stderr
+    given, found = (load_state(folder, "cddpm") for folder in (tiny_refined, tmp_path / "still"))
+    assert given.keys() == found.keys()
+    for name, value in given.items():
+        torch.testing.assert_close(found[name], value, atol=1e-20, rtol=0, msg=name)
+    ended = train(heads, tmp_path / "run", "--epochs", 1, model=tiny_refined)
+    assert ended.code == 0, ended.stderr
+    found = load_state(tmp_path / "run", "cddpm")
+    changed = {name for name, value in given.items() if not torch.equal(found[name], value)}
+    assert "network.unet.enter.weight" in changed
+    assert not {"network.scale", "codes_mean", "codes_factor"} & changed
+    assert {path.name: path.read_bytes() for path in tiny_refined.iterdir()} == before
+    assert read_config(tmp_path / "run")["cddpm"]["size"] == [48, 64]
+
+
+def test_a_cddpm_of_another_configuration_is_replaced(
     tiny_refined: Path, heads: Path, train: Any, tmp_path: Path
 ) -> None:
-    ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, model=tiny_refined)
-    assert ended.code == 0, ended.stderr
-    content = read_config(tmp_path / "run")
-    assert content["cddpm"]["size"] == [48, 64] and content["cddpm"]["training"]["epochs"] == 1
-    assert float(load_refiner(tmp_path / "run").network.scale) != pytest.approx(0.1, rel=1e-3)
+    wide = _write(tmp_path / "wide.json", _with("diffusion", unet={"channels": 16, "levels": 2, "blocks": 1}))
+    ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, config=wide, model=tiny_refined)
+    assert ended.code == 0 and "from scratch" in ended.stderr, ended.stderr
+    refiner = load_refiner(tmp_path / "run")
+    assert refiner.network.unet.enter.out_channels == 16
+    assert float(refiner.network.scale) != pytest.approx(0.1, rel=1e-2)
+    assert refiner.codes_mean.abs().max() > 0.01  # measured
 
 
 def test_colour_follows_the_vae(train: Any, heads: Path, tmp_path: Path) -> None:
@@ -424,6 +446,8 @@ def test_a_fold_held_out_is_never_opened(heads: Path, train: Any, tmp_path: Path
         (_with("train", crops=0), "train.crops"),
         (_with("train", epochs=0), "train.epochs"),
         (_with("train", part="style"), "train.part"),
+        (_with("train", level_sd=0.0), "train.level_sd"),
+        (_with("train", level=float("nan")), "train.level"),
         (_with("diffusion", sees="all"), "diffusion.sees"),
         (_with("diffusion", unet={"chanels": 8}), "diffusion.unet.chanels"),
         (_with("diffusion", unet={"channels": 7}), "unet.channels"),

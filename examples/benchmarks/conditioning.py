@@ -35,14 +35,12 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from sharpness import DIRECTIONS, jackknife, pm, projections, pyramid
-from torch import Tensor, nn
+from torch import nn
 
-from mhvae_cli.cddpm_training import LEVELS
-from mhvae_cli.config import DiffusionConfig, UNetConfig
+from mhvae_cli.cddpm_training import times
+from mhvae_cli.config import CDDPMConfig, DiffusionConfig, UNetConfig
 from mhvae_cli.diffusion.refiner import Refiner
-from mhvae_cli.diffusion.score import ScoreNetwork
 from mhvae_cli.diffusion.sde import SDE
-from mhvae_cli.diffusion.solvers import END
 from mhvae_cli.imaging import to_square
 from mhvae_cli.phantoms import phantom
 from mhvae_cli.training import schedule
@@ -106,8 +104,9 @@ def trained(config: DiffusionConfig, train: Pictures, steps: int, *, seed: int =
     ema, optimizer = deepcopy(refiner), torch.optim.AdamW(network.parameters(), weight_decay=DECAY)
     for step in range(steps):
         picks = rng.integers(0, len(image), BATCH)
+        t = times(network.sde, (np.arange(BATCH) + rng.random(BATCH)) / BATCH, CDDPMConfig())
         eps = torch.from_numpy(rng.standard_normal((BATCH, *image.shape[1:]), np.float32))
-        loss = network.loss(image[picks], x_hat[picks], _times(network, rng), eps).mean()
+        loss = network.loss(image[picks], x_hat[picks], t, eps).mean()
         for group in optimizer.param_groups:
             group["lr"] = LR * schedule(step / steps, WARMUP)
         optimizer.zero_grad(set_to_none=True)
@@ -116,13 +115,6 @@ def trained(config: DiffusionConfig, train: Pictures, steps: int, *, seed: int =
         optimizer.step()
         _follow(ema, refiner, min(EMA, (1 + step) / (10 + step)))
     return ema.eval()
-
-
-def _times(network: ScoreNetwork, rng: np.random.Generator) -> Tensor:
-    """A time for each sample of a batch, their log-SNRs spread over LEVELS as `train-cddpm` spreads them."""
-    sde, shares = network.sde, (np.arange(BATCH) + rng.random(BATCH)) / BATCH
-    levels = [LEVELS.inv_cdf(min(max(share, 1e-3), 1 - 1e-3)) for share in shares]
-    return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(END))) for x in levels])
 
 
 @torch.no_grad()

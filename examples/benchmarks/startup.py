@@ -3,8 +3,9 @@
     python examples/benchmarks/startup.py [--model REF] [--repeats 7]
 
 Whole processes, wall time, medians of interleaved runs with warm file caches: `mhvae --help` against
-`python -c "import typer, rich"`, and `mhvae segment` of one 400 x 270 scan against `python -c "import
-torch"`. Also checks that --help imports no torch. Targets: 3 x and 1.6 x.
+`python -c "import typer, rich"`, `mhvae segment` of one 256 x 256 scan against `python -c "import torch"`,
+and `mhvae reconstruct` of it, refined, against `mhvae segment`. Also checks that --help imports no torch.
+Targets: 3 x, 1.6 x and 10 x.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the verbs that make pictures share: their options, and the way from what was named to files.
+"""What the verbs that make pictures share: the way from what was named to files.
 
 A verb says which results it makes, and how the code of each follows from its sources':
 
@@ -9,26 +9,22 @@ A verb says which results it makes, and how the code of each follows from its so
         wishes = [Wish((item,), beside(item, "__recon")) for item in named.items]
         raise typer.Exit(generate("reconstruct", wishes, shared, many=named.many))
 
-`generative` adds the options of `Shared` to the verb's own. A `Wish` is one result. Its edit runs beside the
-network, once; an InputError there costs the result its row. What an option alone tells to be wrong is checked
-by the verb before `generate`. Images and latents files are alike to it.
+`generative` (see `shared`) adds the options of `Shared` to the verb's own. A `Wish` is one result. Its edit
+runs beside the network, once; an InputError there costs the result its row. What an option alone tells to be
+wrong is checked by the verb before `generate`. Images and latents files are alike to it.
 """
 
-import inspect
 import sys
 import tempfile
-import typing
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
-from functools import wraps
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import InputError, UsageError
-from . import options
 from .inputs import Gathered, Item, gather, parse_shard
 from .making import CELL, Maker, Wish
 from .outputs import (
@@ -42,6 +38,7 @@ from .outputs import (
     settle_existing,
 )
 from .report import Report, drive, preview
+from .shared import Shared
 
 if TYPE_CHECKING:
     from ..generation import Picture
@@ -50,40 +47,6 @@ SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
 COLUMNS = ("mask", "dice", "tries", "seed")
 Collect = Callable[["Wish", "Picture"], None]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The options that every such verb has, as the user gave them."""
-
-    out: options.Out = None
-    model: options.Model = options.DEFAULT_MODEL
-    no_refine: options.NoRefine = False
-    steps: options.Steps = 20
-    solver: options.Solver = "dpm++2m"
-    min_dice: options.MinDice = None
-    tries: options.Tries = 1
-    save_latents: options.SaveLatents = False
-    format: options.MadeFormat = None
-    sheet: options.Sheet = None
-    show: options.Show = False
-    device: options.Device = "auto"
-    dtype: options.Dtype = "auto"
-    batch_size: options.BatchSize = 8
-    workers: options.Workers = None
-    seed: options.Seed = 0
-    deterministic: options.Deterministic = False
-    offline: options.Offline = False
-    existing: options.Existing = "error"
-    on_error: options.OnError = "continue"
-    from_file: options.FromFile = None
-    recursive: options.Recursive = False
-    shard: options.Shard = None
-    as_json: options.Json = False
-    dry_run: options.DryRun = False
-    quiet: options.Quiet = False
-    verbose: options.Verbose = False
-    progress: options.Progress = "auto"
 
 
 @dataclass(frozen=True)
@@ -98,29 +61,6 @@ class Album:
     stem: PurePath
     ending: str
     encode: Callable[[Mapping[str, str]], bytes]
-
-
-def generative(verb: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
-    """Give a verb the options of `Shared`, which it gets as the one keyword `shared`.
-
-    Those that say nothing to it it does `without`: they keep their defaults.
-    """
-    hints = typing.get_type_hints(Shared, include_extras=True)
-    offered = [each for each in fields(Shared) if each.name not in without]
-    signature = inspect.signature(verb)
-    parameters = [each for each in signature.parameters.values() if each.name != "shared"]
-    for each in offered:
-        kind, hint = inspect.Parameter.KEYWORD_ONLY, hints[each.name]
-        parameters.append(inspect.Parameter(each.name, kind, default=each.default, annotation=hint))
-
-    @wraps(verb)
-    def command(**values: Any) -> None:
-        shared = Shared(**{each.name: values.pop(each.name) for each in offered})
-        verb(**values, shared=shared)
-
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    vars(command)["__signature__"] = signature.replace(parameters=parameters)
-    return command
 
 
 def find_inputs(inputs: list[str] | None, shared: Shared) -> Gathered:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError, UsageError
 from .batching import stream
-from .generation import COLUMNS, Shared
+from .generation import COLUMNS
 from .inputs import Gathered, parse_shard
 from .outputs import Job, choose_format, find_target, plan, settle_existing
 from .report import Report, drive, preview
+from .shared import Shared
 
 if TYPE_CHECKING:
     import numpy as np

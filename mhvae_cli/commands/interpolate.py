@@ -11,9 +11,10 @@ import typer
 
 from ..errors import UsageError
 from . import options
-from .generation import Album, Shared, find_inputs, generate, generative
+from .generation import Album, find_inputs, generate
 from .inputs import Item
 from .making import CELL, Wish, beside
+from .shared import Shared, generative
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .generation import Shared, find_inputs, generate, generative
+from .generation import find_inputs, generate
 from .making import Wish, beside
+from .shared import Shared, generative
 
 if TYPE_CHECKING:
     from ..generation import Draft, Source

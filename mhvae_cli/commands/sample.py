@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import ModelError, UsageError
-from .generation import Shared, generate, generative
+from .generation import generate
 from .making import Wish
 from .outputs import Job
+from .shared import Shared, generative
 from .table import Table
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import typer
 
 from ..errors import OutputError, UsageError
 from . import options
-from .generation import Shared, find_inputs, find_one, generate, generative
+from .generation import find_inputs, find_one, generate
 from .inputs import Item
 from .making import Wish, beside
+from .shared import Shared, generative
 
 if TYPE_CHECKING:
     from ..generation import Draft, Source

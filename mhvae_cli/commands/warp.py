@@ -11,10 +11,11 @@ import typer
 
 from ..errors import UsageError
 from . import options
-from .generation import Shared, find_inputs, find_one, generate, generative
+from .generation import find_inputs, find_one, generate
 from .handles import draw_handles, need_spline
 from .inputs import Item
 from .making import Wish, beside
+from .shared import Shared, generative
 
 if TYPE_CHECKING:
     from ..generation import Draft, Source
