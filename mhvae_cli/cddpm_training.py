@@ -125,14 +125,14 @@ class CDDPMTask:
         c, size = self.config, self.train.image_size
         image, rngs, _ = self.train.augmented(indices, c.augment, seed=c.seed, epoch=epoch)
         crop = min(c.crop or size, size)
-        eps_theta, eps_z = ([r.standard_normal(d, np.float32) for r in rngs] for d in self.dims)
+        noise = [np.stack([r.standard_normal(d, np.float32) for r in rngs]) for d in self.dims]
+        eps_theta, eps_z = map(torch.from_numpy, noise)
         corners = np.stack([r.integers(0, size - crop + 1, (c.crops, 2)) for r in rngs])
         shape = (c.crops, image.shape[1], crop, crop)
         eps = [torch.from_numpy(r.standard_normal(shape, np.float32)) for r in rngs]
         spans = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
         t = torch.stack([times(self.refiner.network.sde, shares, c) for shares in spans])
-        noise = (torch.from_numpy(np.stack(e)) for e in (eps_theta, eps_z))
-        return CropBatch(image, *noise, corners, t, torch.stack(eps))
+        return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps))
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Equation 8 on whole validation images at fixed times, of the EMA weights."""

@@ -193,8 +193,8 @@ def train_cddpm(
         task.measure()
     parts = f"{_count(train)} to train on, {_count(val)} to choose on"
     begun = "from the model's cDDPM on" if known else "from scratch"
-    size = f"{sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"
-    say({"phase": f"{parts}; {size}, {begun}"})
+    weight = f"{sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"
+    say({"phase": f"{parts}; {weight}, {begun}"})
     return fit(task, run, say=say)
 
 

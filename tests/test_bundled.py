@@ -47,11 +47,14 @@ def test_the_readme_shows_commands_that_work(
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text()
     block = text.split("## Use", 1)[1].split("```")[1]
-    lines = [shlex.split(line)[1:] for line in block.strip().splitlines() if "DIR" not in line]
-    assert [words[0] for words in lines] == ["segment", "evaluate", "segment"]
+    lines = [shlex.split(line)[1:] for line in block.splitlines() if line and "DIR" not in line]
+    verbs = "segment evaluate segment reconstruct swap-style interpolate warp sample inspect"
+    assert [words[0] for words in lines] == verbs.split()
     for words in lines:
         found = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
         ended = mhvae(*(word for group in found for word in group))
         assert ended.code == 0, ended.stderr
     assert len(list(Path("masks").glob("head*.png"))) == 4
     assert len(list(Path("lesions").glob("*__overlay.png"))) == 4
+    assert Path("warped/head0__rot45_scale0.7_mask.png").exists()
+    assert len(list(Path("set/masks").glob("sample_s0_*.png"))) == 4
