@@ -189,7 +189,7 @@ def make(
     *,
     refine: bool = True,
     steps: int = 20,
-    solver: str = "dpm++2m",
+    solver: str = "dpm++2m-sde",
     seed: int = 0,
     min_dice: float = 0.0,
     tries: int = 1,

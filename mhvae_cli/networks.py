@@ -92,7 +92,7 @@ class Networks:
         *,
         seed: int = 0,
         steps: int = 20,
-        solver: str = "dpm++2m",
+        solver: str = "dpm++2m-sde",
     ) -> np.ndarray:
         """Section 4: sharp pictures (B, C, S, S) in [-1, 1] drawn about the VAE's `recon`, of the same shape.
 

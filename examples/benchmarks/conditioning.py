@@ -57,7 +57,7 @@ CONFIGS = [
 ]
 """The first is the paper's S(x, t), the last what `train-cddpm` takes if it is told nothing."""
 
-SOLVED = [("dpm++2m", 20), ("euler-maruyama", 100)]
+SOLVED = [("dpm++2m-sde", 20), ("euler-maruyama", 100)]
 PAPER = ("euler-maruyama", 1000)
 POOLED = 8
 FIGURES = ("patches, 48 px", "patches, 24 px", "mean to image", "mean to x_hat", "variance")

@@ -18,7 +18,7 @@ class Shared:
     model: options.Model = options.DEFAULT_MODEL
     no_refine: options.NoRefine = False
     steps: options.Steps = 20
-    solver: options.Solver = "dpm++2m"
+    solver: options.Solver = "dpm++2m-sde"
     min_dice: options.MinDice = None
     tries: options.Tries = 1
     save_latents: options.SaveLatents = False

@@ -31,7 +31,13 @@ class Refiner(nn.Module):
 
     @torch.inference_mode()
     def refine(
-        self, x_hat: Tensor, keys: Sequence[str], *, seed: int = 0, steps: int = 20, solver: str = "dpm++2m"
+        self,
+        x_hat: Tensor,
+        keys: Sequence[str],
+        *,
+        seed: int = 0,
+        steps: int = 20,
+        solver: str = "dpm++2m-sde",
     ) -> Tensor:
         """A draw from p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's pictures x_hat, of any H and W.
 
