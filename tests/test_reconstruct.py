@@ -209,7 +209,7 @@ def test_every_file_says_what_it_is(mhvae: Mhvae, tiny_refined: Path) -> None:
         record = provenance.read(path)
         assert record["synthetic"] is True and record["seed"] == 4 and record["model"] == "tiny-refined"
         assert record["model_sha256"] == digest(tiny_refined)
-        assert record["command"] == "mhvae reconstruct --steps 3 --solver dpm++2m"
+        assert record["command"] == "mhvae reconstruct --steps 3 --solver dpm++2m-sde"
         if path.name != "sheet.png":
             source = hashlib.sha256(Path("scans/jane-doe.png").read_bytes()).hexdigest()
             assert record["sources"] == [{"sha256": source}]
