@@ -228,6 +228,8 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
     recipe = from_dict(Recipe, merge(PRESETS[preset], over))
     check_model(recipe.model)
     _check_training(recipe.train)
+    if recipe.train.part == "style" and recipe.pretrained is None:
+        raise UsageError('train.part = "style" trains on a frozen rest', hint="--pretrained names its model")
     if recipe.model.reference:
         raise UsageError("model.reference: set by --reference MASK")
     return recipe, set(over.get("model") or {})

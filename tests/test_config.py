@@ -222,3 +222,9 @@ def test_a_side_the_encoder_cannot_halve_is_refused(arch: str, size: int) -> Non
         load_recipe("paper", None, {"model": model})
     load_recipe("paper", None, {"model": {**model, "image_size": 96}})
     load_recipe("paper", None, {"model": {"image_size": size, "encoder": {"arch": "resnet18"}}})
+
+
+def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
+    with pytest.raises(UsageError, match="frozen rest"):
+        load_recipe("small", None, {"train": {"part": "style"}})
+    assert load_recipe("small", None, {"train": {"part": "style"}, "pretrained": "fetal-head"})
