@@ -21,6 +21,7 @@ from .edit import Density
 from .files import encode_png, write_atomic
 from .imaging import from_square
 from .render import sheet
+from .training import sheet_due, weights
 from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE
 
@@ -136,16 +137,11 @@ class CDDPMTask:
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Equation 8 on whole validation images at fixed times, of the EMA weights."""
-        network = self.refiner.network
-        own = {name: value.clone() for name, value in self.module.state_dict().items()}
-        self.module.load_state_dict(ema)
-        try:
-            figures = {"val_loss": self._loss()}
-            if epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs):
+        with weights(self.module, ema):
+            loss = self._loss()
+            if sheet_due(epoch, self.config.epochs):
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._preview()))
-        finally:
-            self.module.load_state_dict(own)
-        return {**figures, "scale": float(network.scale), "score": -figures["val_loss"]}
+        return {"val_loss": loss, "scale": float(self.refiner.network.scale), "score": -loss}
 
     def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         """Write the model folder: the VAE as it was, the EMA weights, and `figures`."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import ModelError
+from .config import ModelConfig, check_model, from_dict
+from .errors import ModelError, UsageError
 from .files import write_atomic
 from .hub import fetch
 
@@ -81,6 +82,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a readable configuration: {error}") from error
     _check_config(config, str(path))
+    return config
+
+
+def model_config(content: Mapping[str, Any], folder: Path) -> ModelConfig:
+    """The model that a folder's config.json describes. ModelError if it describes none."""
+    try:
+        config = from_dict(ModelConfig, content["model"], where="model.")
+        check_model(config)
+    except UsageError as error:
+        raise ModelError(f"{folder}: {error}") from error
     return config
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .checkpoint import load_state, read_config
-from .config import ModelConfig, check_model, from_dict
+from .checkpoint import load_state, model_config, read_config
 from .edit import Code, Density
-from .errors import InputError, ModelError, UsageError
+from .errors import InputError, ModelError
 from .imaging import Scan, to_square
 from .vae.contour import contours
 from .vae.encoder import fold_batch_norms
@@ -159,12 +158,7 @@ class Networks:
 def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
     """The model of a folder and its name: no weights are drawn, those of the file are taken over."""
     content = read_config(folder)
-    try:
-        config = from_dict(ModelConfig, content["model"], where="model.")
-        check_model(config)
-    except UsageError as error:
-        raise ModelError(f"{folder}: {error}") from error
-    model = build(config, seed=None)
+    model = build(model_config(content, folder), seed=None)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     state = load_state(folder, expected=shapes)
     ready = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

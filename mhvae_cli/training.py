@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +98,22 @@ def fit(task: Task, run: Run, *, say: Callable[[dict[str, Any]], None]) -> Outco
 
 def _silent(_event: dict[str, Any]) -> None:
     pass
+
+
+@contextmanager
+def weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """The module with other weights for a while."""
+    own = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(state)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
+
+
+def sheet_due(epoch: int, epochs: int) -> bool:
+    """Whether a sheet is drawn after this epoch: the first, the last and some ten between."""
+    return epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)
 
 
 def schedule(progress: float, warmup: float) -> float:

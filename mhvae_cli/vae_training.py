@@ -1,7 +1,6 @@
 """Section 3.4: the multi-headed VAE's objective, its validation, and the model folder it leaves."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from .files import encode_png, write_atomic
 from .imaging import from_square
 from .metrics import dice, hausdorff
 from .render import YELLOW, draw_grid, overlay, sheet
+from .training import sheet_due, weights
 from .vae.contour import contours
 from .vae.fitting import distance_map
 from .vae.fitting import fit as fit_warp
@@ -138,11 +138,11 @@ class VAETask:
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
-        with _weights(self.module, ema):
+        with weights(self.module, ema):
             figures = validation(self.model, self.val)
             if self.config.part == "style":
                 figures["score"] = -figures["val_recon"]
-            if epoch % max(1, self.config.epochs // 10) == 0 or epoch in (1, self.config.epochs):
+            if sheet_due(epoch, self.config.epochs):
                 picture = preview(self.model, self.val, range(min(SHEET_ROWS, len(self.val))))
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
         return figures
@@ -312,14 +312,3 @@ def _encoded(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
     device = next(model.parameters()).device
     latents = model.encode(image.to(device, memory_format=torch.channels_last))
     return latents, model.decode(latents)
-
-
-@contextmanager
-def _weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with other weights for a while."""
-    own = {name: value.clone() for name, value in module.state_dict().items()}
-    module.load_state_dict(state)
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, ModelError, UsageError
+from ..errors import InputError, ModelError
 from . import options
 from .inputs import Item, gather
 from .outputs import complain, say
@@ -104,16 +104,11 @@ def _model(ref: str) -> dict[str, Any]:
 
     `sha256` is what the records of its pictures call model_sha256.
     """
-    from ..checkpoint import digest, read_config, resolve
-    from ..config import ModelConfig, check_model, from_dict
+    from ..checkpoint import digest, model_config, read_config, resolve
 
     folder = Path(ref) if os.path.isdir(ref) else resolve(ref, offline=True)
     content = read_config(folder)
-    try:
-        config = from_dict(ModelConfig, content["model"], where="model.")
-        check_model(config)
-    except UsageError as error:
-        raise ModelError(f"{folder}: {error}") from error
+    config = model_config(content, folder)
     present = [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
     return {
         "kind": "model",
