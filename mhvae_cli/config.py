@@ -113,13 +113,14 @@ class UNetConfig:
 class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: what the
     score network is given; the paper writes S(x, t), that is "x". `normalise`: the process runs on what it
-    starts at over its sd."""
+    starts at over its sd. `strength` changes pictures, not the training: see `Refiner.refine`."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal["residual+recon", "residual", "x"] = "residual+recon"
     normalise: bool = True
     beta_min: float = 0.1
     beta_max: float = 20.0
+    strength: float = 1.0
     unet: UNetConfig = field(default_factory=UNetConfig)
 
 
@@ -274,6 +275,7 @@ def check_diffusion(diffusion: DiffusionConfig) -> None:
             "unet.levels: 1 to 6": not 1 <= unet.levels <= 6,
             "unet.blocks: 1 or more": unet.blocks < 1,
             "unet.patch: 1 or more": unet.patch < 1,
+            "diffusion.strength: above 0.001, at most 1": not 1e-3 < diffusion.strength <= 1,
         }
     )
 

@@ -69,6 +69,7 @@ class How(TypedDict, total=False):
     refine: bool
     steps: int
     solver: str
+    strength: float | None
     seed: int
     min_dice: float
     tries: int
@@ -190,6 +191,7 @@ def make(
     refine: bool = True,
     steps: int = 20,
     solver: str = "dpm++2m-sde",
+    strength: float | None = None,
     seed: int = 0,
     min_dice: float = 0.0,
     tries: int = 1,
@@ -209,7 +211,8 @@ def make(
         keys = [drafts[i].key + (f"/try{attempt}" if attempt else "") for i in todo]
         squares = recon[todo]
         if refine:
-            squares = networks.refine(squares, keys, seed=seed, steps=steps, solver=solver)
+            how = {"seed": seed, "steps": steps, "solver": solver, "strength": strength}
+            squares = networks.refine(squares, keys, **how)
         pixels = [_fitted(square, drafts[i], masks[i]) for square, i in zip(squares, todo, strict=True)]
         thetas = networks.locate(np.stack([networks.prepare(scan_of(each)) for each in pixels]))
         for i, key, made, theta in zip(todo, keys, pixels, thetas, strict=True):

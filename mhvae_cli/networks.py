@@ -92,12 +92,14 @@ class Networks:
         seed: int = 0,
         steps: int = 20,
         solver: str = "dpm++2m-sde",
+        strength: float | None = None,
     ) -> np.ndarray:
         """Section 4: sharp pictures (B, C, S, S) in [-1, 1] drawn about the VAE's `recon`, of the same shape.
 
-        A picture's noise depends on `seed` and its key alone. ModelError for a model without a cDDPM.
+        A picture's noise depends on `seed` and its key alone. `strength` in (0.001, 1], by default the
+        model's own, is the time from which it is solved back. ModelError for a model without a cDDPM.
         """
-        refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver)
+        refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
         drawn = [refine(self._image(recon[part]), keys[part]) for part in self._parts(len(recon))]
         return torch.cat(drawn).float().cpu().numpy()
 

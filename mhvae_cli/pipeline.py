@@ -48,8 +48,8 @@ class Segmentation:
 class Pipeline(Networks):
     """A model on a device. Make one with `Pipeline.load`.
 
-    What generates pictures takes the keywords of `generation.make`: refine, steps, solver, seed, min_dice and
-    tries. The same image, seed and edit make the same picture. Made pictures are synthetic.
+    What generates pictures takes the keywords of `generation.make`: refine, steps, solver, strength, seed,
+    min_dice and tries. The same image, seed and edit make the same picture. Made pictures are synthetic.
     """
 
     @classmethod

@@ -146,7 +146,8 @@ def train_cddpm(
     vae, _ = load_model(model)
     content, state = read_config(model), load_state(model)
     config = vae.config
-    known = content.get("cddpm", {}).get("model") == to_dict(recipe.diffusion)
+    old = content.get("cddpm", {}).get("model", {}) | {"strength": recipe.diffusion.strength}
+    known = old == to_dict(recipe.diffusion)
     if known:
         refiner = load_refiner(model)
     else:

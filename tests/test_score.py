@@ -18,6 +18,7 @@ from mhvae_cli.config import DiffusionConfig, UNetConfig
 from mhvae_cli.diffusion.noise import path_noise
 from mhvae_cli.diffusion.refiner import Refiner, load_refiner
 from mhvae_cli.diffusion.score import ScoreNetwork
+from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import SOLVERS
 from mhvae_cli.errors import ModelError, UsageError
 
@@ -231,6 +232,37 @@ def test_refined_pictures_are_draws_about_x_hat(solver: str, steps: int) -> None
     added = found - x_hat
     assert added.std() == pytest.approx(0.1, rel=0.04) and abs(added.mean()) < 0.006
     assert abs(torch.corrcoef(added.flatten(1))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.6])
+def test_less_strength_adds_less(strength: float) -> None:
+    x_hat = torch.linspace(-0.3, 0.3, 60)[None, None, :, None].expand(1, 1, 60, 70)
+    found = refiner(spread=0.5).refine(x_hat, ["a"], solver="dpm++2m", strength=strength)
+    sde = SDE()
+    alpha, sigma = sde.alpha(strength), sde.sigma(strength)
+    # The flow of N(0, 0.5^2) from noise of sd sigma, where alpha^2 0.5^2 of the variance is missing.
+    sd = 0.2 * 0.5 * sigma / (0.25 * alpha**2 + sigma**2) ** 0.5
+    assert (found - x_hat).std() == pytest.approx(sd, rel=0.05)
+
+
+def test_diffusevae_starts_from_the_noised_picture() -> None:
+    x_hat = torch.full((1, 1, 60, 70), 0.05)
+    made = refiner(spread=0.5, process="diffusevae")
+    means = [float(made.refine(x_hat, ["a"], solver="dpm++2m", strength=s).mean()) for s in (0.02, 1.0)]
+    assert means[0] == pytest.approx(0.05, abs=0.006) and abs(means[1]) < 0.006
+
+
+def test_the_strength_is_the_models_own() -> None:
+    x_hat = torch.zeros(1, 1, 20, 20)
+    own = refiner(strength=0.2).refine(x_hat, ["a"], steps=5)
+    assert torch.equal(own, refiner().refine(x_hat, ["a"], steps=5, strength=0.2))
+    assert not torch.equal(own, refiner().refine(x_hat, ["a"], steps=5))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.001, 1.01, float("nan")])
+def test_a_strength_that_is_none(strength: float) -> None:
+    with pytest.raises(UsageError, match="strength"):
+        refiner().refine(torch.zeros(1, 1, 8, 8), ["a"], strength=strength)
 
 
 def test_diffusevaes_draws_are_not_added_to_x_hat() -> None:

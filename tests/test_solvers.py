@@ -42,10 +42,10 @@ def gaussian(mean: float | Tensor, sd: float, x_hat: float | Tensor = 0.0, sde: 
     return score
 
 
-def flow(u: Tensor, sde: SDE) -> Tensor:
-    """Where the probability flow takes u(1) by `END`, u(0) being N(MEAN, SD^2), and D there: closed forms."""
-    spread = {t: (sde.alpha(t) * SD) ** 2 + sde.sigma(t) ** 2 for t in (1.0, END)}
-    moved = math.sqrt(spread[END] / spread[1.0]) * (u - sde.alpha(1.0) * MEAN)
+def flow(u: Tensor, sde: SDE, start: float = 1.0) -> Tensor:
+    """Where the probability flow takes u(start) by `END`, u(0) being N(MEAN, SD^2), and D there."""
+    spread = {t: (sde.alpha(t) * SD) ** 2 + sde.sigma(t) ** 2 for t in (start, END)}
+    moved = math.sqrt(spread[END] / spread[start]) * (u - sde.alpha(start) * MEAN)
     return MEAN + sde.alpha(END) * SD**2 / spread[END] * moved
 
 
@@ -54,10 +54,12 @@ def flow(u: Tensor, sde: SDE) -> Tensor:
 
 @ODES
 @pytest.mark.parametrize("sde", [SDE(), SDE(1.0, 30.0), SDE(20.0, 20.0)])
-def test_an_ode_solver_follows_the_flow(name: str, sde: SDE) -> None:
+@pytest.mark.parametrize("start", [1.0, 0.3])
+def test_an_ode_solver_follows_the_flow(name: str, sde: SDE, start: float) -> None:
     u = torch.linspace(-3, 3, 31, dtype=torch.float64)
-    found = SOLVERS[name](gaussian(MEAN, SD, sde=sde), u, sde, steps=101, noise=no_noise)
-    torch.testing.assert_close(found, flow(u, sde), atol=5e-3, rtol=0)
+    score = gaussian(MEAN, SD, sde=sde)
+    found = SOLVERS[name](score, u, sde, steps=101, noise=no_noise, start=start)
+    torch.testing.assert_close(found, flow(u, sde, start), atol=5e-3, rtol=0)
 
 
 @ODES

@@ -27,6 +27,7 @@ import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 from common import table  # first: see there
 
@@ -127,7 +128,8 @@ def drawn(refiner: Refiner, x_hat: np.ndarray, *, solver: str, steps: int) -> li
     """`DRAWS` sets of pictures from x_hat (N, 3, S, S), each like it. All networks get the same noise."""
     given = torch.from_numpy(x_hat)
     keys = [str(i) for i in range(len(x_hat))]
-    sets = (refiner.refine(given, keys, seed=k, steps=steps, solver=solver) for k in range(DRAWS))
+    refine = partial(refiner.refine, given, keys, steps=steps, solver=solver, strength=1.0)
+    sets = (refine(seed=k) for k in range(DRAWS))
     return [made.numpy() for made in sets]
 
 

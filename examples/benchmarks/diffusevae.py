@@ -54,7 +54,7 @@ def reconstructed(pipeline: Pipeline, images: Pixels, name: str, steps: int) -> 
         sizes = [image.shape[:2] for image in part]
         codes = [Code(z, theta, None, size) for z, theta, size in zip(zs, thetas, sizes, strict=True)]
         keys = [f"{name}/{i + k}" for k in range(len(part))]
-        squares = pipeline.refine(pipeline.decode(codes), keys, steps=steps)
+        squares = pipeline.refine(pipeline.decode(codes), keys, steps=steps, strength=1.0)
         made += [to_native(square, size) for square, size in zip(squares, sizes, strict=True)]
     return made
 

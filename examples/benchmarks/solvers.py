@@ -56,7 +56,7 @@ def squares(pipeline: Pipeline, paths: list[Path], size: int) -> tuple[np.ndarra
 def on_network(pipeline: Pipeline, paths: list[Path], size: int) -> None:
     """The first form."""
     real, x_hat, keys = squares(pipeline, paths, size)
-    refine = partial(pipeline.refiner.refine, x_hat, keys)
+    refine = partial(pipeline.refiner.refine, x_hat, keys, strength=1.0)
     refine(steps=2)  # the first call is slower
     seconds, made = [], []
     for solver, steps in (PAPER, *FEW):

@@ -125,6 +125,8 @@ def generate(
     results: Generator[Any] = (_ for _ in ())
     if todo:
         refining = ["--steps", str(shared.steps), "--solver", shared.solver]
+        if shared.strength is not None:
+            refining += ["--strength", f"{shared.strength:g}"]
         words = ["mhvae", verb, *words, *(["--no-refine"] if shared.no_refine else refining)]
         maker = _maker(shared, kind, " ".join(words), drawn=sheet is not None)
         wanted = [wish for _, wish in todo]
@@ -187,6 +189,7 @@ def _maker(shared: Shared, kind: str, command: str, *, drawn: bool) -> Maker:
             "refine": not shared.no_refine,
             "steps": shared.steps,
             "solver": shared.solver,
+            "strength": shared.strength,
             "seed": shared.seed,
             "min_dice": shared.min_dice or 0.0,
             "tries": shared.tries,

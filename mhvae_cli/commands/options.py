@@ -177,6 +177,19 @@ Solver = Annotated[
     SolverChoice,
     _option("--solver", help="euler-maruyama is the paper's, and wants some 1000 steps.", panel=_MADE),
 ]
+Strength = Annotated[
+    float | None,
+    _option(
+        "--strength",
+        min=0.002,
+        max=1.0,
+        metavar="T",
+        help="How much the cDDPM draws anew: 1 is all that the VAE's picture leaves open, as in the paper; "
+        "less keeps the VAE's coarse tones. By default the model's own.",
+        panel=_MADE,
+        show_default=False,
+    ),
+]
 MinDice = Annotated[
     float | None,
     _option(

@@ -19,6 +19,7 @@ class Shared:
     no_refine: options.NoRefine = False
     steps: options.Steps = 20
     solver: options.Solver = "dpm++2m-sde"
+    strength: options.Strength = None
     min_dice: options.MinDice = None
     tries: options.Tries = 1
     save_latents: options.SaveLatents = False

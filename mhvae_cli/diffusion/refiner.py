@@ -12,7 +12,7 @@ from ..errors import ModelError, UsageError
 from ..vae.model import NoDraws
 from .noise import path_noise
 from .score import ScoreNetwork
-from .solvers import SOLVERS
+from .solvers import END, SOLVERS
 
 HINT = "--no-refine gives the VAE's own picture; train-cddpm trains one"
 
@@ -38,17 +38,29 @@ class Refiner(nn.Module):
         seed: int = 0,
         steps: int = 20,
         solver: str = "dpm++2m-sde",
+        strength: float | None = None,
     ) -> Tensor:
         """A draw from p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's pictures x_hat, of any H and W.
 
-        Equation 15 in `steps` evaluations of the network. An image's noise depends on seed, key, shape alone.
+        Equation 15 in `steps` evaluations of the network, from the time t = `strength` on, by default the
+        model's own. At 1 that is all of p(x | x_hat); below, x_hat itself is noised to that time, as SDEdit
+        does, and keeps what is coarser than the noise. An image's noise depends on seed, key, shape alone.
         """
+        network = self.network
+        start = network.config.strength if strength is None else strength
         if solver not in SOLVERS:
             raise UsageError(f"no solver {solver!r}", hint=f"known: {', '.join(SOLVERS)}")
+        if not END < start <= 1:
+            raise UsageError(f"strength {start:g}: above {END:g}, at most 1")
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
-        network = self.network
+        still, sd = network.sde.marginal(network.target(x_hat, x_hat), start)
         u = SOLVERS[solver](
-            lambda u, t: network.score(u, t, x_hat), noise(), network.sde, steps=steps, noise=noise
+            lambda u, t: network.score(u, t, x_hat),
+            still + sd * noise(),
+            network.sde,
+            steps=steps,
+            noise=noise,
+            start=start,
         )
         return network.image(u, x_hat).clamp(-1, 1)
 

@@ -1,13 +1,14 @@
-"""Section 4.2: solvers of equation 15, from x(1) = x_hat + noise back to the image x(0).
+"""Section 4.2: solvers of equation 15, from x(start) back to the image x(0).
 
-They see a score(x, t) and never a network. The paper's is Euler-Maruyama. The fast ones integrate exactly
-what is known of the process and approximate only D(t) = E[x0 - x_hat | x(t)], which changes slowly. With
-u = x - x_hat and l = log(alpha / sigma), a step from l to l + h is
+At t = 1 x is x_hat + noise. Solvers see a score(x, t) and never a network. The paper's is Euler-Maruyama.
+The fast ones integrate exactly what is known of the process and approximate only
+D(t) = E[x0 - x_hat | x(t)], which changes slowly. With u = x - x_hat and l = log(alpha / sigma), a step from
+l to l + h is
 
     u' = sigma'/sigma exp(-(k - 1) h) u + alpha' int_0^h k exp(-k (h - s)) D(l + s) ds (+ noise),
 
 k = 1 for the ODE that shares equation 15's marginals (the probability flow), k = 2 for equation 15 itself.
-They take even steps in l from t = 1 to t = `END`; what they give is x_hat + D there.
+They take even steps in l from `start` to t = `END`; what they give is x_hat + D there.
 """
 
 import math
@@ -29,23 +30,38 @@ END = 1e-3
 
 
 class Solver(Protocol):
-    """Solves from x = x(1) (B, ...) to an estimate of x(0), of the same shape and dtype.
+    """Solves from x = x(start) (B, ...) to an estimate of x(0), of the same shape and dtype.
 
     `steps` >= 1 is the number of evaluations of the score; `noise` drives the stochastic ones alone.
     """
 
     def __call__(
-        self, score: Score, x: Tensor, sde: SDE, *, steps: int, noise: Noise, x_hat: Tensor | float = 0.0
+        self,
+        score: Score,
+        x: Tensor,
+        sde: SDE,
+        *,
+        steps: int,
+        noise: Noise,
+        x_hat: Tensor | float = 0.0,
+        start: float = 1.0,
     ) -> Tensor: ...
 
 
 def euler_maruyama(
-    score: Score, x: Tensor, sde: SDE, *, steps: int, noise: Noise, x_hat: Tensor | float = 0.0
+    score: Score,
+    x: Tensor,
+    sde: SDE,
+    *,
+    steps: int,
+    noise: Noise,
+    x_hat: Tensor | float = 0.0,
+    start: float = 1.0,
 ) -> Tensor:
     """Equation 15 as the paper solves it, on a uniform grid of t; the last step, to t = 0, adds no noise."""
-    dt = 1 / steps
+    dt = start / steps
     for i in range(steps):
-        t = 1 - i * dt
+        t = start - i * dt
         x = x + dt * (sde.beta(t) * score(x, t) - sde.drift(x, t, x_hat))
         if i < steps - 1:
             x = x + math.sqrt(dt) * sde.diffusion(t) * noise()
@@ -53,13 +69,20 @@ def euler_maruyama(
 
 
 def heun(
-    score: Score, x: Tensor, sde: SDE, *, steps: int, noise: Noise, x_hat: Tensor | float = 0.0
+    score: Score,
+    x: Tensor,
+    sde: SDE,
+    *,
+    steps: int,
+    noise: Noise,
+    x_hat: Tensor | float = 0.0,
+    start: float = 1.0,
 ) -> Tensor:
     """Second order, of one step: D at both ends of a step, and the step again with D linear in between.
 
     Two evaluations a step and one at the end, so of an even number of `steps` one is left unused.
     """
-    times, u = _times(sde, (steps + 1) // 2), x - x_hat
+    times, u = _times(sde, (steps + 1) // 2, start), x - x_hat
     clean = _clean(score, u, times[0], sde, x_hat)
     for t, after in pairwise(times):
         h = sde.log_snr(after) - sde.log_snr(t)
@@ -79,6 +102,7 @@ def _multistep(
     steps: int,
     noise: Noise,
     x_hat: Tensor | float = 0.0,
+    start: float = 1.0,
     stochastic: bool = False,
     corrected: bool = False,
 ) -> Tensor:
@@ -86,7 +110,7 @@ def _multistep(
 
     `corrected` is UniPC-2: once D is found at a step's end, the step again with D through the last three.
     """
-    k, times, u = 2 if stochastic else 1, _times(sde, steps), x - x_hat
+    k, times, u = 2 if stochastic else 1, _times(sde, steps, start), x - x_hat
     clean, slope = _clean(score, u, times[0], sde, x_hat), None
     for t, after in pairwise(times):
         h = sde.log_snr(after) - sde.log_snr(t)
@@ -106,11 +130,11 @@ def _multistep(
     return x_hat + clean
 
 
-def _times(sde: SDE, count: int) -> list[float]:
-    """`count` times from 1 to `END`, even in log(alpha / sigma)."""
-    first, last = sde.log_snr(1.0), sde.log_snr(END)
+def _times(sde: SDE, count: int, start: float) -> list[float]:
+    """`count` times from `start` to `END`, even in log(alpha / sigma)."""
+    first, last = sde.log_snr(start), sde.log_snr(END)
     inner = [sde.time_of(first + (last - first) * i / (count - 1)) for i in range(1, count - 1)]
-    return [1.0, *inner, END][:count]
+    return [start, *inner, END][:count]
 
 
 def _clean(score: Score, u: Tensor, t: float, sde: SDE, x_hat: Tensor | float) -> Tensor:
