@@ -12,12 +12,15 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
 }
 
 
+INTENDED_USE = "Research; not a medical device."
+
+
 def model_card(config: Mapping[str, Any]) -> str:
     """README.md of a model: YAML front matter as the Hub reads it, then what `config` says of its data.
 
-    From config["card"]: license (required: UsageError), attribution, data, splits; from config["training"],
-    and ["cddpm"]["training"] if it has one: command, and splits if the card has none; config["figures"]:
-    numbers, in groups or not.
+    From config["card"]: license (required: UsageError), attribution, data, splits, intended_use; from
+    config["training"], and ["cddpm"]["training"] if it has one: command, and splits if the card has none;
+    config["figures"]: numbers, in groups or not.
     """
     card, training = config["card"], config["training"]
     second = config.get("cddpm", {}).get("training", {})
@@ -38,7 +41,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     sections = {
         "Use": "\n".join(["```", *uses, "```"])
         + "\nIn place of the name: this folder, or its ORG/NAME on the Hub.",
-        "Intended use": "Research; not a medical device.",
+        "Intended use": _prose(card.get("intended_use") or INTENDED_USE),
         "Data": _prose(card.get("data")),
         "Splits": _prose(card.get("splits") or training.get("splits")),
         "The cDDPM's data": _prose(card.get("cddpm_data") or second.get("data")),

@@ -1,7 +1,7 @@
 """A model's folder, which is also its repository on the Hub: config.json, *.safetensors, README.md.
 
-The only place that reads or writes safetensors. Names, folders, configurations and headers need neither torch
-nor the network. Pickled weights are never opened, whatever their name: unpickling runs code.
+Names, folders and configurations need neither torch nor the network. Weights that are not what the folder's
+SHA256SUMS says are not loaded.
 """
 
 import difflib
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from .config import ModelConfig, check_model, from_dict
 from .errors import ModelError, UsageError
 from .files import write_atomic
-from .hub import fetch
+from .hub import cached, fetch
+from .sums import SUMS, altered, file_sha256, format_sums, pinned
+from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +30,10 @@ MODELS = Path(__file__).parent / "models"
 FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
     ("model", "training", "card", "figures"), dict
 )
-OPTIONAL = {"cddpm": dict}
+OPTIONAL = {"cddpm": dict, "trust": dict}
+FILES = ("config.json", "vae.safetensors", "cddpm.safetensors", "README.md", SUMS)
+"""All that a model's folder may consist of; it needs the first two."""
 CONFIG_CAP = 2**20
-HEADER_CAP = 2**24
-PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
@@ -40,11 +42,33 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 
 
-def resolve(ref: str | Path, *, offline: bool = False) -> Path:
-    """The folder that `ref` means: a bundled name, a folder on disk, or ORG/NAME[@REVISION] on the Hub.
+def home() -> Path:
+    """Where imported models are kept: MHVAE_HOME, or mhvae/ in XDG_DATA_HOME (LOCALAPPDATA on Windows)."""
+    if place := os.environ.get("MHVAE_HOME"):
+        return Path(place).expanduser()
+    data = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME")
+    return (Path(data) if data else Path("~/.local/share").expanduser()) / "mhvae"
+
+
+def imported() -> list[str]:
+    """Names of the models that `mhvae models import` has put into `home`, sorted."""
+    found = (path.parent.name for path in (home() / "models").glob("*/config.json"))
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def known() -> list[tuple[str, str, Path]]:
+    """Every model at hand: the ref that means it, "bundled", "imported" or "hub", and its folder."""
+    found = [(name, "bundled", MODELS / name) for name in bundled()]
+    found += [(name, "imported", home() / "models" / name) for name in imported()]
+    return found + [(ref, "hub", folder) for ref, folder in cached()]
+
+
+def resolve(ref: str | Path, *, offline: bool = False, check: bool = False) -> Path:
+    """The folder that `ref` means: a bundled name, a folder, an imported name, or ORG/NAME[@REVISION].
 
     A Hub model is downloaded into the Hub's usual cache (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT as
-    its users know them) and served from there later; with `offline` no socket is opened. ModelError if none.
+    its users know them) and served from there later; with `offline` no socket is opened, with `check` the Hub
+    is asked what each file is. ModelError if none.
     """
     ref = os.fspath(ref)
     names = bundled()
@@ -53,13 +77,16 @@ def resolve(ref: str | Path, *, offline: bool = False) -> Path:
     path = Path(os.path.expanduser(ref))
     if ref and os.path.isdir(path):
         return _with_config(path, ref)
+    if ref in imported():
+        return home() / "models" / ref
     if ref and os.path.exists(path):
         raise ModelError(f"{ref}: a file, not a model", hint=f"a model is a folder: --model {path.parent}")
     if _HUB_ID.fullmatch(ref):
-        return _with_config(fetch(ref, ["config.json", "*.safetensors", "README.md"], offline=offline), ref)
+        return fetch(ref, FILES[:2], FILES[2:], offline=offline, check=check)
+    names += imported()
     near = difflib.get_close_matches(ref, names, 1)
-    known = f"bundled models: {', '.join(names) or 'none'}; or give a folder, or ORG/NAME on the Hub"
-    raise ModelError(f"no model {ref!r}", hint=f"did you mean {near[0]!r}?" if near else known)
+    others = f"models here: {', '.join(names) or 'none'}; or give a folder, or ORG/NAME on the Hub"
+    raise ModelError(f"no model {ref!r}", hint=f"did you mean {near[0]!r}?" if near else others)
 
 
 def _with_config(folder: Path, ref: str) -> Path:
@@ -76,7 +103,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             data = file.read(CONFIG_CAP + 1)
         if len(data) > CONFIG_CAP:
             raise ValueError("too large")
-        config = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        config = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant)
     except FileNotFoundError:
         raise ModelError(f"{folder}: no config.json in it, so not a model") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -93,13 +120,6 @@ def model_config(content: Mapping[str, Any], folder: Path) -> ModelConfig:
     except UsageError as error:
         raise ModelError(f"{folder}: {error}") from error
     return config
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key stands twice")
-    return values
 
 
 def _no_constant(word: str) -> None:
@@ -129,54 +149,8 @@ def digest(folder: Path, components: Sequence[str] | None = None) -> str:
     names = [f"{name}.safetensors" for name in components or ()]
     if components is None:
         names = ["config.json", "vae.safetensors", *(path.name for path in folder.glob("cddpm.safetensors"))]
-    lines = ""
-    for path in sorted(folder / name for name in names):
-        try:
-            with path.open("rb") as file:
-                lines += f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n"
-        except OSError as error:
-            raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    lines = format_sums({name: file_sha256(folder / name) for name in names})
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """A safetensors file's header; the file is as long as it says. ModelError otherwise."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            length = int.from_bytes(first, "little")
-            if length > HEADER_CAP and (first[:4] == b"PK\x03\x04" or first[:1] == b"\x80"):
-                raise _pickled(path)
-            if length > HEADER_CAP:
-                raise ValueError(f"its header claims {length} bytes, at most {HEADER_CAP} are read")
-            if size < 8 or 8 + length > size:
-                raise ValueError("it is cut short in its header")
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
-        if any(type(side) is not int or side < 0 for entry in tensors for side in entry["shape"]):
-            raise ValueError("a tensor has an impossible shape")
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        cause = error if type(error) is ValueError else "its header is damaged"
-        raise ModelError(f"{path}: not a usable safetensors file: {cause}") from error
-    if size < end:
-        raise ModelError(f"{path}: cut short, {size} of {end} bytes", hint="copy or download it again")
-    return header
-
-
-def _pickled(path: Path) -> ModelError:
-    return ModelError(f"{path}: pickled weights are never loaded: they can run code", hint="use safetensors")
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The text that `save_state` put beside the tensors; reads the header alone, without torch."""
-    metadata = read_header(Path(path)).get("__metadata__", {})
-    if not isinstance(metadata, dict) or any(type(text) is not str for text in metadata.values()):
-        raise ModelError(f"{path}: not a usable safetensors file: its metadata is damaged")
-    return metadata
 
 
 def load_state(
@@ -189,12 +163,16 @@ def load_state(
     """The tensors of `folder`/`component`.safetensors, all finite, in their stored dtypes.
 
     On the CPU they are a private mapping of the file, not a copy. `expected`: the names and shapes that it
-    must hold, no more and no fewer. ModelError otherwise, or if the file is missing, damaged or pickled.
+    must hold, no more and no fewer. ModelError otherwise, or if the file is missing, damaged, pickled or not
+    the one that the folder's sums tell of.
     """
     path = Path(folder) / f"{component}.safetensors"
     if not path.is_file():
-        pickled = sorted(other for other in Path(folder).glob("*") if other.suffix in PICKLED)
-        raise _pickled(pickled[0]) if pickled else ModelError(f"{folder}: no {path.name} in it")
+        others = sorted(other for other in Path(folder).glob("*") if other.suffix in PICKLED)
+        raise pickled(others[0]) if others else ModelError(f"{folder}: no {path.name} in it")
+    wanted = pinned(Path(folder)).get(path.name)  # 7 ms for 10 MB: some 1 % of what starting takes
+    if wanted is not None and file_sha256(path) != wanted:
+        raise altered(path)
     return load_tensors(path, device=device, expected=expected)
 
 
@@ -206,73 +184,12 @@ def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Ten
     ref = os.fspath(ref)
     path = Path(os.path.expanduser(ref))
     if path.suffix in PICKLED:
-        raise _pickled(path)
+        raise pickled(path)
     if not os.path.isfile(path):
         if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(ref):
             raise ModelError(f"no weights {ref!r}", hint="give a .safetensors file, or ORG/NAME on the Hub")
         path = fetch(ref, ["model.safetensors"], offline=offline) / "model.safetensors"
-        if not path.is_file():
-            raise ModelError(f"{ref}: no model.safetensors in it", hint="pickled weights are never loaded")
     return load_tensors(path)
-
-
-def load_tensors(
-    path: Path, *, device: str = "cpu", expected: Mapping[str, Sequence[int]] | None = None
-) -> dict[str, "Tensor"]:
-    header = read_header(path)
-    found = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    wanted = found if expected is None else {name: tuple(shape) for name, shape in expected.items()}
-    for name in {**wanted, **found}:
-        if found.get(name) != wanted.get(name):
-            shapes = f"{found.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the model"
-            raise ModelError(f"{path}: does not fit its config.json: {name} is {shapes}")
-
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            state = {name: file.get_tensor(name) for name in found}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a usable safetensors file: {error}") from error
-    for name, tensor in state.items():
-        if not _is_finite(tensor):
-            raise ModelError(f"{path}: {name} holds NaN or infinity")
-    return state
-
-
-def _is_finite(tensor: "Tensor") -> bool:
-    import torch
-
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    low, high = torch.aminmax(tensor)  # NaN spreads to both; some 15 x faster than isfinite().all()
-    return bool(torch.isfinite(low) & torch.isfinite(high))
-
-
-def save_state(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
-    """Write tensors (any device and layout, none sharing memory) and texts as one file, whole or not at all.
-
-    Structured metadata, such as a training's place in its schedule, is one JSON text. OutputError on failure.
-    """
-    write_atomic(Path(path), encode_state(tensors, metadata))
-
-
-def encode_state(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
-    """The bytes that `save_state` writes; equal tensors and texts make equal bytes."""
-    from safetensors.torch import save
-
-    ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    return _in_order(save(ready, metadata={"format": "pt", **metadata}))
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata, whose order is random, sorted: equal tensors make equal bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def save_model(
@@ -283,7 +200,7 @@ def save_model(
     card: str,
     dtype: Literal["float16"] | None = None,
 ) -> None:
-    """Write a model folder: `states` by component ("vae"), `card` as README.md; config.json last seals it.
+    """Write a model folder: `states` by component ("vae"), `card` as README.md, SHA256SUMS; config.json last.
 
     With `dtype` the tensors of two and more dimensions are stored so; vectors weigh nothing and keep theirs.
     Numbers of `config` that are not finite become null. ModelError if a tensor is not finite (in `dtype`), or
@@ -291,15 +208,23 @@ def save_model(
     """
     config = _plain(config)
     _check_config(config, "config.json")
+    parts: dict[str, bytes] = {}
     for component, state in states.items():
         ready = {name: _halved(tensor) if dtype else tensor for name, tensor in state.items()}
         for name, tensor in ready.items():
-            if not _is_finite(tensor):
+            if not is_finite(tensor):
                 raise ModelError(f"{component}: {name} is not finite" + (f" as {dtype}" if dtype else ""))
-        save_state(Path(folder) / f"{component}.safetensors", ready, {"kind": KIND, "component": component})
+        parts[f"{component}.safetensors"] = encode_state(ready, {"kind": KIND, "component": component})
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(Path(folder) / "README.md", card.encode())
-    write_atomic(Path(folder) / "config.json", text.encode())
+    parts |= {"README.md": card.encode(), "config.json": text.encode()}
+    listed = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    folder = Path(folder)
+    write_atomic(folder / SUMS, b"")  # a run that dies between two files leaves no sums that accuse one
+    config_json = parts.pop("config.json")
+    for name, data in parts.items():
+        write_atomic(folder / name, data)
+    write_atomic(folder / SUMS, format_sums(listed).encode())
+    write_atomic(folder / "config.json", config_json)
 
 
 def _halved(tensor: "Tensor") -> "Tensor":

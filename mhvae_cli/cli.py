@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from .commands.asked import noted
+from .commands.examples import epilog
 from .commands.outputs import complain
-from .errors import MhvaeError, UsageError
+from .errors import DeviceError, MhvaeError, UsageError, lack_of_memory
 
 VERBS = {
     "segment": "Find the object in each image and write its mask.",
@@ -22,6 +24,8 @@ VERBS = {
     "warp": "Move, turn, scale or bend the object of each image.",
     "sample": "Draw new pictures and their masks, to train with.",
     "inspect": "Tell how a file was made, or what a model is.",
+    "models": "List, check, fetch and carry models.",
+    "doctor": "Tell what mhvae finds on this machine, and test its devices.",
     "train-vae": "Train a model on a folder of images and masks.",
     "train-cddpm": "Train the diffusion model that sharpens a VAE's pictures.",
     "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd"
@@ -62,11 +66,19 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class _Verb(TyperCommand):
+    """A verb: what it is asked for is noted, for the record of the run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        with noted(ctx):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="mhvae",
     cls=_Group,
     help="Find, edit and generate one object in 2-D medical images.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
@@ -78,8 +90,13 @@ for _verb, _help in VERBS.items():
 
 def _load(verb: str) -> Any:
     name = verb.replace("-", "_")
+    module = import_module(f".commands.{name}", __package__)
+    if hasattr(module, "app"):  # it has verbs of its own
+        group = typer.main.get_command(module.app)
+        group.epilog = epilog(verb)
+        return group
     single = typer.Typer(add_completion=False)
-    single.command(verb)(getattr(import_module(f".commands.{name}", __package__), name))
+    single.command(verb, cls=_Verb, epilog=epilog(verb))(getattr(module, name))
     return typer.main.get_command(single)
 
 
@@ -126,6 +143,9 @@ def _unexpected(error: Exception) -> int:
         import traceback
 
         traceback.print_exc()
+    if lack_of_memory(error):
+        complain(DeviceError("out of memory", hint="end other programs, or --device cpu"))
+        return DeviceError.exit_code
     complain(MhvaeError(f"internal error: {type(error).__name__}: {error}", hint="MHVAE_DEBUG=1 shows where"))
     return 1
 

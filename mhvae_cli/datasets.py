@@ -140,7 +140,8 @@ class Images:
             extra = self._extra(sample, scan)
         except InputError as error:
             return str(error)
-        levels = np.rint((to_square(scan.pixels, self.side, self.channels) + 1) * 127.5).astype(np.uint8)
+        square = to_square(scan.pixels, self.side, self.channels, window=scan.window)
+        levels = np.rint((square + 1) * 127.5).astype(np.uint8)
         return levels, scan.pixels.shape[:2], extra
 
     def _extra(self, sample: Sample, scan: Scan) -> Any:

@@ -27,6 +27,14 @@ def resolve_device(name: str) -> "torch.device":
     return device
 
 
+def layout(device: "torch.device") -> "torch.memory_format":
+    """How pictures lie in memory: channels last is the faster, but MPS has computed parts of such tensors
+    wrongly (pytorch issues 169342, 180984)."""
+    import torch
+
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def resolve_dtype(name: str, device: "torch.device") -> "torch.dtype":
     """auto: bfloat16 where the hardware multiplies it (float16 on older CUDA), float32 elsewhere."""
     import torch

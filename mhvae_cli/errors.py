@@ -3,6 +3,8 @@
 Every message is one line that names the first real cause; `hint` is one more line that says what to do.
 """
 
+from typing import Literal
+
 
 class MhvaeError(Exception):
     """Base of every fault that is the user's to mend. `exit_code` is what the process ends with."""
@@ -48,3 +50,12 @@ class QualityError(MhvaeError):
     """A quality gate that the user asked for was missed (exit 8)."""
 
     exit_code = 8
+
+
+def lack_of_memory(error: Exception) -> Literal["host", "device"] | None:
+    """Which memory is short, by what torch and Python say; None for another fault."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text or "can't allocate memory" in text:
+        return "host"
+    short = type(error).__name__ == "OutOfMemoryError" or "out of memory" in text
+    return "device" if short else None

@@ -51,7 +51,8 @@ class Picture:
 
     `mask` bool (h, w) is the object as it was asked for, `dice` its agreement with the object that the model
     finds in `pixels`, `tries` how many were drawn to choose from, `key` the noise of the one that was chosen,
-    and `recon` float32 (C, S, S) the VAE's picture before refinement.
+    `recon` float32 (C, S, S) the VAE's picture before refinement, and `window` which of `pixels`' numbers are
+    black and white, as in a Scan.
     """
 
     pixels: np.ndarray
@@ -61,6 +62,7 @@ class Picture:
     tries: int
     key: str
     recon: np.ndarray
+    window: tuple[float, float] | None = None
 
 
 class How(TypedDict, total=False):
@@ -154,8 +156,10 @@ def _on_its_ground(networks: Networks, source: Source, draft: Draft) -> Draft:
     scan = source.scan
     if scan is None:
         raise InputError("a latents file has no background to keep", hint="name the image in its place")
-    if scan.bits == 16 and (scan.pixels.ndim == 3 or networks.config.channels == 3):
-        scan = replace(scan, pixels=to_uint8(scan.pixels))  # colour is written in 8 bits
+    plain = scan.bits == 8 and scan.window is None
+    if not plain and (scan.pixels.ndim == 3 or networks.config.channels == 3):
+        shown = to_uint8(scan.pixels, scan.window)
+        scan = replace(scan, pixels=shown, window=None)  # colour is written in 8 bits
     old = networks.mask(source.code.theta, source.code.size, source.code.pose)
 
     def compose(made: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -213,12 +217,15 @@ def make(
         if refine:
             how = {"seed": seed, "steps": steps, "solver": solver, "strength": strength}
             squares = networks.refine(squares, keys, **how)
-        pixels = [_fitted(square, drafts[i], masks[i]) for square, i in zip(squares, todo, strict=True)]
-        thetas = networks.locate(np.stack([networks.prepare(scan_of(each)) for each in pixels]))
-        for i, key, made, theta in zip(todo, keys, pixels, thetas, strict=True):
-            agreed = dice(networks.mask(theta, drafts[i].code.size), masks[i])
+        scans = [_fitted(square, drafts[i], masks[i]) for square, i in zip(squares, todo, strict=True)]
+        thetas = networks.locate(np.stack([networks.prepare(scan) for scan in scans]))
+        for i, key, scan, theta in zip(todo, keys, scans, thetas, strict=True):
+            code, tried = drafts[i].code, attempt + 1
+            agreed = dice(networks.mask(theta, code.size), masks[i])
             if i not in best or agreed > best[i].dice:
-                best[i] = Picture(made, masks[i], drafts[i].code, agreed, attempt + 1, key, recon[i])
+                best[i] = Picture(
+                    scan.pixels, masks[i], code, agreed, tried, key, recon[i], window=scan.window
+                )
             best[i] = replace(best[i], tries=attempt + 1)
     return [best[i] for i in range(len(drafts))]
 
@@ -232,10 +239,13 @@ def _same_colours(networks: Networks, a: Source, b: Source) -> None:
         raise InputError(f"{here}, where {b.scan.name} is {there}", hint=hint)
 
 
-def _fitted(square: np.ndarray, draft: Draft, mask: np.ndarray) -> np.ndarray:
-    """A made square (C, S, S) as native pixels; 16 bits for grey alone: PNGs in colour are written in 8."""
-    like: Scan | tuple[int, int] = draft.code.size
-    if draft.like is not None and (draft.like.bits == 8 or len(square) == 1):
-        like = draft.like
-    pixels = to_native(square, like)
-    return pixels if draft.compose is None else draft.compose(pixels, mask)
+def _fitted(square: np.ndarray, draft: Draft, mask: np.ndarray) -> Scan:
+    """A made square (C, S, S) at its native size; with the bits and the window of its scan if it is grey.
+
+    PNGs in colour are written in 8 bits.
+    """
+    like = draft.like if len(square) == 1 else None
+    pixels = to_native(square, like or draft.code.size)
+    if draft.compose is not None:
+        pixels = draft.compose(pixels, mask)
+    return replace(scan_of(pixels), window=like.window if like else None)

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 
 from .checkpoint import load_state, model_config, read_config
+from .devices import layout
 from .edit import Code, Density
 from .errors import InputError, ModelError
 from .imaging import Scan, to_square
-from .vae.contour import contours
+from .trust import GRID, Evidence, Trust, draw, parse, smallest_jacobian, tones
+from .vae.contour import contours, ellipse
 from .vae.encoder import fold_batch_norms
+from .vae.flips import FLIPS, aligned, unflipped
 from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE, build
 from .vae.raster import Level, rasterise
+from .vae.warp import RADIUS
 
 if TYPE_CHECKING:
     from .diffusion.refiner import Refiner
@@ -29,7 +33,7 @@ class Networks:
         self, model: MultiHeadedVAE, *, name: str, folder: Path, device: torch.device, dtype: torch.dtype
     ) -> None:
         fold_batch_norms(model.eval().encoder.convnet)
-        self.model = model.to(device=device, memory_format=torch.channels_last)
+        self.model = model.to(device=device, memory_format=layout(device))
         self.model.encoder.convnet.to(dtype)
         self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS has not
         self.config = model.config
@@ -46,6 +50,16 @@ class Networks:
 
         return load_refiner(self.folder, device=self.device, dtype=self.dtype)
 
+    @cached_property
+    def trust(self) -> Trust | None:
+        """What results are judged by; None if the folder has no statistics, ModelError for damaged ones."""
+        content = read_config(self.folder).get("trust")
+        if content is None or self.model.warp is None:
+            return None
+        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim}
+        sizes["tones"] = 4 if self.config.channels == 1 else 11
+        return parse(content, sizes, where=str(self.folder))
+
     @property
     def density(self) -> Density:
         """What the codes of the training images were drawn from; ModelError for a folder without a cDDPM."""
@@ -59,13 +73,66 @@ class Networks:
 
     def prepare(self, scan: Scan) -> np.ndarray:
         """The network's input, float32 (C, S, S) in [-1, 1]; runs no torch, so any thread may call it."""
-        return to_square(scan.pixels, self.config.image_size, self.config.channels)
+        size, channels = self.config.image_size, self.config.channels
+        return to_square(scan.pixels, size, channels, window=scan.window)
 
     @torch.inference_mode()
     def locate(self, batch: np.ndarray) -> np.ndarray:
         """The posterior mean of theta, float32 (B, P), of `prepare`d images (B, C, S, S)."""
         self.need_position()
         return self.model.locate(self._image(batch)).mean.cpu().numpy()
+
+    @torch.inference_mode()
+    def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[Evidence]:
+        """`locate`, and what tells how far to trust it; `recon` decodes too: half as long again.
+
+        `tta`: theta is the mean over the image and its three mirror images, in four times as long; all but
+        theta and its Jacobian are of the image as it is.
+        """
+        self.need_position()
+        image, encoder = self._image(batch), self.model.encoder
+        flat = encoder.features(image)
+        q_theta, q_z = encoder.position(flat), encoder.style(flat, image)
+        means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
+        theta = self._averaged(image, q_theta.mean) if tta else q_theta.mean
+        source = self.model.warp(theta, (GRID, GRID)).cpu()
+        inside = self.model.segmentation_head.level(source) >= 0
+        errors: list[float | None] = [None] * len(batch)
+        if recon:
+            made = self.model.decode(Latents(q_z.mean, theta))
+            errors = (made - image).abs().mean((1, 2, 3)).tolist()
+        parts = (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means, source, inside)
+        rows = zip(*(part.cpu().numpy() for part in parts), batch, errors, strict=True)
+        return [
+            Evidence(found, sd, z, mean, tones(square), smallest_jacobian(at, within), error)
+            for found, sd, z, mean, at, within, square, error in rows
+        ]
+
+    def _averaged(self, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """The mean of theta (B, P) of images (B, C, S, S) and of their mirror images."""
+        if self.model.segmentation_head.reference is not None:
+            raise ModelError(f"{self.name}: mirror images are averaged for the disc alone")
+        warp, found = self.model.warp, [theta]
+        for signs in FLIPS:
+            axes = [axis for axis, sign in zip((3, 2), signs, strict=True) if sign < 0]
+            seen = self.model.locate(image.flip(axes)).mean
+            found.append(aligned(warp, unflipped(warp, seen, signs), theta))
+        return torch.stack(found).mean(0)
+
+    def draws(self, evidence: Evidence, count: int, *, seed: int, key: str) -> np.ndarray:
+        """`count` draws (count, P) float32 of theta's posterior, calibrated if the model has `trust`.
+
+        They depend on `seed` and the image's `key` alone.
+        """
+        warmth = self.trust.temperature if self.trust else 1.0
+        return draw(evidence, count, temperature=warmth, seed=seed, key=key)
+
+    def probability(self, thetas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The part of the masks of thetas (N, P) that each pixel is in: float32 (h, w) in [0, 1]."""
+        total = np.zeros(size, np.float32)
+        for theta in thetas:
+            total += self.mask(theta, size)
+        return total / len(thetas)
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +186,7 @@ class Networks:
         in `mask`.
         """
         level = self._level(theta, pose)
-        polygons = contours(level) or contours(level, cells=512)
+        polygons = self._ellipse(theta, pose) or contours(level) or contours(level, cells=512)
         return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
 
     def centre(self, code: Code) -> tuple[float, float]:
@@ -131,7 +198,7 @@ class Networks:
 
     def _image(self, batch: np.ndarray) -> torch.Tensor:
         image = torch.from_numpy(np.require(batch, requirements="W"))
-        return image.to(self.device, memory_format=torch.channels_last)
+        return image.to(self.device, memory_format=layout(self.device))
 
     def _latents(self, codes: Sequence[Code]) -> Latents:
         z = torch.from_numpy(np.stack([code.z for code in codes])).to(self.device)
@@ -148,8 +215,18 @@ class Networks:
 
     def _level(self, theta: np.ndarray, pose: np.ndarray | None) -> Level:
         self.need_position()
-        level = partial(self.model.level, torch.from_numpy(theta)[None])
+        level = self.model.level_of(torch.from_numpy(theta)[None])
         return level if pose is None else lambda points: level(points @ pose[:, :2].T + pose[:, 2])
+
+    def _ellipse(self, theta: np.ndarray, pose: np.ndarray | None) -> list[np.ndarray]:
+        """The outline of an affine warp of the disc in closed form; empty where that does not hold."""
+        warp = self.model.warp
+        if warp is None or warp.points is not None or self.model.segmentation_head.reference is not None:
+            return []
+        matrix = warp.parameters_of(torch.from_numpy(theta)[None].to(warp.identity))[0].cpu().double().numpy()
+        if pose is not None:
+            matrix = matrix @ np.concatenate([pose, [[0, 0, 1]]])
+        return ellipse(matrix, RADIUS)
 
     def need_position(self) -> None:
         """ModelError for a single-headed VAE, which has no position code and no masks."""

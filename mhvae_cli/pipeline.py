@@ -28,6 +28,7 @@ from .imaging import Scan, read_scan, scan_of
 from .networks import Networks
 from .networks import load_model as load_model
 from .provenance import source_sha256
+from .trust import Verdict
 
 Given = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
@@ -38,11 +39,17 @@ class Segmentation:
     """What `Pipeline.segment` finds: mask bool (H, W) upright, theta float32 (P,).
 
     `contour()` gives the exact outline: closed polygons float64 (n, 2) xy in pixels, pixel centres at +0.5.
+    `quality` tells whether to trust it, None if the model has no statistics to tell by. With `posterior`
+    draws: `thetas` float32 (N, P), and the part of their masks that each pixel is in, `probability` float32
+    (H, W) in [0, 1]; else None.
     """
 
     mask: np.ndarray
     theta: np.ndarray
     contour: Callable[[], list[np.ndarray]]
+    quality: Verdict | None
+    thetas: np.ndarray | None = None
+    probability: np.ndarray | None = None
 
 
 class Pipeline(Networks):
@@ -76,12 +83,29 @@ class Pipeline(Networks):
         model, name = load_model(folder)
         return cls(model, name=name, folder=folder, device=place, dtype=number)
 
-    def segment(self, image: Given) -> Segmentation:
-        """Find the object. Raises InputError for what is no image."""
+    def segment(
+        self, image: Given, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
+    ) -> Segmentation:
+        """Find the object. Raises InputError for what is no image.
+
+        `posterior`: how many outlines are drawn that it could be as well. `recon`: judge it by the VAE's
+        picture of it too, which takes half as long again. `tta`: see `Networks.examine`.
+        """
         scan = _scan(image)
-        theta = self.locate(self.prepare(scan)[None])[0]
-        size = scan.pixels.shape[:2]
-        return Segmentation(self.mask(theta, size), theta, partial(self.contour, theta, size))
+        batch, size = self.prepare(scan)[None], scan.pixels.shape[:2]
+        if self.trust is None and not posterior and not tta:  # the style head need not run
+            theta = self.locate(batch)[0]
+            return Segmentation(self.mask(theta, size), theta, partial(self.contour, theta, size), None)
+        evidence = self.examine(batch, recon=recon, tta=tta)[0]
+        theta = evidence.theta
+        quality = self.trust and self.trust.judge(evidence, self.contour(theta, size))
+        thetas = probability = None
+        if posterior:
+            key = noise_key(self._sha256(image, scan), scan.page)
+            thetas = self.draws(evidence, posterior, seed=seed, key=key)
+            probability = self.probability(thetas, size)
+        outline = partial(self.contour, theta, size)
+        return Segmentation(self.mask(theta, size), theta, outline, quality, thetas, probability)
 
     def source(self, image: Given | Code) -> Source:
         """An image encoded, or a code in an image's place, as something to make pictures from."""
@@ -90,9 +114,13 @@ class Pipeline(Networks):
             return Source(image, None, digest, digest)
         scan = _scan(image)
         (z,), (theta,) = self.encode(self.prepare(scan)[None])
-        digest = source_sha256(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
+        digest = self._sha256(image, scan)
         code = Code(z=z, theta=theta, pose=None, size=scan.pixels.shape[:2])
         return Source(code, scan, digest, noise_key(digest, scan.page))
+
+    @staticmethod
+    def _sha256(image: Given, scan: Scan) -> str:
+        return source_sha256(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
     def reconstruct(self, image: Given | Code, **how: Unpack[How]) -> Picture:
         """Figures 3 and 4: the image through its code and back, at its own size."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import read_metadata
 from .errors import InputError, ModelError
 from .files import RECORD
 from .imaging import MAX_TEXT, read_text
+from .tensors import read_metadata
 
 LATENTS = (".safetensors", ".json")
 NOTICE = "Synthetic image made by a model; not for diagnosis."

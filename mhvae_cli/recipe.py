@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .calibration import calibrate, write_trust
 from .cddpm_training import CDDPMTask
 from .checkpoint import digest, load_state, read_config
 from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
@@ -124,7 +125,16 @@ def train_vae(
     )
     parts = f"{_count(train)} to train on, {_count(val)} to choose on"
     say({"phase": f"{parts}; {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"})
-    return fit(VAETask(model, recipe.train, images, held, about, out=out), run, say=say)
+    outcome = fit(VAETask(model, recipe.train, images, held, about, out=out), run, say=say)
+    if outcome.finished and os.environ.get("RANK", "0") == "0":
+        _calibrate(out, train, val, work)
+    return outcome
+
+
+def _calibrate(model: Path, train: Sequence[Sample], val: Sequence[Sample], work: Work) -> None:
+    trust = calibrate(_pipeline(model, work), train, val)
+    if trust is not None:
+        write_trust(model, trust, images=len(val))
 
 
 def train_cddpm(
@@ -301,11 +311,15 @@ def cross_validate(
 
 
 def _segment(model: Path, samples: Sequence[Sample], out: Path, work: Work) -> None:
-    pipeline = Pipeline.load(model, device=str(work.device), dtype=str(work.dtype).removeprefix("torch."))
+    pipeline = _pipeline(model, work)
     for sample in samples:
         scan = read_scan(sample.image)
         mask = stored(pipeline.segment(scan).mask, scan.orientation)
         write_atomic(_mask_path(out, sample), encode_png(mask))
+
+
+def _pipeline(model: Path, work: Work) -> Pipeline:
+    return Pipeline.load(model, device=str(work.device), dtype=str(work.dtype).removeprefix("torch."))
 
 
 def _mask_path(folder: Path, sample: Sample) -> Path:

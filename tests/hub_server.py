@@ -4,9 +4,11 @@
         hub.push("org/name", {"config.json": b"{}"}, tags=["v1"])
         ...                                     # HF_ENDPOINT=hub.url, set before the client is imported
 
-*.safetensors are large files as on the Hub: `resolve` redirects to another host, which gets no token.
+*.safetensors are large files as on the Hub: `resolve` redirects to another host, which gets no token. Commits
+go the Hub's way too: preupload, LFS batch, PUT, commit.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -35,21 +37,28 @@ class Fault:
     """What happens to requests whose path holds `where`, `times` times over.
 
     status: answered with the code `amount`. drop: the body's connection closes after `amount` bytes.
-    cut: a body of `amount` bytes, as if it were whole. hang: no answer.
+    cut: a body of `amount` bytes, as if it were whole. hang: no answer. slow: `amount` bytes of the body
+    every 20 ms. alter: one bit of the body is another, at `amount`.
     """
 
-    kind: Literal["status", "drop", "cut", "hang"]
+    kind: Literal["status", "drop", "cut", "hang", "slow", "alter"]
     where: str
     amount: int = 0
     times: int = 1_000_000
 
 
 class HubServer:
-    """Serves on 127.0.0.1 until `stop`. `requests` are (method, path, had a token) in their order."""
+    """Serves on 127.0.0.1 until `stop`.
+
+    `requests` are (method, path, had a token) in their order; `sent` counts the bytes of bodies; `uploads`
+    are large files by SHA-256, in a commit or not.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
+        self.uploads: dict[str, bytes] = {}
+        self.sent = 0
         self.requests: list[tuple[str, str, bool]] = []
         self.closing = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -108,7 +117,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         token = self.headers.get("Authorization", "")
         self.hub.requests.append((self.command, path, bool(token)))
@@ -120,8 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(self.fault.amount, "", "out of order")
         elif path.startswith("/cdn/"):
             self._large(path.removeprefix("/cdn/"), token)
+        elif path.startswith("/storage/"):
+            self.hub.uploads[path.removeprefix("/storage/")] = self.body
+            self._send(200, b"", {})
         elif token and token != f"Bearer {TOKEN}":
             self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif self.command == "POST":
+            self._post(path, known=bool(token))
         else:
             self._route(path, known=bool(token))
 
@@ -136,8 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif (commit := repo.refs.get(revision, revision)) not in repo.commits:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif api and verb == "revision":
-            names = [{"rfilename": name} for name in repo.commits[commit]]
-            self._json({"id": "/".join(parts[:2]), "sha": commit, "siblings": names, "tags": []})
+            names = [_sibling(name, data) for name, data in repo.commits[commit].items()]
+            about = {"id": "/".join(parts[:2]), "sha": commit, "private": repo.access == "private"}
+            self._json({**about, "siblings": names, "tags": []})
         elif api and verb == "tree":
             self._json([_entry(name, data) for name, data in repo.commits[commit].items()])
         elif verb == "resolve" and repo.access == "gated":
@@ -146,6 +168,58 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(name, repo.commits[commit][name], commit)
         else:
             self._refuse(404, "EntryNotFound", "Entry not found")
+
+    def _post(self, path: str, *, known: bool) -> None:
+        """The routes of a commit, which all want a token; who it is may not write to "theirs/..."."""
+        values = [json.loads(line) for line in self.body.splitlines()] if self.body else []
+        parts = path.strip("/").split("/")
+        name = "/".join(parts[2:4]) if parts[0] == "api" else "/".join(parts[:2]).removesuffix(".git")
+        if path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            self._create(values[0], known=known)
+        elif not known:
+            self._refuse(401, "RepoNotFound", "Repository not found")
+        elif "preupload" in parts:
+            modes = [_mode(file["path"]) for file in values[0]["files"]]
+            self._json({"files": modes})
+        elif path.endswith("/info/lfs/objects/batch"):
+            self._json({"transfer": "basic", "objects": [self._batch(o) for o in values[0]["objects"]]})
+        elif "commit" in parts:
+            self._commit(name, values)
+        else:
+            self._refuse(404, "", path)
+
+    def _create(self, wanted: dict[str, Any], *, known: bool) -> None:
+        name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        if not known:
+            self._refuse(401, "", "Invalid username or password.")
+        elif name.startswith("theirs/"):
+            self._refuse(403, "", "You do not have the rights to create a model here")
+        elif name in self.hub.repos:
+            self._json({"url": f"{self.hub.url}/{name}", "error": "You already created this model repo"}, 409)
+        else:
+            self.hub.push(name, {}, access=_wish(wanted))
+            self._json({"url": f"{self.hub.url}/{name}", "name": name})
+
+    def _batch(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        there = wanted["oid"] in self.hub.uploads
+        place = {"href": f"{self.hub.url}/storage/{wanted['oid']}"}
+        return {**wanted, **({} if there else {"actions": {"upload": place}})}
+
+    def _commit(self, name: str, operations: list[dict[str, Any]]) -> None:
+        repo = self.hub.repos[name]
+        files = dict(repo.commits[repo.refs["main"]])
+        for operation in operations:
+            kind, value = operation["key"], operation["value"]
+            if kind == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif kind == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif kind == "deletedFile":
+                del files[value["path"]]
+        commit = self.hub.push(name, files, access=repo.access)
+        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
 
     def _file(self, name: str, data: bytes, commit: str) -> None:
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
@@ -170,8 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self._send(206 if start else 200, data[start:], headers)
 
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         headers = {"X-Error-Message": message, "Content-Type": "application/json"}
@@ -183,12 +257,19 @@ class _Handler(BaseHTTPRequestHandler):
         kind, amount = (self.fault.kind, self.fault.amount) if self.fault else ("", 0)
         if kind == "cut":
             body = body[:amount]
+        if kind == "alter" and len(body) > amount:
+            body = body[:amount] + bytes([body[amount] ^ 1]) + body[amount + 1 :]
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[:amount] if kind == "drop" else body)
+            step = amount if kind == "slow" else max(1, len(body))
+            for start in range(0, len(body), step):
+                self.wfile.write(body[start : start + step][: amount if kind == "drop" else None])
+                self.hub.sent += step
+                if kind == "slow":
+                    time.sleep(0.02)
         if kind == "drop":
             self.wfile.flush()
             time.sleep(0.05)
@@ -196,6 +277,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _wish(wanted: dict[str, Any]) -> Access:
+    """What a new repository is to be, as clients of different years ask for it."""
+    return "private" if wanted.get("private") or wanted.get("visibility") == "private" else "public"
+
+
+def _mode(path: str) -> dict[str, Any]:
+    kind = "lfs" if path.endswith(".safetensors") else "regular"
+    return {"path": path, "uploadMode": kind, "shouldIgnore": False}
+
+
+def _sibling(name: str, data: bytes) -> dict[str, Any]:
+    """A file as the Hub's revision route tells of it with blobs=true."""
+    entry = _entry(name, data)
+    facts = {"rfilename": name, "size": entry["size"], "blobId": entry["oid"]}
+    if "lfs" in entry:
+        large = entry["lfs"]
+        facts["lfs"] = {"sha256": large["oid"], "size": large["size"], "pointerSize": 134}
+    return facts
 
 
 def _entry(name: str, data: bytes) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_the_readme_shows_commands_that_work(
     text = (ROOT / "README.md").read_text()
     block = text.split("## Use", 1)[1].split("```")[1]
     lines = [shlex.split(line)[1:] for line in block.splitlines() if line and "DIR" not in line]
-    verbs = "segment evaluate segment reconstruct swap-style interpolate warp sample inspect"
+    verbs = "segment evaluate segment reconstruct swap-style interpolate warp sample inspect models doctor"
     assert [words[0] for words in lines] == verbs.split()
     for words in lines:
         found = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]

@@ -1,5 +1,6 @@
 """Model folders: names, configurations, weights and cards, against what the format's own reader says."""
 
+import hashlib
 import json
 import os
 import stat
@@ -15,7 +16,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from mhvae_cli import card, checkpoint
+from mhvae_cli import card, checkpoint, sums
+from mhvae_cli import tensors as files
 from mhvae_cli.errors import ModelError, OutputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -99,10 +101,11 @@ def test_names_folders_and_headers_need_neither_torch_nor_the_hub(folder: Path):
     code = f"""
 import sys
 from pathlib import Path
-from mhvae_cli import card, checkpoint
+from mhvae_cli import card, checkpoint, sums
+from mhvae_cli import tensors as files
 folder = checkpoint.resolve({str(folder)!r})
 card.model_card(checkpoint.read_config(folder))
-checkpoint.read_metadata(folder / "vae.safetensors")
+files.read_metadata(folder / "vae.safetensors")
 try: checkpoint.resolve("nothing")
 except checkpoint.ModelError: pass
 print([name for name in ("torch", "safetensors", "huggingface_hub") if name in sys.modules])
@@ -205,7 +208,13 @@ def entry(shape: list[Any], start: int, end: Any) -> dict[str, Any]:
         (raw(entry([2], 0, 8), bytes(7)), "cut short, [0-9]+ of [0-9]+ bytes"),
         (raw(entry([2], 0, 8), bytes(12)), "not a usable"),
         (raw(entry([2**62], 0, 8), bytes(8)), "not a usable"),
-        (raw(entry([2], 4, 12), bytes(12)), "not a usable"),
+        (raw(entry([2], 4, 12), bytes(12)), "overlap, or leave a gap"),
+        (raw(entry([2], 0, 8) | {"v": entry([2], 4, 12)["w"]}, bytes(12)), "overlap"),
+        (raw(entry([2], 0, 8) | {"v": entry([1], 12, 16)["w"]}, bytes(16)), "leave a gap"),
+        (raw(entry([2], 0, 8) | {"v": entry([2], 0, 8)["w"]}, bytes(8)), "overlap"),
+        (raw(entry([3], 0, 8), bytes(8)), "shape does not fit its place"),
+        (raw({"w": {"dtype": "F7", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "number type is 'F7'"),
+        (raw({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 9]}}, bytes(8)), "damaged"),
         (raw(entry([2], 8, 0), bytes(0)), "not a usable"),
         (save({"w": torch.tensor([1.0, float("nan")])}), "w holds NaN"),
         (save({"w": torch.tensor([1.0, float("-inf")], dtype=torch.bfloat16)}), "w holds NaN or infinity"),
@@ -231,8 +240,8 @@ def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "run" / "last.safetensors"
     place = {"progress": json.dumps({"epoch": 2, "step": 17})}
     first = {"rng": torch.get_rng_state(), "w": torch.ones(3, 2, requires_grad=True).T}
-    checkpoint.save_state(path, first, place)
-    assert json.loads(checkpoint.read_metadata(path)["progress"]) == {"epoch": 2, "step": 17}
+    files.save_state(path, first, place)
+    assert json.loads(files.read_metadata(path)["progress"]) == {"epoch": 2, "step": 17}
     state = checkpoint.load_state(path.parent, "last")
     assert torch.equal(state["rng"], first["rng"]) and torch.equal(state["w"], torch.ones(2, 3))
 
@@ -241,28 +250,84 @@ def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OutputError):
-        checkpoint.save_state(path, {"w": torch.zeros(2)}, {})
+        files.save_state(path, {"w": torch.zeros(2)}, {})
     assert torch.equal(checkpoint.load_state(path.parent, "last")["w"], torch.ones(2, 3))
     assert os.listdir(path.parent) == ["last.safetensors"]
 
 
 def test_metadata_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "x.safetensors").write_bytes(raw({"__metadata__": {"a": 1}}))
-    refused("metadata is damaged", checkpoint.read_metadata, tmp_path / "x.safetensors")
-    refused("No such file", checkpoint.read_metadata, tmp_path / "none.safetensors")
+    refused("metadata is damaged", files.read_metadata, tmp_path / "x.safetensors")
+    refused("No such file", files.read_metadata, tmp_path / "none.safetensors")
 
 
 def test_a_folder_is_a_model_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    order: list[str] = []
-    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, _: order.append(path.name))
+    order: list[tuple[str, bytes]] = []
+    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: order.append((path.name, data)))
     checkpoint.save_model(tmp_path, config=CONFIG, states={"vae": tensors()}, card="card")
-    assert order == ["vae.safetensors", "README.md", "config.json"]
+    names = [name for name, _ in order]
+    assert names == ["SHA256SUMS", "vae.safetensors", "README.md", "SHA256SUMS", "config.json"]
+    assert order[0][1] == b""  # until all is there, nothing is said of it
     order.clear()
     bad = {**CONFIG, "format": 9}
     refused("format 9", checkpoint.save_model, tmp_path, config=bad, states={"vae": tensors()}, card="")
     nan = {"vae": {"w": torch.tensor([float("nan")])}}
     refused("w is not finite", checkpoint.save_model, tmp_path, config=CONFIG, states=nan, card="")
     assert order == []
+
+
+def test_the_sums_are_those_that_sha256sum_finds(folder: Path):
+    truth = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != "SHA256SUMS"
+    }
+    lines = [f"{truth[name]}  {name}" for name in ("README.md", "config.json", "vae.safetensors")]
+    assert (folder / "SHA256SUMS").read_text().splitlines() == lines
+    assert sums.check(folder, checkpoint.FILES) == truth
+
+
+def test_weights_that_are_not_those_of_the_sums_are_not_loaded(folder: Path):
+    path = folder / "vae.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # still a safetensors file of finite numbers
+    path.write_bytes(data)
+    refused("vae.safetensors: is not the file it was", checkpoint.load_state, folder)
+    (folder / "SHA256SUMS").unlink()
+    checkpoint.load_state(folder)
+    (folder / "SHA256SUMS").write_text("all is well\n")
+    refused("not a list of SHA-256 sums", checkpoint.load_state, folder)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "vae.safetensors"])
+def test_check_finds_what_was_altered_lost_or_added(folder: Path, name: str):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data + b" ")
+    refused(f"{name}: is not the file it was", sums.check, folder, checkpoint.FILES)
+    (folder / name).unlink()
+    refused(f"{name}: no such file", sums.check, folder, checkpoint.FILES)
+    (folder / name).write_bytes(data)
+    (folder / "log.csv").write_text("epoch\n")  # a run's other files are no part of the model
+    sums.check(folder, checkpoint.FILES)
+    (folder / "cddpm.safetensors").write_bytes(data)
+    refused("cddpm.safetensors: is not in SHA256SUMS", sums.check, folder, checkpoint.FILES)
+    (folder / "SHA256SUMS").unlink()
+    assert "sha256sum config.json" in refused("no SHA256SUMS", sums.check, folder, checkpoint.FILES).hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\n",
+        f"{'0' * 63}  a\n",
+        f"{'0' * 64}  ../a\n",
+        f"{'0' * 64}  a\n{'1' * 64}  a\n",
+        f"{'0' * 64}  .a\n",
+        "0" * 70_000,
+    ],
+)
+def test_sums_that_are_refused(text: str):
+    refused("not a list of SHA-256 sums", sums.parse_sums, text.encode(), "SHA256SUMS")
 
 
 def test_pretrained_weights_from_a_file(tmp_path: Path):

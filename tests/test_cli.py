@@ -4,8 +4,10 @@ import inspect
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,7 +19,7 @@ import pytest
 from PIL import Image
 
 from mhvae_cli.commands.batching import stream
-from mhvae_cli.commands.report import Progress
+from mhvae_cli.commands.progress import Progress
 from mhvae_cli.errors import InputError
 
 Mhvae = Callable[..., Any]
@@ -81,6 +83,73 @@ def test_light_commands_import_no_torch(tmp_path: Path) -> None:
     ends = [line for line in done.stderr.splitlines() if line.endswith(("True", "False"))]
     expected = ["2", "0", "0", "0", "2", "2", "2", "2", "0"]
     assert ends == [f"{code} False" for code in expected] + ["False"], done.stderr
+
+
+def test_every_help_ends_in_two_examples_that_run(mhvae: Mhvae, here: Path) -> None:
+    """Each is parsed as the verb parses it; those with --dry-run are run with it."""
+    from mhvae_cli.cli import VERBS, _load
+    from mhvae_cli.commands.examples import EXAMPLES
+
+    for name in ("a.png", "b.png", "scans/c.png"):
+        picture(here / name)
+    assert list(EXAMPLES) == list(VERBS)
+    for verb, examples in EXAMPLES.items():
+        assert len(examples) == 2 and all(len(line) <= 76 for line in examples)
+        shown = [line.strip() for line in mhvae(verb, "--help").lines]
+        assert [line for line in shown[shown.index("Examples:") + 1 :] if line] == list(examples)
+        for line in examples:
+            words = shlex.split(line)
+            assert words[:2] == ["mhvae", verb]
+            context = _load(verb).make_context(verb, words[2:])  # raises at an option that is none
+            if "dry_run" in context.params:
+                ended = mhvae(*words[1:], "--dry-run")
+                assert ended.code == 0 and ended.lines, (line, ended.stderr)
+
+
+def completed(line: str, **environment: str) -> list[str]:
+    """What bash would offer at the end of `line`, by the command's own protocol."""
+    words = line.split()
+    given = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - (not line.endswith(" ")))}
+    given |= {"_MHVAE_COMPLETE": "complete_bash"} | environment
+    command = [sys.executable, "-X", "importtime", "-m", "mhvae_cli"]
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "mhvae_cli.cli" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.rsplit("|", 1)[-1].strip() == "torch"]
+    return done.stdout.split()
+
+
+def test_completion_of_verbs_options_choices_and_models() -> None:
+    from mhvae_cli.cli import VERBS
+
+    assert completed("mhvae ") == list(VERBS)
+    assert completed("mhvae train-") == ["train-vae", "train-cddpm"]
+    assert {"--device", "--threads", "--model"} <= set(completed("mhvae segment --"))
+    assert completed("mhvae sample --solver dpm") == ["dpm++2m", "dpm++2m-sde"]
+    assert completed("mhvae segment a.png --model ") == ["fetal-head", "skin-lesion"]
+    assert completed("mhvae warp -m sk") == ["skin-lesion"]
+    assert completed("mhvae train-cddpm --model f") == ["fetal-head"]
+    assert completed("mhvae segment scans/a") == []  # files are the shell's own to complete
+
+
+def test_completion_is_installed_and_works_in_bash(tmp_path: Path) -> None:
+    """Typer's script in a real bash, which asks the command."""
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin/mhvae"
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m mhvae_cli "$@"\n')
+    shim.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"  # the shell is named instead
+    install = ["mhvae", "--install-completion", "bash"]
+    done = subprocess.run(install, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "bash completion installed" in done.stdout, done.stderr
+    assert ".bash_completions/mhvae.sh" in (tmp_path / ".bashrc").read_text()
+    script = (
+        'source "$HOME/.bash_completions/mhvae.sh"; COMP_WORDS=(mhvae segment --existing ""); COMP_CWORD=3;'
+        ' _mhvae_completion mhvae; echo "${COMPREPLY[@]}"'
+    )
+    asked = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert asked.stdout.split() == ["error", "skip", "overwrite"], asked.stderr
 
 
 def test_help_is_quick() -> None:
@@ -237,7 +306,8 @@ def test_dry_run_as_json_and_with_existing(mhvae: Mhvae, here: Path) -> None:
     picture(here / "m/a.png")
     assert mhvae("segment", "s", "-o", "m", "--dry-run").code == 7
     ended = mhvae("segment", "s", "-o", "m", "--dry-run", "--existing", "skip", "--json")
-    assert [json.loads(line)["output"] for line in ended.lines] == ["m/b.png"]
+    told = [(line["output"], line["status"]) for line in map(json.loads, ended.lines)]
+    assert ended.code == 7 and told == [("m/a.png", "stale"), ("m/b.png", "planned")]
     nothing = mhvae("segment", "nope.png", "--dry-run")
     assert nothing.code == 4 and not nothing.lines and "nope.png: no such file" in nothing.stderr
 
@@ -306,12 +376,36 @@ def test_the_bar(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mhvae_cli.commands.report.EVERY", 0.0)
+    monkeypatch.setattr("mhvae_cli.commands.progress.EVERY", 0.0)
     progress = Progress("segment", 3, mode)
     for _ in range(3):
         progress.step()
     assert ("\r" in screen.text) == bar
     assert ("segment: 1 of 3" in screen.text) == (mode != "off")
+
+
+@pytest.mark.parametrize("columns", [24, 40, 60, 100])
+def test_the_bar_never_wraps(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """On a real terminal of that width; a line that wraps would leave its beginning behind."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    with os.fdopen(slave, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        progress = Progress("reconstruct", 12345, "auto")
+        progress.begun -= 3600
+        progress.step()
+        progress.wipe()
+        progress.done = 6000
+        progress.step()
+        text = ""
+        while "6001" not in text:
+            text += os.read(master, 4096).decode()
+    os.close(master)
+    drawn = [part for part in text.split("\r\x1b[K") if part]
+    assert len(drawn) == 2 and all(len(line) < columns for line in drawn)
+    assert ("1:03:" in drawn[1]) == (columns >= 60) and ("[##" in drawn[1]) == (columns >= 60)
 
 
 def test_stream_keeps_order_and_bounds_what_it_holds() -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
-from mhvae_cli.vae.contour import contours
+from mhvae_cli.vae.contour import contours, ellipse
 
 Level = Callable[[np.ndarray], np.ndarray]
 CORNERS = {(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)}
@@ -196,6 +197,49 @@ def test_the_level_is_asked_in_few_large_calls() -> None:
         return spline(1)(p)
 
     vertices = sum(map(len, contours(level, cells=64)))
-    assert sizes[0] == 65**2
-    assert len(sizes) <= 16
-    assert sum(sizes[1:]) <= 10 * vertices
+    assert sizes[0] == 33**2 and sizes[1] < 65**2 / 2
+    assert len(sizes) <= 17
+    assert sum(sizes[2:]) <= 10 * vertices
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_an_affine_discs_outline_in_closed_form(mirror: int) -> None:
+    matrix = np.array([[1.3, 0.4, 0.1], [-0.2 * mirror, 1.1 * mirror, -0.2]])
+
+    def level(p: np.ndarray) -> np.ndarray:
+        return 0.5 - np.hypot(*(p @ matrix[:, :2].T + matrix[:, 2]).T)
+
+    (ring,) = ellipse(matrix, 0.5)
+    (found,) = contours(level)
+    assert np.abs(level(ring)).max() < 1e-12
+    assert area(ring) == pytest.approx(area(found), rel=2e-4) and area(ring) > 0
+    assert perimeter(ring) == pytest.approx(perimeter(found), rel=1e-4)
+
+
+@pytest.mark.parametrize("matrix", [[[1, 0, 0.6], [0, 1, 0]], [[1, 2, 0], [2, 4, 0]], [[0, 0, 0], [0, 0, 0]]])
+def test_no_closed_form_for_what_the_square_cuts_and_what_is_no_ellipse(matrix: list[list[float]]) -> None:
+    assert ellipse(np.array(matrix, dtype=float), 0.5) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nodes_far_from_the_outline_are_not_missed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = contours(spline(seed))
+    monkeypatch.setattr("mhvae_cli.vae.contour.BLOCKS", 128)
+    every = contours(spline(seed))
+    assert len(rings) == len(every)
+    assert all(np.array_equal(a, b) for a, b in zip(rings, every, strict=True))
+
+
+@pytest.mark.parametrize("pose", [None, [[0.8, 0.3, 0.1], [-0.2, -0.9, 0.05]]])
+def test_an_affine_models_outline_is_that_of_its_level(pose: list[list[float]] | None) -> None:
+    from mhvae_cli import Pipeline
+
+    pipeline = Pipeline.load("fetal-head", device="cpu", dtype="float32")
+    moved = None if pose is None else np.array(pose)
+    theta = np.array([0.3, -0.5, 0.2, 0.4, -0.3, 0.1], dtype=np.float32)
+    (ring,) = pipeline.contour(theta, (270, 400), moved)
+    where = ring / [400, 270] * 2 - 1
+    source = where if moved is None else where @ moved[:, :2].T + moved[:, 2]
+    assert np.abs(pipeline.model.level_of(torch.from_numpy(theta)[None])(source)).max() < 1e-12
+    mask = pipeline.mask(theta, (270, 400), moved)
+    assert area(ring) == pytest.approx(mask.sum(), rel=2e-3)

@@ -216,6 +216,17 @@ def test_each_page_of_a_tiff_is_a_picture(tmp_path):
         imaging.read_scan(file, page=3)
 
 
+def test_pages_of_16_bits_and_of_floats():
+    reals = np.array([[0.25, 0.5, 0.75], [1.0, 1.25, 1.5]], np.float32)
+    data = tiff(DEEP, reals, reals * 4)
+    assert imaging.count_pages(data) == 3
+    np.testing.assert_array_equal(pixels(data), DEEP)
+    np.testing.assert_array_equal(pixels(data, page=1), np.rint((reals - 0.25) / 1.25 * 65535))
+    np.testing.assert_array_equal(pixels(data, page=2), reals * 4)  # whole numbers are kept
+    half = imaging.read_scan(data, page=1, window=(0.5, 1.5))
+    np.testing.assert_array_equal(half.pixels, np.rint(np.clip(reals - 0.5, 0, 1) * 65535))
+
+
 def test_an_animation_is_its_first_frame():
     gif = saved(Image.fromarray(GREY), "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY)])
     assert imaging.count_pages(gif) == 1
@@ -405,6 +416,56 @@ def test_sixteen_bits_fill_the_range_whatever_their_scale():
     assert imaging.to_square(np.dstack([levels] * 3), 50, 3).shape == (3, 50, 50)
     assert (imaging.to_square(np.full((9, 9), 700, np.uint16), 4, 1) == -1).all()
     assert np.ptp(imaging.to_square(np.pad(np.ones((1, 1), np.uint16), 400), 800, 1)) > 0
+
+
+def shown(source, window):
+    """A picture in [0, 1] at its own size, as the network and a screen see it."""
+    scan = imaging.read_scan(source, window=window)
+    assert scan.pixels.shape[0] == scan.pixels.shape[1]
+    square = imaging.to_square(scan.pixels, scan.pixels.shape[0], 1, window=scan.window)[0] / 2 + 0.5
+    np.testing.assert_allclose(imaging.to_uint8(scan.pixels, scan.window) / 255, square, atol=0.003)
+    return square
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_a_window_is_in_the_numbers_of_the_file(dtype):
+    """Those of 16 bits stay as they are; an outlier costs a float's window none of its steps."""
+    values = RNG.integers(0, 4096, (16, 16)).astype(dtype)
+    want = np.clip((values.astype(float) - 1000) / 2000, 0, 1)
+    np.testing.assert_allclose(shown(tiff(values), (1000, 3000)), want, atol=1e-4)
+    if dtype == np.uint16:
+        scan = imaging.read_scan(tiff(values), window=(1000, 3000))
+        np.testing.assert_array_equal(scan.pixels, values)
+        assert scan.window == (1000, 3000)
+        return
+    values[3, 3], values[4, 4] = 2e9, -2e9
+    want = np.clip((values.astype(float) - 1000) / 2000, 0, 1)
+    np.testing.assert_allclose(shown(tiff(values), (1000, 3000)), want, atol=1e-4)
+
+
+def test_the_full_range_is_the_types_and_a_wider_types_own():
+    deep = RNG.integers(0, 4096, (16, 16)).astype(np.uint16)
+    np.testing.assert_allclose(shown(tiff(deep), "full"), deep / 65535, atol=1e-4)
+    reals = RNG.normal(0, 1, (16, 16)).astype(np.float32)
+    want = (reals - reals.min()) / np.ptp(reals)
+    np.testing.assert_allclose(shown(tiff(reals), "full"), want, atol=1e-4)
+    assert np.ptp(shown(tiff(np.full((4, 4), 0.5, np.float32)), "full")) == 0
+
+
+def test_8_bits_need_no_window():
+    for window in ("full", (10, 20)):
+        scan = imaging.read_scan(saved(Image.fromarray(GREY), "PNG"), window=window)
+        assert scan.window is None
+        np.testing.assert_array_equal(scan.pixels, GREY)
+
+
+def test_made_pictures_go_back_through_the_window():
+    deep = np.rint(smooth((200, 300)) * 3000 + 700).astype(np.uint16)
+    scan = imaging.scan_of(deep, window=(500, 4000))
+    back = imaging.to_native(imaging.to_square(deep, 128, 1, window=scan.window), scan)
+    assert back.dtype == np.uint16 and np.abs(back.astype(int) - deep).max() <= 30
+    ends = imaging.to_native(np.array([[[-1.0, 1.0]]]), imaging.Scan(deep, window=(-500.0, 70000.0)))
+    assert (ends.min(), ends.max()) == (0, 65535)  # nothing wraps around
 
 
 def test_the_range_goes_back():
@@ -602,10 +663,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def pieces():
+        yield b"ne"
+        full()
+
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "replace", full) if step == "replace" else (type(file), "write_bytes", full)))
+        if step == "replace":
+            patch.setattr(os, "replace", full)
         with pytest.raises(OutputError, match=r"mask\.png: no space left on device"):
-            imaging.write_atomic(file, b"new")
+            imaging.write_atomic(file, b"new" if step == "replace" else pieces())
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["mask.png"]
 
 

@@ -14,29 +14,36 @@ PACKAGE = Path(mhvae_cli.__file__).parent
 
 LAYERS = [
     "errors",
-    "config files textures devices metrics measure card hub processes",
+    "config files textures devices metrics measure card sums hub_faults processes machine locks markup trust",
+    "hub tensors parcel",
+    "scan",
+    "square dicom_values",
+    "dicom",
     "imaging",
-    "phantoms render",
+    "phantoms render spacing thumbs",
     "vae.latents vae.warp vae.contour diffusion.sde diffusion.noise",
-    "vae.fitting vae.raster vae.encoder vae.decoder vae.losses diffusion.unet diffusion.solvers edit",
+    "vae.fitting vae.flips vae.raster vae.encoder vae.decoder vae.losses",
+    "diffusion.unet diffusion.solvers edit",
     "vae.model vae.pretrained diffusion.score",
-    "checkpoint datasets vae.handles",
-    "training_state provenance diffusion.refiner",
+    "checkpoint datasets vae.handles review",
+    "training_state provenance run_record diffusion.refiner",
     "codes networks",
-    "generation",
+    "generation calibration",
     "pipeline training",
-    "evaluation vae_training cddpm_training",
+    "evaluation vae_training cddpm_training selftest",
     "recipe",
-    "commands.inputs commands.options",
+    "commands.examples commands.inputs commands.options commands.asked commands.table",
+    "commands.account",
     "commands.outputs",
-    "commands.batching commands.table commands.training",
+    "commands.batching commands.judging commands.placing commands.progress",
+    "commands.training",
     "commands.making commands.report commands.shared",
     "commands.generation",
     "commands.handles",
     "commands.interpolate commands.sample commands.swap_style commands.warp",
-    "commands.evaluate commands.inspect commands.reconstruct commands.segment commands.train_cddpm"
-    " commands.train_vae",
-    "commands.cross_validate",
+    "commands.doctor commands.evaluate commands.inspect commands.reconstruct commands.segment"
+    " commands.train_cddpm commands.train_vae",
+    "commands.cross_validate commands.models",
     "cli",
     "__main__",
 ]
@@ -45,8 +52,8 @@ PACKAGES = {"", "vae", "diffusion", "commands"}  # their __init__ imports nothin
 OWNERS = {  # what is written (a name, or the end of a dotted one): the modules that may
     "grid_sample": {"vae.decoder", "datasets"},
     "affine_grid": {"datasets"},
-    "Image.open": {"imaging"},
-    "safe_open": {"checkpoint"},
+    "Image.open": {"imaging", "dicom"},
+    "safe_open": {"tensors"},
     "print": {"commands", "cli"},
 }
 LIGHT = [
@@ -55,17 +62,32 @@ LIGHT = [
     "errors",
     "config",
     "files",
+    "scan",
+    "square",
+    "dicom",
+    "dicom_values",
     "imaging",
+    "measure",
     "metrics",
     "phantoms",
     "render",
+    "spacing",
     "checkpoint",
     "provenance",
     "edit",
     "codes",
     "devices",
+    "machine",
     "hub",
+    "hub_faults",
+    "sums",
+    "tensors",
+    "parcel",
     "card",
+    "markup",
+    "thumbs",
+    "trust",
+    "review",
 ]
 
 
@@ -166,7 +188,7 @@ def test_a_fact_has_one_owner(fact: str) -> None:
 
 
 def test_a_library_has_one_user() -> None:
-    for library, owners in (("safetensors", {"checkpoint"}), ("huggingface_hub", {"hub"})):
+    for library, owners in (("safetensors", {"tensors"}), ("huggingface_hub", {"hub", "hub_faults"})):
         users = {m for m in MODULES if any(name.split(".")[0] == library for name, _ in imports(m))}
         assert users == owners
 

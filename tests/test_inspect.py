@@ -112,7 +112,17 @@ def test_a_model_is_described(mhvae: Mhvae, tiny_model: Path, tmp_path: Path) ->
         "channels": 1,
         "warp": "tps",
         "licence": "apache-2.0",
+        "attribution": "none",
+        "data": "none",
+        "intended_use": "Research; not a medical device.",
         "figures": {},
+        "files": {
+            name: {
+                "bytes": (tiny_model / name).stat().st_size,
+                "sha256": hashlib.sha256((tiny_model / name).read_bytes()).hexdigest(),
+            }
+            for name in ("config.json", "vae.safetensors", "README.md", "SHA256SUMS")
+        },
     }
     both = shutil.copytree(tiny_model, tmp_path / "both")
     shutil.copy(both / "vae.safetensors", both / "cddpm.safetensors")

@@ -19,7 +19,7 @@ from mhvae_cli.metrics import dice
 from mhvae_cli.phantoms import phantom
 
 Mhvae = Callable[..., Any]
-HEADER = "input,page,output,status,mask,dice,tries,seed,error"
+HEADER = "input,page,output,status,mask,dice,tries,seed,error,made_by"
 QUICK = ("--steps", 3)
 
 
@@ -47,7 +47,7 @@ def table(folder: str = "out") -> list[dict[str, str]]:
 
 
 def listing(folder: str = "out") -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(name for name in os.listdir(folder) if name != "mhvae-run.json")
 
 
 def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:
@@ -74,6 +74,7 @@ def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:
             "tries": "1",
             "seed": "3",
             "error": "",
+            "made_by": row["made_by"],
         }
 
 

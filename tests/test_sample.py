@@ -30,7 +30,8 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 def tree(folder: str) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "mhvae-run.json"]
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def rows(path: str) -> list[dict[str, str]]:

@@ -204,7 +204,7 @@ def test_bad_files_cost_their_own_rows(mhvae: Mhvae) -> None:
     assert ended.code == 3 and set(ended.stderr.splitlines()) == {"error: bad.png: truncated PNG"}
     assert [line for line in ended.lines if "mask" not in line] == ["p/a__style-b.png", "p/b__style-a.png"]
     ended = mhvae("swap-style", "a.png", "bad.png", "-o", "q", *plain)
-    assert ended.code == 4 and os.listdir("q") == ["results.csv"]
+    assert ended.code == 4 and sorted(os.listdir("q")) == ["mhvae-run.json", "results.csv"]
     ended = mhvae("swap-style", "a.png", "--style", "gone.png", "-o", "r")
     assert ended.code == 4 and ended.stderr.startswith("error: gone.png: no such") and not Path("r").exists()
 
@@ -241,7 +241,9 @@ def test_grey_and_colour(mhvae: Mhvae, colour_model: Path) -> None:
     assert pixels("grey/b__style-a.png").ndim == 2
     model = ("-m", colour_model, *plain)
     ended = mhvae("swap-style", "a.png", "b.png", "-o", "o", *model)
-    assert ended.code == 4 and os.listdir("o") == ["results.csv"] and not ended.lines
+    assert (
+        ended.code == 4 and sorted(os.listdir("o")) == ["mhvae-run.json", "results.csv"] and not ended.lines
+    )
     faults = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert faults == [
         "error: a.png: grey, where b.png is in colour",

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from two_processes import two_processes
 
-from mhvae_cli.checkpoint import load_state, load_tensors, read_config
+from mhvae_cli.checkpoint import load_state, read_config
 from mhvae_cli.commands import training
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
 from mhvae_cli.datasets import discover, split
 from mhvae_cli.diffusion.refiner import load_refiner
 from mhvae_cli.phantoms import write_phantoms
+from mhvae_cli.tensors import load_tensors
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 from mhvae_cli.vae_training import About, write_model
 
@@ -142,7 +143,7 @@ def _pictures(folder: Path) -> torch.Tensor:
 
 def test_a_run_ends_as_the_same_model_with_a_cddpm(done: Path, tiny_model: Path) -> None:
     names = {"README.md", "config.json", "vae.safetensors", "cddpm.safetensors", "state.safetensors"}
-    assert {path.name for path in done.iterdir()} == names | {"log.csv", "sheets"}
+    assert {path.name for path in done.iterdir()} == names | {"SHA256SUMS", "log.csv", "sheets"}
     content, before = read_config(done), read_config(tiny_model)
     assert content["name"] == "run" and content["cddpm"]["size"] == [48, 64]
     assert {k: content[k] for k in ("model", "training", "figures")} == {

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 from two_processes import two_processes
 
-from mhvae_cli.checkpoint import load_tensors, read_config, save_state
+from mhvae_cli.checkpoint import read_config
 from mhvae_cli.commands import training
 from mhvae_cli.config import merge
 from mhvae_cli.phantoms import write_phantoms
+from mhvae_cli.tensors import load_tensors, save_state
 
 CONFIG: dict[str, Any] = {
     "model": {
@@ -138,8 +139,8 @@ def _signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.
 
 
 def test_a_run_ends_as_a_model_folder(done: Path) -> None:
-    names = {"README.md", "config.json", "vae.safetensors", "state.safetensors", "log.csv", "sheets"}
-    assert {path.name for path in done.iterdir()} == names
+    names = {"README.md", "SHA256SUMS", "config.json", "vae.safetensors", "state.safetensors"}
+    assert {path.name for path in done.iterdir()} == names | {"log.csv", "sheets"}
     content = read_config(done)
     assert content["kind"] == "mhvae" and content["name"] == "run"
     assert content["model"]["channels"] == 1 and content["model"]["image_size"] == 32

@@ -14,6 +14,7 @@ from mhvae_cli.checkpoint import load_state, read_config, save_model
 
 position, style, out = map(Path, sys.argv[1:])
 config = {**read_config(style), "name": out.name}
+config.pop("trust", None)  # of other features: calibrate.py measures it anew
 config["training"] = {**read_config(position)["training"], "style": config["training"]}
 kept, given = load_state(position), load_state(style)
 vae = {n: v if n.startswith(("encoder.z.", "image_head.")) else kept[n] for n, v in given.items()}

@@ -3,15 +3,25 @@
 What is in memory at any time is bounded by the batch size alone, and results come in the order of the jobs.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..errors import InputError
+from ..errors import DeviceError, InputError, lack_of_memory
+from .inputs import Item
 
-Job = TypeVar("Job")
+
+class Named(Protocol):
+    """What a job has for messages."""
+
+    @property
+    def item(self) -> Item: ...
+
+
+Job = TypeVar("Job", bound=Named)
 Input = TypeVar("Input")
 Kept = TypeVar("Kept")
 Result = TypeVar("Result")
@@ -25,14 +35,17 @@ def stream(
     finish: Callable[[Job, Kept, Any], Result],
     batch_size: int,
     workers: int,
+    halved: Callable[[int], None] = lambda _size: None,
 ) -> Generator[Result | InputError]:
     """One result a job, in order, or the InputError that stood in its way; other faults are raised.
 
     `load` (job -> what the network needs of it, and what to keep for later) and `finish` (job, kept, the
     network's row) run in `workers` threads and may raise InputError; `run` (the inputs of a batch -> a row
     each, or an InputError) in a thread of its own, a batch behind the loader. One job, or `workers` = 0,
-    needs no threads. Close the generator to stop early.
+    needs no threads. Where there is no memory for a batch, `run` gets fewer at a time (see `Halving`), and
+    `halved` hears how many. Close the generator to stop early.
     """
+    run = Halving(run, halved)
     threads = workers > 0 and len(jobs) > 1
     pool: Executor = ThreadPoolExecutor(workers, "mhvae-files") if threads else _Inline()
     network: Executor = ThreadPoolExecutor(1, "mhvae-network") if threads else _Inline()
@@ -83,10 +96,64 @@ def _finish(finish: Callable[[Job, Any, Any], Result], job: Job, entry: Any) -> 
     kept, row = entry
     if isinstance(row, InputError):
         return row
+    if isinstance(row, MemoryError):
+        name = job.item.name
+        return InputError(f"{name}: {row}", hint="end other programs, or take a machine with more memory")
     try:
         return finish(job, kept, row)
     except InputError as error:
         return error
+
+
+class Halving:
+    """Calls `run` with as many inputs at once as there is memory for, and gives a row for each.
+
+    Where there is none for a batch, its halves are tried, and no later batch is larger; `told` hears of that.
+    Rows do not depend on it more than they do on the size of a batch. One input that is too much by itself
+    has a MemoryError for a row; DeviceError if it is the device's memory, which is the same for all.
+    """
+
+    def __init__(self, run: Callable[[list[Any]], Sequence[Any]], told: Callable[[int], None]) -> None:
+        self.run, self.told = run, told
+        self.most: int | None = None
+
+    def __call__(self, inputs: list[Any]) -> list[Any]:
+        """A row an input, in order."""
+        rows: list[Any] = []
+        while len(rows) < len(inputs):
+            part = inputs[len(rows) : len(rows) + (self.most or len(inputs))]
+            found, lack = self._tried(part)
+            if lack is None:
+                rows.extend(found)
+                continue
+            _release()
+            if len(part) > 1:
+                self.most = len(part) // 2
+                self.told(self.most)
+            elif lack == "host":
+                rows.append(MemoryError("not enough memory for this one"))
+            else:
+                raise DeviceError("the device has not enough memory, even for one", hint="--device cpu")
+        return rows
+
+    def _tried(self, part: list[Any]) -> tuple[Sequence[Any], str | None]:
+        """The rows, or which memory they lack. What the failed call held is free when this has returned."""
+        try:
+            return self.run(part), None
+        except (MemoryError, RuntimeError) as error:
+            lack = lack_of_memory(error)
+            if lack is None:
+                raise
+            return (), lack
+
+
+def _release() -> None:
+    """Give back what torch keeps of the device's memory for later."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif torch is not None and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 class _Inline(Executor):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..machine import worker_count
 from . import options, training
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def cross_validate(
     max_time: training.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
     offline: options.Offline = False,
@@ -79,7 +81,7 @@ def cross_validate(
         place,
         resolve_dtype(dtype, place),
         deadline=limit,
-        workers=training.threads(workers),
+        workers=worker_count(workers),
         offline=offline,
         command=training.command_line(),
     )

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import InputError, UsageError
-from .inputs import Gathered, Item, gather, parse_shard
+from ..errors import InputError, OutputError, UsageError
+from .account import Account
+from .inputs import Gathered, Item, gather, parse_shard, parse_window
 from .making import CELL, Maker, Wish
 from .outputs import (
     Job,
@@ -34,6 +35,7 @@ from .outputs import (
     find_target,
     output_paths,
     refuse_clashes,
+    refuse_existing,
     say,
     settle_existing,
 )
@@ -54,13 +56,15 @@ class Album:
     """One more file of a run, of all its pictures, which `collect` has gathered: the run stops at a fault.
 
     `sources` are what the pictures are made from; the first names its row. `stem` and `ending` are its path
-    in the output folder; `encode` makes its bytes, with the texts that it is given inside.
+    in the output folder; `encode` makes its bytes, with the texts that it is given inside; `record` tells it
+    from others of its name.
     """
 
     sources: tuple[Item, ...]
     stem: PurePath
     ending: str
     encode: Callable[[Mapping[str, str]], bytes]
+    record: Mapping[str, Any]
 
 
 def find_inputs(inputs: list[str] | None, shared: Shared) -> Gathered:
@@ -108,15 +112,16 @@ def generate(
     suffix = target.file.suffix if target.file else f".{kind}"
     endings = [suffix, f"_mask{suffix}", *([".safetensors", ".json"] if shared.save_latents else [])]
     planned = [_planned(wish, target, endings) for wish in wishes]
-    whole = [Job(album.sources[0], output_paths(album.stem, target, [album.ending]))] if album else []
+    whole = [_bound_job(album, target)] if album else []
     sheet = _sheet(shared)
     extra = [] if shared.sheet is None else [Job(Item("--sheet", b"", PurePath()), (shared.sheet,))]
     refuse_clashes([*planned, *whole, *extra], [item for wish in wishes for item in wish.sources])
     part = parse_shard(shared.shard)
-    settle_existing(extra, shared.existing)
-    jobs = settle_existing([*planned[part], *whole], shared.existing)
+    account = Account(verb, shared.model, offline=shared.offline, seed=shared.seed)
+    refuse_existing(extra, shared.existing)
+    jobs = settle_existing([*planned[part], *whole], shared.existing, account, target)
     if whole and not all(job.skip for job in jobs):
-        jobs = [replace(job, skip=False) for job in jobs]
+        jobs = _all_anew(jobs)
     if shared.dry_run:
         return preview(jobs, shared.as_json)
     each = zip(jobs, wishes[part], strict=not whole)
@@ -127,17 +132,23 @@ def generate(
         refining = ["--steps", str(shared.steps), "--solver", shared.solver]
         if shared.strength is not None:
             refining += ["--strength", f"{shared.strength:g}"]
-        words = ["mhvae", verb, *words, *(["--no-refine"] if shared.no_refine else refining)]
+        seen = [] if shared.window == "auto" else ["--window", shared.window]
+        words = ["mhvae", verb, *words, *seen, *(["--no-refine"] if shared.no_refine else refining)]
         maker = _maker(shared, kind, " ".join(words), drawn=sheet is not None)
+        account.pipeline = maker.pipeline
         wanted = [wish for _, wish in todo]
-        made = maker.stream(wanted, batch_size=shared.batch_size, workers=shared.workers)
-        results = _watched([job for job, _ in todo], made, rows, collect)
-        results = _bound(results, album, maker) if album else results
+        made = maker.stream(
+            wanted, batch_size=shared.batch_size, workers=shared.workers, halved=account.halved
+        )
+        sign = account.made_by if target.folder is not None else lambda *_: None
+        results = _watched([job for job, _ in todo], made, rows, collect, sign)
+        results = _bound(results, whole[0], album, maker, sign) if album else results
     report = Report(
         verb,
         jobs,
         target,
         columns=[*columns, *COLUMNS],
+        account=account,
         as_json=shared.as_json,
         quiet=shared.quiet,
         progress=shared.progress,
@@ -151,11 +162,27 @@ def generate(
 
 
 def _planned(wish: Wish, target: Target, endings: Sequence[str]) -> Job:
-    return Job(wish.item, output_paths(wish.stem, target, endings, mask=wish.mask, latents=wish.latents))
+    paths = output_paths(wish.stem, target, endings, mask=wish.mask, latents=wish.latents)
+    return Job(wish.item, paths, made_of=wish.sources, record=wish.record)
+
+
+def _bound_job(album: Album, target: Target) -> Job:
+    paths = output_paths(album.stem, target, [album.ending])
+    return Job(album.sources[0], paths, made_of=album.sources, record=album.record)
+
+
+def _all_anew(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs of an album of which something is missing: all are made. OutputError if some are stale."""
+    stale = next((job for job in jobs if job.stale), None)
+    if stale is not None:
+        hint = "--existing overwrite makes all pictures anew"
+        raise OutputError(f"{stale.outputs[0]}: stale: {stale.stale}", hint=hint)
+    return [replace(job, skip=False) for job in jobs]
 
 
 def _check(shared: Shared) -> None:
     """UsageError for options that make no sense together."""
+    parse_window(shared.window)
     if shared.tries > 1 and shared.min_dice is None:
         raise UsageError("--tries draws again what misses --min-dice", hint="--min-dice 0.9 --tries 4")
     if shared.tries > 1 and shared.no_refine:
@@ -196,13 +223,18 @@ def _maker(shared: Shared, kind: str, command: str, *, drawn: bool) -> Maker:
         },
         kind=kind,
         command=command,
+        window=parse_window(shared.window),
         latents=shared.save_latents,
         drawn=drawn,
     )
 
 
 def _watched(
-    jobs: Sequence[Job], results: Generator[Any], rows: list[Any], collect: Collect | None
+    jobs: Sequence[Job],
+    results: Generator[Any],
+    rows: list[Any],
+    collect: Collect | None,
+    sign: Callable[..., str | None],
 ) -> Generator[Any]:
     """What the report takes of each result; the sheet's first rows and the pictures go their own way."""
     with closing(results):
@@ -215,17 +247,21 @@ def _watched(
             if collect is not None:
                 collect(result.wish, result.picture)
             mask = {"mask": str(job.outputs[1])} if job.outputs else {}
-            yield result.files, result.row | mask, result.missed
+            made_by = {"made_by": sign(job.sources, job.record, result.hashes)}
+            yield result.files, result.row | mask | made_by, result.missed
 
 
-def _bound(results: Generator[Any], album: Album, maker: Maker) -> Generator[Any]:
+def _bound(
+    results: Generator[Any], job: Job, album: Album, maker: Maker, sign: Callable[..., str | None]
+) -> Generator[Any]:
     """The results, and behind them the album as one more."""
     from ..provenance import source_sha256
 
     with closing(results):
         yield from results
     hashes = [source_sha256(item.source) for item in album.sources]
-    yield [album.encode(maker.text(hashes))], {}, None
+    made_by = sign(job.sources, job.record, hashes)
+    yield [album.encode(maker.text(hashes))], {"made_by": made_by}, None
 
 
 def _finish_sheet(path: Path, rows: list[Any], titles: Sequence[str], maker: Maker, shared: Shared) -> None:

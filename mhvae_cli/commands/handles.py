@@ -1,6 +1,5 @@
 """The handles by which a spline's outline is moved, drawn so that a user sees their numbers (section 3.2)."""
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -8,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError, UsageError
+from ..machine import worker_count
+from .account import Account
 from .batching import stream
 from .generation import COLUMNS
-from .inputs import Gathered, parse_shard
+from .inputs import Gathered, parse_shard, parse_window
 from .outputs import Job, choose_format, find_target, plan, settle_existing
 from .report import Report, drive, preview
 from .shared import Shared
@@ -18,7 +19,7 @@ from .shared import Shared
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..imaging import Scan
+    from ..imaging import Scan, Window
     from ..pipeline import Pipeline
 
 
@@ -44,18 +45,21 @@ def draw_handles(named: Gathered, shared: Shared) -> int:
     if target.stdout and shared.as_json:
         raise UsageError("-o - writes one image: no --json with it")
     part = parse_shard(shared.shard)
-    jobs = settle_existing(plan(named.items, target, ["__handles.png"])[part], shared.existing)
+    account = Account("warp", shared.model, offline=shared.offline, seed=shared.seed)
+    planned = plan(named.items, target, ["__handles.png"])[part]
+    jobs = settle_existing(planned, shared.existing, account, target)
     if shared.dry_run:
         return preview(jobs, shared.as_json)
     need_spline(shared)
     todo = [job for job in jobs if not job.skip and job.item.fault is None]
-    results: Generator[Any] = _drawn(todo, shared) if todo else (_ for _ in ())
+    results: Generator[Any] = _drawn(todo, shared, account) if todo else (_ for _ in ())
     telling: dict[str, Any] = {"as_json": shared.as_json, "quiet": shared.quiet, "progress": shared.progress}
-    with closing(results), Report("warp", jobs, target, columns=COLUMNS, **telling) as report:
+    telling |= {"columns": COLUMNS, "account": account}
+    with closing(results), Report("warp", jobs, target, **telling) as report:
         return drive(report, jobs, results, shared.on_error)
 
 
-def _drawn(jobs: list[Job], shared: Shared) -> Generator[Any]:
+def _drawn(jobs: list[Job], shared: Shared, account: Account) -> Generator[Any]:
     from ..pipeline import Pipeline
 
     pipeline = Pipeline.load(
@@ -67,24 +71,29 @@ def _drawn(jobs: list[Job], shared: Shared) -> Generator[Any]:
     )
     if shared.verbose:
         print(pipeline, file=sys.stderr)
+    account.pipeline = pipeline
+    load, finish = account.signing(
+        partial(_load, pipeline, parse_window(shared.window)), partial(_finish, pipeline)
+    )
     return stream(
         jobs,
-        load=partial(_load, pipeline),
+        load=load,
         run=partial(_locate, pipeline),
-        finish=partial(_finish, pipeline),
+        finish=finish,
         batch_size=1 if pipeline.one_by_one else shared.batch_size,
-        workers=min(os.cpu_count() or 1, 8) if shared.workers is None else shared.workers,
+        workers=worker_count(shared.workers),
+        halved=account.halved,
     )
 
 
-def _load(pipeline: "Pipeline", job: Job) -> "tuple[np.ndarray, Scan]":
+def _load(pipeline: "Pipeline", window: "Window", job: Job) -> "tuple[np.ndarray, Scan]":
     from ..codes import is_latents
     from ..imaging import read_scan
 
     if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
         hint = "the JSON file of the two lists its handles"
         raise InputError(f"{job.item.name}: a file of latents has no image to draw on", hint=hint)
-    scan = read_scan(job.item.source, page=job.item.page, name=job.item.name)
+    scan = read_scan(job.item.source, page=job.item.page, name=job.item.name, window=window)
     return pipeline.prepare(scan), scan
 
 
@@ -98,7 +107,7 @@ def _finish(
     pipeline: "Pipeline", job: Job, scan: "Scan", theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, Any]]:
     from ..edit import Code
-    from ..imaging import encode_png
+    from ..imaging import encode_png, to_uint8
     from ..render import number_points
     from ..vae.handles import handles
 
@@ -108,4 +117,5 @@ def _finish(
         points = handles(pipeline.model, code)
     except InputError as error:
         raise InputError(f"{job.item.name}: {error}", hint=error.hint) from error
-    return [encode_png(number_points(scan.pixels, pipeline.contour(theta, size), points))], {}
+    shown = to_uint8(scan.pixels, scan.window)
+    return [encode_png(number_points(shown, pipeline.contour(theta, size), points))], {}

@@ -48,7 +48,7 @@ def inspect(
     failed = 0
     for name, look in looks:
         try:
-            _tell(name, look(), as_json)
+            tell(name, look(), as_json)
         except (InputError, ModelError) as error:
             failed += 1
             complain(error)
@@ -59,7 +59,8 @@ def inspect(
         raise typer.Exit(4 if failed == len(looks) else 3)
 
 
-def _tell(name: str, facts: dict[str, Any], as_json: bool) -> None:
+def tell(name: str, facts: dict[str, Any], as_json: bool) -> None:
+    """Print what is known of one thing: a line a fact, or one line of JSON."""
     if as_json:
         say(json.dumps({"input": name, "status": "ok", **facts}))
         return
@@ -100,16 +101,22 @@ def _file(item: Item) -> dict[str, Any]:
 
 
 def _model(ref: str) -> dict[str, Any]:
+    from ..checkpoint import resolve
+
+    return describe(Path(ref) if os.path.isdir(ref) else resolve(ref, offline=True))
+
+
+def describe(folder: Path) -> dict[str, Any]:
     """What a model's folder says of it. `parameters` counts the numbers stored, buffers among them.
 
-    `sha256` is what the records of its pictures call model_sha256.
+    `sha256` is what the records of its pictures call model_sha256; nothing is checked.
     """
-    from ..checkpoint import digest, model_config, read_config, resolve
+    from ..card import INTENDED_USE
+    from ..checkpoint import FILES, digest, model_config, read_config
 
-    folder = Path(ref) if os.path.isdir(ref) else resolve(ref, offline=True)
     content = read_config(folder)
     config = model_config(content, folder)
-    present = [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
+    present = components(folder)
     return {
         "kind": "model",
         "name": content["name"],
@@ -121,12 +128,27 @@ def _model(ref: str) -> dict[str, Any]:
         "channels": config.channels,
         "warp": None if config.single_head else config.warp.family,
         "licence": content["card"].get("license"),
+        "attribution": content["card"].get("attribution"),
+        "data": content["card"].get("data"),
+        "intended_use": content["card"].get("intended_use") or INTENDED_USE,
         "figures": content["figures"],
+        "files": {name: _size_and_sum(folder / name) for name in FILES if (folder / name).is_file()},
     }
 
 
+def components(folder: Path) -> list[str]:
+    """Which weights a model's folder has."""
+    return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
+
+
+def _size_and_sum(path: Path) -> dict[str, Any]:
+    from ..sums import file_sha256
+
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
 def _count(path: Path) -> int:
-    from ..checkpoint import read_header
+    from ..tensors import read_header
 
     header = read_header(path)
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
@@ -142,15 +164,15 @@ def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
             inner = list(enumerate(value, 1))
         else:
-            yield key, _shown(value)
+            yield key, shown(value)
             continue
-        stack += [(f"{key} {_shown(name)}".strip(), entry) for name, entry in reversed(inner)]
+        stack += [(f"{key} {shown(name)}".strip(), entry) for name, entry in reversed(inner)]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """One line without control characters, which a terminal would obey."""
     if isinstance(value, list):
-        return ", ".join(map(_shown, value)) or "none"
+        return ", ".join(map(shown, value)) or "none"
     if isinstance(value, str) and value.isprintable():
         return value
     return "none" if value is None else json.dumps(value)

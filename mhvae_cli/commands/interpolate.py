@@ -91,7 +91,8 @@ def interpolate(
     if grid or gif:
         side = min(CELL, GRID_SIDE // frames) if grid else GIF_SIDE
         encode = partial(_sheet, kept, side) if grid else partial(_animation, kept)
-        album = Album((a, b), _stem(a, b), "_grid.png" if grid else ".gif", encode)
+        way = {"frames": frames, "mode": chosen}
+        album = Album((a, b), _stem(a, b), "_grid.png" if grid else ".gif", encode, way)
         collect = partial(_keep, kept, side)
     wishes = [
         _wish(a, b, mark, style, position)
@@ -156,11 +157,13 @@ def _midway(style: float, position: float, pipeline: "Pipeline", sources: "Seque
 
 
 def _keep(kept: "list[np.ndarray]", side: int, _wish: Wish, picture: "Picture") -> None:
-    """A picture at its own depth, its longer side `side` px at most."""
+    """A picture, at its own depth if it has no window, its longer side `side` px at most."""
     import numpy as np
     from PIL import Image
 
-    pixels = picture.pixels
+    from ..imaging import to_uint8
+
+    pixels = picture.pixels if picture.window is None else to_uint8(picture.pixels, picture.window)
     scale = min(1.0, side / max(pixels.shape[:2]))
     size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
     grey = pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels

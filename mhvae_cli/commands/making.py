@@ -1,22 +1,22 @@
 """One result of a verb that makes pictures: what is wished for, and how its files come about."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .batching import stream
+from ..machine import worker_count
+from .batching import Halving, stream
 from .inputs import Item
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..generation import Draft, How, Picture, Source
-    from ..imaging import Scan
+    from ..imaging import Scan, Window
     from ..pipeline import Pipeline
 
 CELL = 256
@@ -64,7 +64,9 @@ class Wish:
 
 @dataclass(frozen=True)
 class Made:
-    """A result: its files in the order of its outputs, its columns, the gate it `missed`, its thumbnails."""
+    """A result: its files in the order of its outputs, its columns, the gate it `missed`, its thumbnails, and
+    the SHA-256 of its sources as they were read.
+    """
 
     wish: Wish
     picture: "Picture"
@@ -72,6 +74,7 @@ class Made:
     row: dict[str, Any]
     missed: str | None
     thumbs: "list[np.ndarray]"
+    hashes: list[str]
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,17 @@ def beside(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath
     return item.stem.with_name(item.stem.name + ending + numbered)
 
 
+def _joined(row: tuple[Any, Any], picture: Any) -> Any:
+    """(draft, sources, picture), or the MemoryError that stands in the picture's place."""
+    return picture if isinstance(picture, MemoryError) else (*row, picture)
+
+
 class Maker:
     """Makes the wishes of one run, at a memory that does not grow with their number.
 
-    `how` is for `generation.make`; `kind` png or tiff; `command` what the files tell; `latents` and `drawn`
-    whether latents and thumbnails are wanted. ModelError for a single-headed VAE, and if pictures are to be
-    refined and cannot be.
+    `how` is for `generation.make`; `kind` png or tiff; `command` what the files tell; `window` is for
+    `read_scan`; `latents` and `drawn` whether latents and thumbnails are wanted. ModelError for a
+    single-headed VAE, and if pictures are to be refined and cannot be.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class Maker:
         *,
         kind: str,
         command: str,
+        window: "Window" = "auto",
         latents: bool = False,
         drawn: bool = False,
     ) -> None:
@@ -111,7 +120,7 @@ class Maker:
         from ..provenance import Origin
 
         self.pipeline, self.how, self.kind = pipeline, how, kind
-        self.latents, self.drawn = latents, drawn
+        self.window, self.latents, self.drawn = window, latents, drawn
         pipeline.need_position()
         if how["refine"]:
             _ = pipeline.refiner
@@ -126,16 +135,23 @@ class Maker:
         return digest(self.pipeline.folder, ["vae"])
 
     def stream(
-        self, wishes: Sequence[Wish], *, batch_size: int, workers: int | None
+        self,
+        wishes: Sequence[Wish],
+        *,
+        batch_size: int,
+        workers: int | None,
+        halved: Callable[[int], None],
     ) -> Generator[Made | InputError]:
         """What becomes of each wish, in order; see `batching.stream`."""
+        make = Halving(self._make, halved)
         return stream(
             wishes,
             load=self._load,
-            run=self._run,
+            run=partial(self._run, make),
             finish=self._finish,
             batch_size=1 if self.pipeline.one_by_one else batch_size,
-            workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
+            workers=worker_count(workers),
+            halved=halved,
         )
 
     def text(self, sources: Sequence[str] = (), **extra: Any) -> dict[str, str]:
@@ -158,8 +174,9 @@ class Maker:
             return known
         if isinstance(item.source, Path) and is_latents(item.source):
             return self._from_latents(item.source)
-        scan = read_scan(item.source, page=item.page, name=item.name)
-        return _Read(scan, source_sha256(item.source), self.pipeline.prepare(scan))
+        digest = source_sha256(item.source)  # first: what changes in between is then taken for stale later
+        scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
+        return _Read(scan, digest, self.pipeline.prepare(scan))
 
     def _from_latents(self, path: Path) -> "Source":
         from ..codes import load_latents
@@ -167,15 +184,20 @@ class Maker:
         from ..provenance import read, source_sha256
 
         lengths = {"z_dim": self.pipeline.config.z_dim, "theta_dim": self.pipeline.model.theta_dim}
-        code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
         digest = source_sha256(path)
+        code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
         noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
 
-    def _run(self, batch: list[tuple[Wish, list[Any]]]) -> list[Any]:
-        """Per wish (draft, picture, sources), or an InputError: the network's part."""
+    def _make(self, drafts: "Sequence[Draft]") -> "list[Picture]":
         from ..generation import make
 
+        return make(self.pipeline, drafts, **self.how)
+
+    def _run(
+        self, make: "Callable[[list[Draft]], list[Any]]", batch: list[tuple[Wish, list[Any]]]
+    ) -> list[Any]:
+        """Per wish (draft, sources, picture), or what went wrong with it: the network's part."""
         rows: list[Any] = []
         for wish, read in batch:
             sources = [self._encoded(item, each) for item, each in zip(wish.sources, read, strict=True)]
@@ -184,8 +206,8 @@ class Maker:
             except InputError as error:
                 rows.append(InputError(f"{wish.item.name}: {error}", hint=error.hint))
         drafts = [row[0] for row in rows if not isinstance(row, InputError)]
-        pictures = iter(make(self.pipeline, drafts, **self.how) if drafts else [])
-        return [row if isinstance(row, InputError) else (*row, next(pictures)) for row in rows]
+        pictures = iter(make(drafts) if drafts else [])
+        return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: Any) -> "Source":
         from ..edit import Code
@@ -220,7 +242,7 @@ class Maker:
         if self.latents:
             files += self._latents(picture, hashes, facts)
         row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **wish.row}
-        return Made(wish, picture, files, row, self._missed(picture), self._thumbs(sources, picture))
+        return Made(wish, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes)
 
     def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
         from ..codes import encode_latents
@@ -254,14 +276,15 @@ class Maker:
             return []
         import numpy as np
 
-        from ..imaging import to_native
+        from ..imaging import to_native, to_uint8
         from ..render import sheet
 
         height, width = picture.code.size
         scale = CELL / max(height, width)
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         blank = np.full(size, 128, np.uint8)
-        shown = [blank if source.scan is None else source.scan.pixels for source in sources]
+        scans = [source.scan for source in sources]
+        shown = [blank if scan is None else to_uint8(scan.pixels, scan.window) for scan in scans]
         shown += [picture.mask, to_native(picture.recon, size)]
-        shown += [picture.pixels] if self.how["refine"] else []
+        shown += [to_uint8(picture.pixels, picture.window)] if self.how["refine"] else []
         return [sheet([[each]], cell=CELL, gutter=0) for each in shown]

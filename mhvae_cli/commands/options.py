@@ -9,6 +9,8 @@ DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 ExistingChoice = Literal["error", "skip", "overwrite"]
 OnErrorChoice = Literal["continue", "stop"]
 ProgressChoice = Literal["auto", "on", "off"]
+QcChoice = Literal["quick", "full", "off"]
+MeasureChoice = Literal["fetal-head", "cup-disc"]
 SolverChoice = Literal["dpm++2m", "dpm++2m-sde", "unipc", "heun", "euler-maruyama"]
 PictureFormat = Literal["png", "tiff"]
 
@@ -19,14 +21,31 @@ def _option(*names: str, panel: str | None = None, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, **settings)
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """What a shell completes --model with; without a match it goes on with folders."""
+    from ..checkpoint import bundled
+
+    return [name for name in bundled() if name.startswith(incomplete)]
+
+
+def _use_threads(count: int | None) -> int | None:
+    from ..machine import use_threads
+
+    use_threads(count)
+    return count
+
+
 _MODEL, _FILES, _RUN = "Model and device", "Which inputs", "How it runs"
+_MEASURED = "What is measured"
+_TRUST = "How far to trust it"
 _MADE = "How pictures are made"
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Images: files, folders, quoted globs, - for an image on stdin. Each page of a TIFF is one.",
+        help="Images: files, folders, quoted globs, - for an image on stdin. Each page of a TIFF and each"
+        " frame of a DICOM is one.",
         show_default=False,
     ),
 ]
@@ -49,6 +68,7 @@ Model = Annotated[
         "-m",
         metavar="REF",
         envvar="MHVAE_MODEL",
+        autocompletion=complete_model,
         help="A bundled name, a folder, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
         panel=_MODEL,
     ),
@@ -70,6 +90,19 @@ Dtype = Annotated[
         envvar="MHVAE_DTYPE",
         help="Number type of the network: auto is bfloat16 where it is fast, else float32.",
         panel=_MODEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    _option(
+        "--threads",
+        min=1,
+        metavar="N",
+        envvar="MHVAE_THREADS",
+        callback=_use_threads,
+        help="Threads that compute on a CPU. Where several mhvae share one, 1 for each is fastest.",
+        panel=_MODEL,
+        show_default="OMP_NUM_THREADS, else the cores it may use",
     ),
 ]
 BatchSize = Annotated[
@@ -115,6 +148,16 @@ FromFile = Annotated[
 Recursive = Annotated[
     bool, _option("--recursive", "-r", help="Enter sub-folders, and keep them.", panel=_FILES)
 ]
+Window = Annotated[
+    str,
+    _option(
+        "--window",
+        metavar="auto|full|LO,HI",
+        help="Numbers that are black and white in 16-bit, float and DICOM images: auto is DICOM's own window,"
+        " else the 0.1 and 99.9 percentiles; full the type's whole range.",
+        panel=_FILES,
+    ),
+]
 Shard = Annotated[
     str | None,
     _option(
@@ -136,13 +179,17 @@ Workers = Annotated[
         envvar="MHVAE_WORKERS",
         help="Threads that read and encode files; 0 does all in one thread.",
         panel=_RUN,
-        show_default="the cores, at most 8",
+        show_default="as many as --threads, at most 8",
     ),
 ]
 Existing = Annotated[
     ExistingChoice,
     _option(
-        "--existing", help="What to do about outputs that exist; error stops before any work.", panel=_RUN
+        "--existing",
+        help="What to do about outputs that exist. error stops before any work; overwrite makes them anew;"
+        " skip leaves them as they are, and exits with 7 if one is stale: another input, model or other"
+        " options made it, or results.csv tells of none. Device, number type and batches do not count.",
+        panel=_RUN,
     ),
 ]
 OnError = Annotated[
@@ -163,6 +210,101 @@ Progress = Annotated[
         envvar="MHVAE_PROGRESS",
         help="A bar: auto is on a terminal only, with a plain line now and then elsewhere.",
         panel=_RUN,
+    ),
+]
+
+Measure = Annotated[
+    MeasureChoice | None,
+    _option(
+        "--measure",
+        help="fetal-head: head circumference, BPD (outer to outer) and OFD of the ellipse along the skull."
+        " cup-disc: vertical and area ratio of the cup that --cup-model finds to the disc of --model.",
+        panel=_MEASURED,
+        show_default=False,
+    ),
+]
+CupModel = Annotated[
+    str | None,
+    _option(
+        "--cup-model",
+        metavar="REF",
+        help="The model that finds the cup, for --measure cup-disc; named as --model is.",
+        panel=_MEASURED,
+        show_default=False,
+    ),
+]
+Spacing = Annotated[
+    str | None,
+    _option(
+        "--spacing",
+        metavar="S|X,Y",
+        help="Width and height in mm of every input's pixels, as the file stores them.",
+        panel=_MEASURED,
+        show_default="what a DICOM file says, else unknown",
+    ),
+]
+SpacingCsv = Annotated[
+    Path | None,
+    _option(
+        "--spacing-csv",
+        metavar="FILE",
+        help="The same by input: columns filename, and spacing or spacing_x and spacing_y. It comes first.",
+        panel=_MEASURED,
+        show_default=False,
+    ),
+]
+TrustDpi = Annotated[
+    bool,
+    _option(
+        "--trust-dpi",
+        help="Take the resolution that a TIFF is labelled with, where nothing else is known.",
+        panel=_MEASURED,
+    ),
+]
+
+Tta = Annotated[
+    bool,
+    _option(
+        "--tta",
+        help="Average what is found in the image and in its three mirror images: a little more exact, and the"
+        " network takes four times as long. A cup is found in the image alone.",
+        panel=_TRUST,
+    ),
+]
+Qc = Annotated[
+    QcChoice,
+    _option(
+        "--qc",
+        help="Judge each result by how usual its image is for the model: qc and qc_why in results.csv. full"
+        " compares the image with the VAE's own picture of it too, which takes half as long again.",
+        panel=_TRUST,
+    ),
+]
+FailOnQc = Annotated[
+    bool,
+    _option("--fail-on-qc", help="Exit with 8 if any result is flagged; all are written.", panel=_TRUST),
+]
+Posterior = Annotated[
+    int | None,
+    _option(
+        "--posterior",
+        metavar="N",
+        min=20,
+        help="Also draw N outlines that the object could have: NAME__probability.png, the part of them that"
+        " each pixel is in (0 to 255), and 90 % intervals in results.csv.",
+        panel=_TRUST,
+        show_default=False,
+    ),
+]
+
+Page = Annotated[
+    Path | None,
+    _option(
+        "--report",
+        metavar="FILE",
+        help="Also write one HTML page to review the run on: for each input a small picture with the contour,"
+        " what is measured, and what is flagged. It asks for nothing outside itself.",
+        show_default=False,
     ),
 ]
 

@@ -5,13 +5,14 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from .account import Account
     from .inputs import Item
 
 
@@ -28,13 +29,25 @@ class Target:
         return self.folder is None and self.file is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One item, the files it makes (none if it goes to stdout), and whether they are there and left alone."""
+    """One item, the files it makes (none if it goes to stdout), and whether they are there and left alone.
+
+    Those that are left alone may be `stale`: why they are not what this run would make. `made_of` is what
+    the files are made from, by default the item, and `record` tells them from others that are made from it.
+    """
 
     item: "Item"
     outputs: tuple[Path, ...]
     skip: bool = False
+    stale: str = ""
+    made_of: "tuple[Item, ...] | None" = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> "tuple[Item, ...]":
+        """What the files are made from."""
+        return (self.item,) if self.made_of is None else self.made_of
 
 
 def find_target(out: str | None, *, many: bool) -> Target:
@@ -113,20 +126,40 @@ def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
                 )
 
 
-def settle_existing(jobs: Iterable[Job], policy: str) -> list[Job]:
-    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done."""
-    settled, there = [], []
-    for job in jobs:
-        found = [path for path in job.outputs if os.path.lexists(path)] if job.item.fault is None else []
-        there.extend(found)
-        done = policy == "skip" and bool(found) and len(found) == len(job.outputs)
-        settled.append(Job(job.item, job.outputs, done))
-    if there and policy == "error":
+def settle_existing(jobs: Iterable[Job], policy: str, account: "Account", target: Target) -> list[Job]:
+    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done,
+    and those whose outputs are there and not what this run would make (see `Account.judge`).
+    """
+    settled = list(jobs)
+    refuse_existing(settled, policy)
+    if policy != "skip":
+        return settled
+    whole = [index for index, job in enumerate(settled) if job.item.fault is None and _is_there(job)]
+    judged = account.judge([settled[index] for index in whole], target.folder)
+    for index, why in zip(whole, judged, strict=True):
+        job = settled[index]
+        if isinstance(why, str):
+            settled[index] = replace(job, skip=True, stale=why)
+        else:
+            settled[index] = replace(job, item=replace(job.item, fault=why))
+    return settled
+
+
+def _is_there(job: Job) -> bool:
+    return bool(job.outputs) and all(map(os.path.lexists, job.outputs))
+
+
+def refuse_existing(jobs: Iterable[Job], policy: str) -> None:
+    """OutputError if an output is there and the policy of --existing is `error`."""
+    if policy != "error":
+        return
+    named = (path for job in jobs if job.item.fault is None for path in job.outputs)
+    there = [path for path in named if os.path.lexists(path)]
+    if there:
         others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise OutputError(
             f"{there[0]}: exists already{others}", hint="--existing skip or --existing overwrite"
         )
-    return settled
 
 
 def choose_format(format: str | None, target: Target, suffixes: Mapping[str, str], *, what: str) -> str:

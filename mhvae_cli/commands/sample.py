@@ -26,7 +26,7 @@ Codes = Literal["density", "prior"]
 Layout = Literal["data", "flat", "nnunet"]
 
 
-@partial(generative, without=("from_file", "recursive", "save_latents"))
+@partial(generative, without=("from_file", "recursive", "window", "save_latents"))
 def sample(
     count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many pictures.")],
     start: Annotated[
@@ -192,7 +192,7 @@ class _Book:
         return self.folder / "index.csv"
 
     def _open(self) -> Table:
-        self.table = Table(self._index, ("id", "subject"), set())
+        self.table = Table(self._index, ("id", "subject"))
         return self.table
 
     def _describe(self) -> None:

@@ -28,6 +28,7 @@ class Shared:
     show: options.Show = False
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
+    threads: options.Threads = None
     batch_size: options.BatchSize = 8
     workers: options.Workers = None
     seed: options.Seed = 0
@@ -37,6 +38,7 @@ class Shared:
     on_error: options.OnError = "continue"
     from_file: options.FromFile = None
     recursive: options.Recursive = False
+    window: options.Window = "auto"
     shard: options.Shard = None
     as_json: options.Json = False
     dry_run: options.DryRun = False

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..machine import worker_count
 from . import options, training
 
 
@@ -15,6 +16,7 @@ def train_cddpm(
             "-m",
             metavar="REF",
             envvar="MHVAE_MODEL",
+            autocompletion=options.complete_model,
             help="The model whose pictures are to be sharpened: a bundled name, a folder, or ORG/NAME on the"
             " Hub. Its VAE stays as it is.",
         ),
@@ -51,6 +53,7 @@ def train_cddpm(
     max_time: training.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     workers: options.Workers = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -93,7 +96,7 @@ def train_cddpm(
         resolve_dtype(dtype, place),
         resume,
         limit,
-        training.threads(workers),
+        worker_count(workers),
         offline,
         training.command_line(),
     )

@@ -7,6 +7,7 @@ import typer
 
 from ..config import Arch, Family, Points
 from ..errors import InputError
+from ..machine import worker_count
 from . import options, training
 
 
@@ -81,6 +82,7 @@ def train_vae(
     max_time: training.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     workers: options.Workers = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -126,7 +128,7 @@ def train_vae(
         resolve_dtype(dtype, place),
         resume,
         limit,
-        training.threads(workers),
+        worker_count(workers),
         offline,
         training.command_line(),
     )

@@ -12,6 +12,7 @@ import typer
 from ..errors import UsageError
 from .outputs import command_line as command_line
 from .outputs import say
+from .progress import clock, draw
 
 if TYPE_CHECKING:
     import torch
@@ -139,11 +140,6 @@ def place_of(device: str) -> "torch.device":
     return place
 
 
-def threads(workers: int | None) -> int:
-    """How many threads make batches."""
-    return min(os.cpu_count() or 1, 8) if workers is None else workers
-
-
 class Teller:
     """Says on stderr how a run goes: a line an epoch; in between a bar on a terminal, else a line at times.
 
@@ -186,11 +182,11 @@ class Teller:
             return
         self.last = now
         rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
-        left = f", {_clock((event['of'] - event['step']) / rate)} left" if rate else ""
+        left = f", {clock((event['of'] - event['step']) / rate)} left" if rate else ""
         where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
         text = f"{where}, loss {event['loss']:.4g}{left}"
         if self.bar:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            draw(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -202,7 +198,7 @@ class Teller:
             if isinstance(value, float) and name not in ("seconds", "score")
         ]
         best = " (best)" if row["score"] >= event["best"] else ""
-        return f"epoch {row['epoch']} of {event['of']}, {_clock(row['seconds'])}: {', '.join(figures)}{best}"
+        return f"epoch {row['epoch']} of {event['of']}, {clock(row['seconds'])}: {', '.join(figures)}{best}"
 
     def _line(self, text: str) -> None:
         print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
@@ -223,9 +219,3 @@ def end(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") 
 def _first() -> bool:
     """Whether this process is the one that speaks, of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _clock(duration: float) -> str:
-    minutes, rest = divmod(round(duration), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_state, read_config
 from ..config import DiffusionConfig, check_diffusion, from_dict
+from ..devices import layout
 from ..errors import ModelError, UsageError
 from ..vae.model import NoDraws
 from .noise import path_noise
@@ -87,4 +88,4 @@ def load_refiner(
         assign=True,
     )
     refiner.network.unet.to(dtype)
-    return refiner.eval().to(device=device, memory_format=torch.channels_last)
+    return refiner.eval().to(device=device, memory_format=layout(torch.device(device)))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import UNetConfig
+from ..devices import layout
 
 
 class ChannelNorm(nn.Module):
@@ -77,7 +78,7 @@ class UNet(nn.Module):
         step = self.config.patch * 2 ** (self.config.levels - 1)
         x = F.pad(x, (0, -w % step, 0, -h % step), mode="replicate")
         embedding = self.embed(_waves(log_snr, self.config.channels).to(self.enter.weight.dtype))
-        y = self.enter(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
+        y = self.enter(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=layout(x.device)))
         kept = []
         for first, *blocks in self.down:
             y = first(y)

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 Level = Callable[[Points], np.ndarray]
 
+VERTICES = 360  # of an ellipse
+BLOCKS = 32  # a side of the grid, each decided at once where the outline is far
+MARGIN = 0.75
+"""Half a block's diagonal over its side, rounded up: how far inside its corners the level may reach zero."""
 TOLERANCE = 1e-12  # of a root: part of its edge's length, or of the level's change along the edge
 
 
 def contours(level: Level, *, cells: int = 128) -> list[Points]:
     """The outline of {p : level(p) >= 0}, clipped exactly to the square [-1, 1]^2.
 
-    `level` maps points (N, 2) float64 to values (N,), positive inside; it is called once on the nodes of a
-    grid of `cells` x `cells` and then on a few hundred points a time.
+    `level` maps points (N, 2) float64 to values (N,), positive inside; it is called on the nodes of a grid of
+    `cells` x `cells`, save those far from the outline (`near_zero`), and then on a few hundred points a time.
 
     Returns closed polygons, each (n, 2) float64, n >= 3, the last vertex joined to the first and not
     repeated; an empty list if nothing is inside. Every vertex is a root of `level` on a grid line, or lies
@@ -34,11 +38,10 @@ def contours(level: Level, *, cells: int = 128) -> list[Points]:
     ask for more cells where that matters.
     """
     axis = np.linspace(-1.0, 1.0, cells + 1)
-    x, y = np.meshgrid(axis, axis)
-    values = np.asarray(level(np.stack([x.ravel(), y.ravel()], axis=1)), dtype=np.float64)
+    values = _nodes(level, axis)
     # A rim of outside nodes on top of the border's own closes every ring along the border, at no distance.
     axis = np.pad(axis, 1, mode="edge")
-    values = np.pad(values.reshape(cells + 1, cells + 1), 1, constant_values=-np.inf)
+    values = np.pad(values, 1, constant_values=-np.inf)
     if not (values >= 0).any():
         return []
     edges, following = _segments(level, values >= 0, axis)
@@ -47,15 +50,63 @@ def contours(level: Level, *, cells: int = 128) -> list[Points]:
     return [ring for ring in rings if ring is not None]
 
 
+def ellipse(matrix: Points, radius: float) -> list[Points]:
+    """The outline of {p : |A p + b| <= radius} with `matrix` = [A b] (2, 3), in the form of `contours`.
+
+    VERTICES points of the ellipse in equal steps of the angle about A p + b = 0, which is all that `contours`
+    would find out with many calls. An empty list, for `contours` to be asked, if it is no ellipse or does not
+    lie inside the square.
+    """
+    turn = 2 * np.pi * np.arange(VERTICES) / VERTICES
+    determinant = float(np.linalg.det(matrix[:, :2]))
+    if not abs(determinant) > TOLERANCE:
+        return []
+    circle = np.stack([np.cos(turn), np.sin(turn) * np.sign(determinant)])
+    ring = np.linalg.solve(matrix[:, :2], radius * circle - matrix[:, 2:]).T
+    return [ring] if (np.abs(ring) < 1).all() else []
+
+
+def near_zero(nodes: np.ndarray) -> NDArray[np.bool_]:
+    """Which blocks (m - 1, n - 1) the outline may enter, by the level (m, n) at their corners.
+
+    Those where it has both signs, or is no further from zero than it changes over half a diagonal, there or
+    in the blocks around.
+    """
+    corners = np.stack([nodes[:-1, :-1], nodes[:-1, 1:], nodes[1:, :-1], nodes[1:, 1:]])
+    low, high = corners.min(0), corners.max(0)
+    change = np.pad(high - low, 1, mode="edge")
+    change = np.maximum(np.maximum(change[:, :-2], change[:, 1:-1]), change[:, 2:])
+    change = np.maximum(np.maximum(change[:-2], change[1:-1]), change[2:])
+    return (low <= 0) & (high >= 0) | (np.abs(corners).min(0) <= MARGIN * change)
+
+
+def _nodes(level: Level, axis: Points) -> Points:
+    """The level (n, n) at the nodes; far from the outline that of a node nearby, which has the same sign."""
+    step = max(1, (len(axis) - 1) // BLOCKS)
+    marks = np.unique([*range(0, len(axis), step), len(axis) - 1])
+    x, y = np.meshgrid(axis[marks], axis[marks])
+    corners = np.asarray(level(np.stack([x.ravel(), y.ravel()], axis=1)), dtype=np.float64).reshape(x.shape)
+    if step == 1:
+        return corners
+    near, index = near_zero(corners), np.arange(len(axis))
+    # A node between two blocks belongs to both.
+    left, right = np.maximum(-(-index // step) - 1, 0), np.minimum(index // step, len(marks) - 2)
+    values = corners[right][:, right]
+    beside = near[left] | near[right]
+    row, column = np.nonzero(beside[:, left] | beside[:, right])
+    values[row, column] = level(np.stack([axis[column], axis[row]], axis=1))
+    return values
+
+
 def _segments(level: Level, inside: NDArray[np.bool_], axis: Points) -> tuple[np.ndarray, np.ndarray]:
     """The outline as crossed edges (E,), ascending, and for each the index of the next crossed edge (E,).
 
     With `side` nodes a side, edge n joins nodes n and n + 1, edge side^2 + n joins nodes n and n + side.
     """
     side = len(axis)
-    corners = np.stack([inside[:-1, :-1], inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1]], axis=-1)
-    row, column = np.nonzero(corners.any(-1) & ~corners.all(-1))
-    corners = corners[row, column]
+    corners = np.stack([inside[:-1, :-1], inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1]])
+    row, column = np.nonzero((corners != corners[0]).any(0))
+    corners = corners[:, row, column].T
     node = row * side + column
     ids = np.stack([node, side**2 + node + 1, node + side, side**2 + node], axis=1)
 

@@ -201,7 +201,13 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
         flat = self.features(image)
-        return None if self.theta is None else _gaussian(self.theta, flat), self.style(flat, image)
+        return None if self.theta is None else self.position(flat), self.style(flat, image)
+
+    def position(self, flat: Tensor) -> Gaussian:
+        """Theta's posterior from the `features` of an image."""
+        if self.theta is None:
+            raise TypeError("a single-headed VAE has no position code")
+        return _gaussian(self.theta, flat)
 
     def style(self, flat: Tensor, image: Tensor) -> Gaussian:
         """z's posterior from the `features` of an image, and its thumbnail if the model sees one."""
@@ -212,9 +218,7 @@ class Encoder(nn.Module):
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior alone: all that segmenting needs."""
-        if self.theta is None:
-            raise TypeError("a single-headed VAE has no position code")
-        return _gaussian(self.theta, self.features(image))
+        return self.position(self.features(image))
 
 
 def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridViT | EfficientNetLite0:

@@ -1,5 +1,6 @@
 """Figure 1: the multi-headed VAE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,15 +64,24 @@ class MultiHeadedVAE(nn.Module):
         """Soft mask (B, h, w) in (0, 1) at `size` from theta (B, P) and a user's edit `pose` (B, 2, 3)."""
         return self.segmentation_head(self._warp(theta, size, pose))
 
-    @torch.inference_mode()
     def level(self, theta: Tensor, points: np.ndarray) -> np.ndarray:
         """The mask's level function, float64 (N,), positive inside, of theta (1, P) at `points` (N, 2).
 
         {p : level(p) >= 0} is the object exactly, at any size (equation 10).
         """
+        return self.level_of(theta)(points)
+
+    @torch.inference_mode()
+    def level_of(self, theta: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        """`level` of one theta, for many calls."""
         parameters = self.warp.parameters_of(theta.to(self.warp.identity))[0].cpu().double().numpy()
-        source = torch.from_numpy(self.warp.sources(points, parameters).T)
-        return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
+
+        @torch.inference_mode()
+        def level(points: np.ndarray) -> np.ndarray:
+            source = torch.from_numpy(self.warp.sources(points, parameters).T)
+            return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
+
+        return level
 
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's picture x_hat (B, C, S, S), about [-1, 1]."""

@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .contour import near_zero
 from .warp import pixel_centres
 
 Level = Callable[[np.ndarray], np.ndarray]
 BLOCK = 8
 """Pixels a side of the blocks that are decided at once where the rim is far."""
-MARGIN = 0.75
-"""Half a block's diagonal over its side, rounded up: how far inside its corners the level may reach zero."""
 
 
 def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
@@ -25,11 +24,9 @@ def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (np.unique([*range(0, n, BLOCK), n - 1]) for n in size)
     nodes = level(_centres(np.repeat(rows, len(columns)), np.tile(columns, len(rows)), size))
     nodes = nodes.reshape(len(rows), len(columns))
-    corners = np.stack([nodes[:-1, :-1], nodes[:-1, 1:], nodes[1:, :-1], nodes[1:, 1:]])
-    low, high = corners.min(0), corners.max(0)
-    near = (low <= 0) & (high >= 0) | (np.abs(corners).min(0) <= MARGIN * _around(high - low))
+    near = near_zero(nodes)
     row_of, column_of = (np.minimum(np.arange(n) // BLOCK, -(-(n - 1) // BLOCK) - 1) for n in size)
-    mask = (low > 0)[row_of][:, column_of]
+    mask = (nodes[:-1, :-1] > 0)[row_of][:, column_of]
     ys, xs = np.nonzero(near[row_of][:, column_of])
     mask[ys, xs] = level(_centres(ys, xs, size)) >= 0
     return mask
@@ -37,10 +34,3 @@ def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
 
 def _centres(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([(2 * xs + 1) / size[1] - 1, (2 * ys + 1) / size[0] - 1], axis=1)
-
-
-def _around(values: np.ndarray) -> np.ndarray:
-    """The greatest of each value and its eight neighbours."""
-    padded = np.pad(values, 1, mode="edge")
-    wide = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    return np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:])

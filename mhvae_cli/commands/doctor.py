@@ -1,0 +1,209 @@
+"""`mhvae doctor`: what mhvae finds on this machine, and whether its devices compute what they should."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeviceError
+from . import options
+from .outputs import say
+
+if TYPE_CHECKING:
+    from ..selftest import Outcome
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "huggingface-hub",
+    "scipy",
+    "typer",
+    "rich",
+    "pydicom",
+    "highdicom",
+)
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "PYTORCH_ENABLE_MPS_FALLBACK")
+
+
+def doctor(
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what mhvae finds on this machine, and test its devices.
+
+    On every device (or --device's) a small model of fixed weights, made here,
+    and the bundled models encode, warp and decode a picture and solve three
+    steps of the diffusion, in float32 and in what --dtype auto would choose.
+    The CPU is held against stored numbers, every other device against the
+    CPU: one that is further off than the tolerance computes wrong pictures,
+    and the exit code is 5. Nothing is downloaded. No token or proxy is shown,
+    only whether there is one, and the home directory is ~.
+    """
+    facts: dict[str, Any] = {
+        "versions": _versions(),
+        "machine": _machine(),
+        "models": _models(),
+        "hub": _hub(os.environ),
+    }
+    tell = partial(_tell, silent=as_json)
+    tell(facts)
+    facts["devices"] = _devices()
+    tell({"devices": facts["devices"], "self-test": []})
+    from ..devices import resolve_device
+    from ..selftest import check
+
+    names = [entry["device"] for entry in facts["devices"]]
+    tests = []
+    for test in check(names if device == "auto" else [str(resolve_device(device))]):
+        tests.append(test)
+        if not as_json:
+            say(f"  {_line(test)}")
+    wrong = list(dict.fromkeys(test.device for test in tests if not test.ok))
+    if as_json:
+        say(json.dumps(facts | {"tests": [_record(test) for test in tests], "ok": not wrong}))
+    if wrong:
+        raise DeviceError(f"{', '.join(wrong)}: computes wrong pictures, or none", hint=_hint(wrong))
+
+
+def _versions() -> dict[str, str]:
+    from .. import __version__
+
+    found = {"mhvae": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    """Cores, threads and memory, and what the environment says of them."""
+    from ..machine import cores, cpu_quota, memory, threads, worker_count
+
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "cores": os.cpu_count(),
+        "affinity": affinity,
+        "quota": cpu_quota(),
+        "usable": cores(),
+        "threads": threads(),
+        "workers": worker_count(None),
+        "memory_gib": round(memory() / 2**30, 1) if memory() else None,
+        **{name: os.environ[name] for name in SETTINGS if name in os.environ},
+    }
+
+
+def _models() -> dict[str, Any]:
+    from ..checkpoint import MODELS, bundled, home, imported
+
+    return {
+        "folder": _tilde(MODELS),
+        "bundled": bundled(),
+        "home": _tilde(home()),
+        "imported": imported(),
+    }
+
+
+def _hub(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Where the Hub's client keeps models and whether it may ask the network, by its own variables."""
+    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    home = Path(environment.get("HF_HOME") or f"{cache}/huggingface").expanduser()
+    token = Path(environment.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    held = any(map(environment.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))) or token.is_file()
+    offline = (
+        environment.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "MHVAE_OFFLINE")
+    )
+    return {
+        "cache": _tilde(Path(environment.get("HF_HUB_CACHE") or home / "hub").expanduser()),
+        "offline": any(value.upper() in ("1", "ON", "YES", "TRUE") for value in offline),
+        "token": bool(held),
+        "endpoint": "HF_ENDPOINT" in environment,
+        "proxies": [name for name in PROXIES if name in environment or name.lower() in environment],
+    }
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Each device that torch finds, its name for --device and its memory; DeviceError without torch."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DeviceError(f"torch cannot be imported: {first}", hint="reinstall it") from error
+
+    from ..devices import resolve_device, resolve_dtype
+    from ..machine import memory
+
+    there: list[tuple[str, str, int | None]] = [("cpu", platform.processor() or platform.machine(), memory())]
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        there.append((f"cuda:{index}", card.name, card.total_memory))
+    if torch.backends.mps.is_available():
+        there.append(("mps", "Apple's GPU", torch.mps.recommended_max_memory()))
+    return [
+        {
+            "device": name,
+            "name": what,
+            "memory_gib": size and round(size / 2**30, 1),
+            "dtype": str(resolve_dtype("auto", resolve_device(name))).removeprefix("torch."),
+        }
+        for name, what, size in there
+    ]
+
+
+def _line(test: "Outcome") -> str:
+    """A test in words: the stage that is nearest to its tolerance, or over it."""
+    where = f"{test.device} {test.dtype}, {test.model}"
+    if test.fault is not None:
+        return f"{where}: FAILED: {test.fault}"
+    stage = max(test.off, key=lambda name: test.off[name] / test.allowed[name])
+    figures = f"{stage} off by {test.off[stage]:.1e}, tolerance {test.allowed[stage]:.0e}"
+    return f"{where}: {'ok' if test.ok else 'WRONG'}: {figures}"
+
+
+def _hint(wrong: list[str]) -> str:
+    """What to do about devices that compute wrongly."""
+    if "cpu" in wrong:
+        return "OMP_NUM_THREADS=1 mhvae doctor; if that is well, threads race, else reinstall torch"
+    return "--device cpu until another version of torch or of the driver passes"
+
+
+def _record(test: "Outcome") -> dict[str, Any]:
+    """A test for --json; how far off what is no number is null."""
+    off = {name: value if math.isfinite(value) else None for name, value in test.off.items()}
+    return asdict(test) | {"off": off, "ok": test.ok}
+
+
+def _tell(facts: Mapping[str, Any], *, silent: bool) -> None:
+    """A section a key, a line a fact."""
+    for title, section in () if silent else facts.items():
+        say(title)
+        rows = section.items() if isinstance(section, dict) else ((row["device"], row) for row in section)
+        for key, value in rows:
+            say(f"  {key}: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['name']}, {value['memory_gib'] or '?'} GiB, auto is {value['dtype']}"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _tilde(path: Path) -> str:
+    """A path without the name of the home directory, which is often a person's."""
+    home = Path("~").expanduser()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and home != Path("/") else str(path)

@@ -1,0 +1,137 @@
+"""A model as one file, NAME.mhvae: an uncompressed tar archive of NAME/SHA256SUMS and the files it lists.
+
+Equal models make equal bytes, and only those bytes are taken: an entry is read if its header is the one that
+`pack` writes for its name and size, so that there are no links, no paths, no compression, and nothing else.
+"""
+
+import hashlib
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import ModelError
+from .files import write_atomic
+from .sums import SUMS, SUMS_CAP, format_sums, parse_sums
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
+"""What an imported model, and a file in an archive, may be called."""
+_BLOCK = 512
+_PIECE = 2**20
+_END = bytes(2 * _BLOCK)
+
+
+def pack(folder: Path, name: str, sums: Mapping[str, str]) -> Iterator[bytes]:
+    """The archive, in pieces, of a folder's files that `sums` lists. ModelError if one is another by now."""
+    text = format_sums(sums).encode()
+    yield from (_header(f"{name}/{SUMS}", len(text)), text, _padding(len(text)))
+    for entry in sorted(sums):
+        try:
+            data = (folder / entry).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{folder / entry}: {(error.strerror or str(error)).lower()}") from error
+        if hashlib.sha256(data).hexdigest() != sums[entry]:
+            raise ModelError(f"{folder / entry}: changed while it was read")
+        yield from (_header(f"{name}/{entry}", len(data)), data, _padding(len(data)))
+    yield _END
+
+
+def name_in(path: Path) -> str:
+    """What the model in an archive is called. ModelError if it is none."""
+    try:
+        with path.open("rb") as file:
+            return _next(file)[0]
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+
+
+def unpack(path: Path, folder: Path, names: Sequence[str]) -> None:
+    """Write an archive's files into `folder`: of `names` alone, each with the SHA-256 that it lists.
+
+    ModelError for any other archive, OutputError if the folder cannot be written; it is left as it is then.
+    """
+    try:
+        with path.open("rb") as file:
+            _unpack(file, folder, names, str(path))
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unpack(file: BinaryIO, folder: Path, names: Sequence[str], where: str) -> None:
+    room = os.fstat(file.fileno()).st_size
+    name, first, size = _next(file)
+    if first != SUMS or size > SUMS_CAP:
+        raise ValueError(f"it does not begin with its {SUMS}")
+    text = _read(file, size)
+    sums = parse_sums(text, where)
+    if text != format_sums(sums).encode() or not set(sums) <= set(names) - {SUMS}:
+        raise ValueError("it lists files that no model has")
+    _read_padding(file, size)
+    write_atomic(folder / SUMS, text)
+    for expected in sorted(sums):
+        model, entry, size = _next(file)
+        if (model, entry) != (name, expected):
+            raise ValueError(f"{expected} is not where it should be")
+        if size > room:
+            raise ValueError(f"it is cut short in {entry}")
+        digest = hashlib.sha256()
+        write_atomic(folder / entry, _pieces(file, size, digest))
+        if digest.hexdigest() != sums[entry]:
+            raise ValueError(f"{entry} is not the file that was packed: its SHA-256 is another")
+        _read_padding(file, size)
+    if file.read(len(_END) + 1) != _END:
+        raise ValueError("it does not end where it should")
+
+
+def _header(path: str, size: int) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)
+
+
+def _next(file: BinaryIO) -> tuple[str, str, int]:
+    """Model, file name and size of the entry that begins here; ValueError if `pack` would not write it so."""
+    block = _read(file, _BLOCK)
+    model, _, name = block[:100].rstrip(b"\0").decode("ascii", "replace").partition("/")
+    octal = block[124:135]
+    if not NAME.fullmatch(model) or not NAME.fullmatch(name) or not re.fullmatch(rb"[0-7]{11}", octal):
+        raise ValueError("not an archive of mhvae models export")
+    size = int(octal, 8)
+    if block != _header(f"{model}/{name}", size):
+        raise ValueError(f"{name} is a link, or has marks that export does not write")
+    return model, name, size
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    try:
+        data = file.read(size)
+    except OSError as error:
+        raise ValueError((error.strerror or str(error)).lower()) from error
+    if len(data) < size:
+        raise ValueError("it is cut short")
+    return data
+
+
+def _read_padding(file: BinaryIO, size: int) -> None:
+    if any(_read(file, len(_padding(size)))):
+        raise ValueError("there is something between its files")
+
+
+def _pieces(file: BinaryIO, size: int, digest: "hashlib._Hash") -> Iterator[bytes]:
+    while size:
+        piece = _read(file, min(size, _PIECE))
+        digest.update(piece)
+        size -= len(piece)
+        yield piece
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    if isinstance(error, OSError):
+        return ModelError(f"{path}: {(error.strerror or str(error)).lower()}")
+    return ModelError(f"{path}: cannot be imported: {error}", hint="copy the file again, or export it again")

@@ -1,0 +1,224 @@
+"""Whether a device computes what it should: a small model of fixed weights, run stage by stage.
+
+Encode (section 3.1), warp (3.2), decode (3.3), then three steps of equation 15 (4.2). Weights and picture are
+made of integers alone, so that they are the same bits with every library and on every machine.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .card import model_card
+from .checkpoint import FORMAT, KIND, bundled, save_model
+from .config import (
+    DecoderConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    ModelConfig,
+    TrainConfig,
+    UNetConfig,
+    to_dict,
+)
+from .devices import resolve_device, resolve_dtype
+from .diffusion.refiner import Refiner
+from .edit import Code
+from .errors import DeviceError
+from .networks import Networks
+from .pipeline import Pipeline
+from .vae.model import build
+
+STEPS = 3
+POSE = np.array([[0.9, -0.2, 0.05], [0.2, 0.9, -0.1]])
+"""The edit that is decoded: a turn and a shift."""
+REPEATS = 3
+"""Runs on the CPU: where threads race, some go well."""
+SMALL = "small"
+"""What the model of fixed weights is called."""
+
+TRUTH = {
+    "encode": [-1.6932900, -1.3710139, -1.0061151, 1.0144470],
+    "warp": [-0.6869828, 0.0533339, -0.5512013, -0.5725876],
+    "decode": [0.0129338, 0.3840030, -0.1567283, -1.0452210],
+    "refine": [-0.5754952, 0.5960279, 0.5339895, -1.1266246],
+}
+"""`project` of each stage of the small model, computed in float64, on one thread and without oneDNN."""
+TRUTH_TOLERANCE = 1e-4
+"""How far float32 on the CPU may be from that."""
+EXACT_TOLERANCE = 5e-5
+TOLERANCES = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 3e-2}
+"""How far a device may be from the CPU in float32, relative to the stage's largest value. float32 leaves room
+for TF32, in which CUDA's convolutions multiply; the warp is no convolution, and is made in float32 whatever
+the network's number type: `EXACT_TOLERANCE`."""
+
+FAULTS = (DeviceError, RuntimeError, TypeError)
+"""How torch says that there is no such kernel or number type, or no memory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One test: how far each stage is `off`, how far it may be, and the `fault` that ended it, if any."""
+
+    device: str
+    dtype: str
+    model: str
+    off: dict[str, float] = field(default_factory=dict)
+    allowed: dict[str, float] = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the device can be trusted, so far."""
+        return self.fault is None and all(self.off[name] <= most for name, most in self.allowed.items())
+
+
+def check(devices: Sequence[str]) -> Iterator[Outcome]:
+    """Test the CPU against `TRUTH`, then each of `devices`, in float32 and its own number type, against it.
+
+    The models are the small one and those that ship with the package. ModelError if one of them is damaged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / SMALL
+        write_model(small)
+        for name, ref in [(SMALL, small), *((name, name) for name in bundled())]:
+            load = partial(Pipeline.load, ref, offline=True)
+            try:
+                reference = _reference(load)
+            except FAULTS as error:
+                yield Outcome("cpu", "float32", name, fault=_first_line(error))
+                continue
+            if name == SMALL:
+                yield _against_truth(load)
+            for device in devices:
+                best = str(resolve_dtype("auto", resolve_device(device))).removeprefix("torch.")
+                for dtype in dict.fromkeys(["float32", best]):
+                    if (device, dtype) != ("cpu", "float32"):
+                        yield _against(reference, load, device, dtype, name)
+
+
+def _reference(load: "partial[Pipeline]") -> dict[str, np.ndarray]:
+    return run(load(device="cpu", dtype="float32"))
+
+
+def _against_truth(load: "partial[Pipeline]") -> Outcome:
+    runs = [from_truth(_reference(load)) for _ in range(REPEATS)]
+    off = {name: max(each[name] for each in runs) for name in TRUTH}
+    return Outcome("cpu", "float32", SMALL, off, dict.fromkeys(TRUTH, TRUTH_TOLERANCE))
+
+
+def _against(
+    reference: Mapping[str, np.ndarray], load: "partial[Pipeline]", device: str, dtype: str, model: str
+) -> Outcome:
+    outcome = partial(Outcome, device, dtype, model)
+    try:
+        found = run(load(device=device, dtype=dtype), reference)
+    except FAULTS as error:
+        return outcome(fault=_first_line(error))
+    return outcome(apart(found, reference), {name: tolerance(name, dtype) for name in found})
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def noise(count: int, key: int) -> np.ndarray:
+    """(count,) float64 in [-1, 1), uniform: SplitMix64, in integers (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = (np.arange(count, dtype=np.uint64) + np.uint64(key << 32)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2**52 - 1
+
+
+def picture(size: int, channels: int) -> np.ndarray:
+    """The phantom, float32 (C, S, S) in [-1, 1]: a bright ring about a grey disc in coarse noise."""
+    y, x = (2 * np.mgrid[:size, :size] + 1) / size - 1
+    r2 = (x - 0.1) ** 2 / 0.36 + (y + 0.05) ** 2 / 0.25
+    ground = np.where(r2 < 1, np.where(r2 > 0.8, 0.8, -0.2), -0.7)
+    cells = noise(channels * 64, 1).reshape(channels, 8, 8)
+    scale = -(-size // 8)
+    coarse = cells.repeat(scale, 1).repeat(scale, 2)[:, :size, :size]
+    return np.clip(ground + 0.2 * coarse, -1, 1).astype(np.float32)
+
+
+def write_model(folder: Path) -> None:
+    """The model of fixed weights as a folder: 64 px, grey, a ResNet18, a spline, a cDDPM of two levels."""
+    encoder = EncoderConfig(arch="resnet18", width=0.25, reduce=8, hidden=32, thumbnail=4)
+    config = ModelConfig(
+        image_size=64, z_dim=8, encoder=encoder, decoder=DecoderConfig(channels=16, max_size=32)
+    )
+    diffusion = DiffusionConfig(unet=UNetConfig(channels=16, levels=2, blocks=1))
+    vae = _filled(build(config, seed=0), key=2)
+    vae["warp.loc"], vae["warp.modes"] = vae["warp.loc"] * 0, torch.eye(len(vae["warp.modes"])) * 0.1
+    codes = config.z_dim + len(vae["warp.modes"])
+    refiner = Refiner(diffusion, channels=1, codes=codes)
+    cddpm = _filled(refiner, key=3) | {"network.scale": torch.tensor(0.2)}
+    card = {"license": "apache-2.0", "data": "none", "attribution": "none"}
+    content = {"format": FORMAT, "kind": KIND, "name": "self-test", "figures": {}, "card": card}
+    content |= {"model": to_dict(config), "training": to_dict(TrainConfig())}
+    content |= {"cddpm": {"model": to_dict(diffusion), "training": {}, "size": [64, 64]}}
+    save_model(folder, config=content, states={"vae": vae, "cddpm": cddpm}, card=model_card(content))
+
+
+def _filled(module: torch.nn.Module, key: int) -> dict[str, torch.Tensor]:
+    """The module's weights, each of such a size that activations keep theirs; statistics as they are."""
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    for index, (name, weight) in enumerate(module.named_parameters()):
+        fan_in = max(1, weight[0].numel()) if weight.dim() > 1 else 0
+        spread = (3 / fan_in) ** 0.5 if fan_in else 0.1
+        drawn = spread * noise(weight.numel(), key * 1000 + index).reshape(weight.shape)
+        one = weight.dim() == 1 and name.endswith("weight")  # a norm's
+        state[name] = torch.from_numpy(drawn + one).float()
+    return state
+
+
+def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """Each stage of the phantom, float32: encode (Z + P,), warp (S, S, 2), decode and refine (C, S, S).
+
+    Each takes what `given` has of the stage before it, by default its own: so a fault is its own stage's.
+    """
+    config, found = networks.config, {}
+    size = (config.image_size, config.image_size)
+    z, theta = networks.encode(picture(config.image_size, config.channels)[None])
+    found["encode"] = np.concatenate([z[0], theta[0]])
+    code = (given or found)["encode"]
+    made = Code(z=code[: config.z_dim], theta=code[config.z_dim :], pose=POSE, size=size)
+    with torch.inference_mode():
+        parameters = torch.from_numpy(made.theta)[None].to(networks.device)
+        found["warp"] = (
+            networks.model.warp.grid(parameters, size, torch.from_numpy(POSE)[None])[0].cpu().numpy()
+        )
+    found["decode"] = networks.decode([made])[0]
+    x_hat = (given or found)["decode"]
+    found["refine"] = networks.refine(x_hat[None], ["self-test"], steps=STEPS)[0]
+    return found
+
+
+def project(stage: np.ndarray) -> list[float]:
+    """A stage in a few numbers, in its root mean square: sums with fixed signs over sqrt(n)."""
+    flat, count = stage.astype(np.float64).ravel(), len(TRUTH["encode"])
+    signs = np.sign(noise(count * flat.size, 4)).reshape(count, -1)
+    return (signs @ flat / np.sqrt(flat.size * (flat @ flat / flat.size))).tolist()
+
+
+def from_truth(found: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each stage of the model of fixed weights is from `TRUTH`: infinite for what is no number."""
+    return {name: _worst(np.subtract(project(found[name]), truth)) for name, truth in TRUTH.items()}
+
+
+def apart(found: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each stage is from the reference's, in its largest value: infinite for what is no number."""
+    return {name: _worst((found[name] - right) / np.abs(right).max()) for name, right in reference.items()}
+
+
+def tolerance(stage: str, dtype: str) -> float:
+    """How far a device may be from the CPU in float32."""
+    return EXACT_TOLERANCE if stage == "warp" else TOLERANCES[dtype]
+
+
+def _worst(difference: np.ndarray) -> float:
+    worst = float(np.abs(difference).max())
+    return worst if np.isfinite(worst) else float("inf")

@@ -1,0 +1,71 @@
+"""Small pictures with their contours, for pages of many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SIDE = 192
+"""Longer side of a picture on the page, in pixels."""
+TOLERANCE, LONGEST, SHARPEST = 1.0, 100.0, 0.5
+"""Of the outline, in tenths of a picture's pixel: how far the chord of an arc may stray, and how long a chord
+may be; and the radians that it may turn in one."""
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A small picture: JPEG bytes, its (h, w), and the outline in tenths of its pixels, an SVG path."""
+
+    jpeg: bytes
+    size: tuple[int, int]
+    outline: str
+
+
+def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "np.ndarray":
+    """Upright pixels (H, W) or (H, W, 3), uint8 or uint16, as uint8 of at most SIDE px a side.
+
+    `window` as `imaging.to_uint8` takes it.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from .imaging import to_uint8
+
+    step = max(1, max(pixels.shape[:2]) // (8 * SIDE))  # still eight times finer: antialiased well enough
+    small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))
+    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small)
+
+
+def thumb_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple[int, int]) -> Thumb:
+    """What `shrink` made of an upright scan of `size` (h, w), and its contour: `rings` (n, 2) xy px."""
+    from .files import encode_jpeg
+
+    height, width = small.shape[:2]
+    scale = (10 * width / size[1], 10 * height / size[0])
+    return Thumb(encode_jpeg(small), (height, width), "".join(_path(ring * scale) for ring in rings))
+
+
+def _path(ring: "np.ndarray") -> str:
+    """A closed polygon in tenths of a pixel as an SVG path: no more points than its bends need.
+
+    A chord of an arc is off by length^2 x curvature / 8 at most. Points are dealt so that this stays below
+    TOLERANCE, and chords below LONGEST; a corner of more than SHARPEST keeps its point.
+    """
+    import numpy as np
+
+    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+    if len(ring) < 3:
+        return ""
+    step = np.roll(ring, -1, axis=0) - ring
+    length, heading = np.hypot(*step.T), np.arctan2(step[:, 1], step[:, 0])
+    turn = np.abs((heading - np.roll(heading, 1) + np.pi) % (2 * np.pi) - np.pi)
+    need = np.cumsum(np.sqrt(turn * length / (8 * TOLERANCE)) + length / LONGEST + turn / SHARPEST)
+    count = max(3, int(np.ceil(need[-1])))
+    kept = np.unique(np.searchsorted(need, np.arange(1, count + 1) * need[-1] / count))
+    points = np.rint(ring[np.minimum(kept, len(ring) - 1)]).astype(int)
+    moves = np.diff(points, axis=0)
+    moves = moves[moves.any(axis=1)]
+    return f"M{points[0][0]} {points[0][1]}l" + " ".join(f"{x} {y}" for x, y in moves.tolist()) + "Z"

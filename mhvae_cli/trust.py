@@ -1,0 +1,238 @@
+"""How far a result can be trusted: how usual an image is among validation images, and how sure its outline.
+
+A model's config.json may hold "trust": the statistics of a validation part (`calibration`), which `Trust`
+reads. Each signal is one number of an image, larger where it is less usual:
+
+tones     distance of brightness, contrast, sharpness and colours (`tones`); needs no network
+features  distance of the encoder's features, their mean over the image
+theta     length of the position code, whose entries have sd 1 among the training masks
+z         distance of the style code
+spread    root mean square of the sd of theta's posterior
+recon     mean absolute difference of the image and the VAE's own picture of it
+
+A distance is the root mean square of what is left after taking off the mean of the training images and
+dividing by their sd (tones: by the root of their covariance).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import ModelError
+
+SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
+DISTANCES = ("tones", "features", "z")
+COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
+GRID = 64
+"""Side of the grid on which folds are looked for."""
+BELOW = 8e-3
+"""Contrasts are told apart down to here; the range is 2."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one pass of the encoder tells of an image.
+
+    `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
+    the style's, `features` (R,) the reduced features' mean over the image, float32; `tones` (T,) float64;
+    `jacobian` as `smallest_jacobian`; `recon` the reconstruction error, None if the image was not decoded.
+    """
+
+    theta: np.ndarray
+    sd: np.ndarray
+    z: np.ndarray
+    features: np.ndarray
+    tones: np.ndarray
+    jacobian: float | None
+    recon: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`why` names what is off: signals beyond their limits, and "empty", "pieces", "holes", "folds".
+
+    `percentiles`: the part of the validation images, in percent, whose signal is lower. `jacobian` as
+    `smallest_jacobian`; `components` and `holes` of the outline.
+    """
+
+    why: tuple[str, ...]
+    percentiles: Mapping[str, float]
+    jacobian: float | None
+    components: int
+    holes: int
+
+    @property
+    def qc(self) -> Literal["ok", "warn"]:
+        """ "warn" if anything is off."""
+        return "warn" if self.why else "ok"
+
+    def fields(self) -> dict[str, Any]:
+        """The values of COLUMNS, rounded."""
+        values = [self.percentiles.get(name) for name in SIGNALS]
+        shares = [None if value is None else round(value, 1) for value in values]
+        least = None if self.jacobian is None else round(self.jacobian, 3)
+        row = (self.qc, ";".join(self.why), *shares, least, self.components, self.holes)
+        return dict(zip(COLUMNS, row, strict=True))
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The statistics of a model's validation part.
+
+    `temperature` multiplies the posterior's sd (`warmed`), so that 90 % intervals of the area cover 90 %.
+    By the names of DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix. By the
+    names of SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
+    """
+
+    temperature: float
+    means: Mapping[str, np.ndarray]
+    scales: Mapping[str, np.ndarray]
+    quantiles: Mapping[str, np.ndarray]
+    limits: Mapping[str, float]
+
+    def signals(self, evidence: Evidence) -> dict[str, float]:
+        """The values of SIGNALS; without recon where the image was not decoded."""
+        parts = (evidence.tones, evidence.features, evidence.z)
+        named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
+        named |= {"theta": _rms(evidence.theta), "spread": _rms(evidence.sd)}
+        if evidence.recon is not None:
+            named["recon"] = evidence.recon
+        return named
+
+    def judge(self, evidence: Evidence, rings: Sequence[np.ndarray]) -> Verdict:
+        """What is off in a result, of its outline `rings` (`Networks.contour`) too."""
+        values = self.signals(evidence)
+        why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
+        turns = [_turns_right(ring) for ring in rings]
+        components, holes = sum(turns), len(turns) - sum(turns)
+        folded = evidence.jacobian is not None and evidence.jacobian <= 0
+        off = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
+        why += [name for name, found in off.items() if found]
+        shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
+        return Verdict(tuple(why), shares, evidence.jacobian, components, holes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in config.json, five digits a number."""
+        distances = {
+            name: {"mean": _plain(self.means[name]), "scale": _plain(self.scales[name])} for name in DISTANCES
+        }
+        return {
+            "temperature": _plain(np.float64(self.temperature)),
+            "distances": distances,
+            "quantiles": {name: _plain(self.quantiles[name]) for name in SIGNALS},
+            "limits": {name: _plain(np.float64(self.limits[name])) for name in SIGNALS},
+        }
+
+    def _distance(self, name: str, value: np.ndarray) -> float:
+        apart, scale = value - self.means[name], self.scales[name]
+        return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
+
+
+def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Trust:
+    """The "trust" of a config.json, for a model whose DISTANCES have these `sizes`. ModelError otherwise."""
+    try:
+        distances = {name: content["distances"][name] for name in DISTANCES}
+        trust = Trust(
+            float(content["temperature"]),
+            {name: np.array(distances[name]["mean"], np.float64) for name in DISTANCES},
+            {name: np.array(distances[name]["scale"], np.float64) for name in DISTANCES},
+            {name: np.array(content["quantiles"][name], np.float64) for name in SIGNALS},
+            {name: float(content["limits"][name]) for name in SIGNALS},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f'{where}: its "trust" is damaged') from error
+    fits = all(
+        trust.means[name].shape == (size,) and trust.scales[name].shape in ((size,), (size, size))
+        for name, size in sizes.items()
+    )
+    tables = [*trust.means.values(), *trust.scales.values(), *trust.quantiles.values()]
+    rising = all(q.ndim == 1 and len(q) > 1 and (np.diff(q) >= 0).all() for q in trust.quantiles.values())
+    numbers = np.array([trust.temperature, *trust.limits.values()])
+    if not (fits and rising and all(np.isfinite(table).all() for table in (*tables, numbers))):
+        raise ModelError(f'{where}: its "trust" does not fit the model')
+    return trust
+
+
+def tones(square: np.ndarray) -> np.ndarray:
+    """Brightness and contrast a channel, sharpness at two scales, and of three channels their differences.
+
+    `square` is a network's input (C, S, S) in [-1, 1]; (4,) float64 for C = 1, (11,) for C = 3. All but the
+    brightness are logarithms.
+    """
+    planes = square.reshape(len(square), -1)
+    grey = square.mean(0)
+    side = len(grey) // 4 * 4
+    coarse = grey[:side, :side].reshape(side // 4, 4, side // 4, 4).mean((1, 3))
+    levels = [*planes.std(1), _roughness(grey), _roughness(coarse)]
+    if len(square) == 3:
+        red, green, blue = planes
+        width = planes.max(0) - planes.min(0)
+        levels += [np.abs(red - green).mean(), np.abs(green - blue).mean(), width.std()]
+    return np.concatenate([planes.mean(1), np.log(np.array(levels) + BELOW)]).astype(np.float64)
+
+
+def smallest_jacobian(source: np.ndarray, inside: np.ndarray) -> float | None:
+    """The smallest determinant of a warp's Jacobian in the object over their mean: 1 for an affine warp.
+
+    `source` (2, h, w) are the warp's source points of a grid of pixel centres, `inside` bool (h, w) those of
+    the object. 0 and less is a fold. None if the grid has no cell in the object.
+    """
+    across, down = source[:, :-1, 1:] - source[:, :-1, :-1], source[:, 1:, :-1] - source[:, :-1, :-1]
+    found = (across[0] * down[1] - across[1] * down[0])[inside[:-1, :-1]]
+    mean = float(found.mean()) if found.size else 0.0
+    return float((found / mean).min()) if mean else None
+
+
+def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
+    """The posterior's sd times `temperature`, together with the prior's of 1, which it never exceeds."""
+    warm = np.float32(temperature) * sd
+    return warm / np.sqrt(1 + warm * warm)
+
+
+def draw(evidence: Evidence, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+    """`count` draws (count, P) float32 of theta's `warmed` posterior.
+
+    They depend on `seed` and the image's `key` alone.
+    """
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
+    return evidence.theta + warmed(evidence.sd, temperature) * noise
+
+
+def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """The 5th and the 95th percentile of draws; None if a fifth of them or more is missing.
+
+    Percentiles at (n + 1) p, so that few draws make no narrow intervals.
+    """
+    told = [value for value in values if value is not None]
+    if len(told) <= 0.8 * len(values):
+        return None, None
+    low, high = np.quantile(told, (0.05, 0.95), method="weibull")
+    return float(low), float(high)
+
+
+def _roughness(plane: np.ndarray) -> float:
+    return float(np.abs(np.diff(plane, axis=0)).mean() + np.abs(np.diff(plane, axis=1)).mean())
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
+
+
+def _percentile(value: float, quantiles: np.ndarray) -> float:
+    return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
+
+
+def _turns_right(ring: np.ndarray) -> bool:
+    """Whether a ring is an outer one: its shoelace area is positive."""
+    x, y = (ring - ring[0]).T
+    return bool(x @ np.roll(y, -1) > y @ np.roll(x, -1))
+
+
+def _plain(values: np.ndarray) -> Any:
+    """Nested lists of numbers of five digits."""
+    return float(f"{values:.5g}") if values.ndim == 0 else [_plain(value) for value in values]

@@ -1,0 +1,206 @@
+"""DICOM, 16-bit and float inputs through the commands: which files, which window, no patient."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import ID, NAME, dicom
+from PIL import Image
+
+from mhvae_cli import imaging
+from mhvae_cli.commands.inputs import Item, gather
+from mhvae_cli.phantoms import phantom
+
+HEAD, _ = phantom("fetal-head", 3, (64, 80))
+DEEP = HEAD.astype(np.uint16) * 9 + 300
+SIZE = {"BitsStored": 12, "HighBit": 11}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows(folder="out"):
+    with Path(folder, "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def named(*operands, **options):
+    items = gather([str(each) for each in operands], **options).items
+    return [(item.name, str(item.stem), item.page) for item in items]
+
+
+# --- which files -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_dicom_with_and_without_suffixes(here):
+    data = dicom(HEAD)
+    Path("scans/series").mkdir(parents=True)
+    for name in ("IM-2", "IM-10", "1.2.840.5", "1.2.840.6", "a.dcm", "b.IMA", "series/I1", ".hidden"):
+        Path("scans", name).write_bytes(data)
+    for name in ("DICOMDIR", "notes.txt", "README", "table.csv", "scan.foo"):
+        Path("scans", name).write_bytes(data if name in ("DICOMDIR", "scan.foo") else b"text")
+    flat = ["1.2.840.5", "1.2.840.6", "a", "b", "IM-2", "IM-10"]
+    assert [stem for _, stem, _ in named("scans")] == flat
+    assert [stem for _, stem, _ in named("scans", recursive=True)] == [*flat, "series/I1"]
+    assert named("scans/IM-2", "scans/scan.foo") == [("scans/IM-2", "IM-2", 0), ("scans/scan.foo", "scan", 0)]
+
+
+def test_frames_are_inputs_whatever_the_file_is_called(here):
+    frames = np.stack([HEAD] * 11)
+    for name in ("cine.dcm", "IM-1", "plain.dcm"):
+        Path(name).write_bytes(dicom(HEAD) if name == "plain.dcm" else dicom(frames, frames=11))
+    found = named("cine.dcm", "IM-1", "plain.dcm")
+    assert [stem for _, stem, _ in found[:11]] == [f"cine_p{page:02d}" for page in range(11)]
+    assert found[10] == ("cine.dcm", "cine_p10", 10)
+    assert found[11] == ("IM-1", "IM-1_p00", 0) and found[-1] == ("plain.dcm", "plain", 0)
+
+
+def test_files_whose_suffix_tells_are_not_opened(here, monkeypatch):
+    Path("scans").mkdir()
+    for name in ("a.png", "b.jpg", "c.txt"):
+        Path("scans", name).write_bytes(b"never read")
+    opened = []
+    monkeypatch.setattr("builtins.open", lambda path, *_, **__: opened.append(path))
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: opened.append(path))
+    assert len(named("scans")) == 2 and not opened
+
+
+def test_ten_thousand_inputs_take_few_bytes_and_little_time(here):
+    import time
+    import tracemalloc
+
+    Path("scans").mkdir()
+    data = imaging.encode_png(np.zeros((4, 4), np.uint8))
+    for number in range(10_000):
+        Path("scans", f"ISIC_{number:07d}.png").write_bytes(data)
+    gather(["scans/ISIC_0000000.png"])
+    begun = time.process_time()
+    assert len(gather(["scans"]).items) == 10_000
+    assert time.process_time() - begun < 3
+    tracemalloc.start()
+    items = gather(["scans"]).items
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 350 * len(items) and peak < 900 * len(items)
+
+
+def test_an_item_is_a_path_and_what_it_is_called(here):
+    item = Item("a/b.png", "a/b.png", "a/b")
+    assert (item.source, item.stem) == (Path("a/b.png"), Path("a/b"))
+    assert Item("stdin", b"data", "stdin").source == b"data"
+
+
+# --- through the commands --------------------------------------------------------------------------------
+
+
+def test_segment_reads_dicom_and_tells_millimetres(mhvae, tiny_model, here):
+    Path("in").mkdir()
+    Path("in/one.dcm").write_bytes(dicom(HEAD, PixelSpacing=[0.3, 0.2]))
+    Path("in/cine").write_bytes(dicom(np.stack([DEEP, DEEP]), frames=2, **SIZE))
+    Path("in/plain.png").write_bytes(imaging.encode_png(HEAD))
+    Path("in/report.dcm").write_bytes(dicom(HEAD, Rows=0))
+    ended = mhvae("segment", "in", "-o", "out", "-m", tiny_model)
+    assert ended.code == 3 and sorted(ended.lines) == [
+        f"out/{n}.png" for n in ("cine_p0", "cine_p1", "one", "plain")
+    ]
+    masks = {name: imaging.read_mask(Path(f"out/{name}.png")) for name in ("one", "plain", "cine_p1")}
+    np.testing.assert_array_equal(masks["one"], masks["plain"])
+    assert masks["cine_p1"].shape == HEAD.shape
+    by_name = {(row["input"], row["page"]): row for row in rows()}
+    assert (
+        by_name["in/one.dcm", "0"]["spacing_x"] == "0.2" and by_name["in/one.dcm", "0"]["spacing_y"] == "0.3"
+    )
+    area = float(by_name["in/one.dcm", "0"]["area_px"]) * 0.06
+    assert float(by_name["in/one.dcm", "0"]["area_mm2"]) == pytest.approx(area)
+    assert by_name["in/plain.png", "0"]["area_mm2"] == "" == by_name["in/cine", "1"]["area_mm2"]
+    assert by_name["in/report.dcm", "0"]["error"] == "a DICOM file that holds no picture"
+
+
+def test_dicom_on_stdin(mhvae, tiny_model, here):
+    ended = mhvae("segment", "-", "-o", "-", "-m", tiny_model, stdin=dicom(HEAD))
+    Path("a.png").write_bytes(imaging.encode_png(HEAD))
+    mhvae("segment", "a.png", "-o", "b.png", "-m", tiny_model)
+    np.testing.assert_array_equal(imaging.read_mask(ended.stdout), imaging.read_mask(Path("b.png")))
+
+
+def test_no_output_has_anything_of_the_patient(mhvae, tiny_refined, here):
+    Path("in").mkdir()
+    Path("in/a.dcm").write_bytes(dicom(DEEP, **SIZE, ImageComments=NAME, PixelSpacing=[0.1, 0.1]))
+    Path("in/b.dcm").write_bytes(dicom(DEEP)[:-9])
+    said = []
+    for verb, *options in (
+        ("segment", "--overlay", "--json"),
+        ("segment", "--format", "geojson", "--existing", "overwrite"),
+        ("reconstruct", "--save-latents", "--steps", "1", "--format", "tiff"),
+    ):
+        ended = mhvae(verb, "in", "-o", "out", "-m", tiny_refined, "-v", *options)
+        assert ended.code == 3, ended.stderr
+        said += [ended.stdout, ended.stderr.encode()]
+    ended = mhvae("inspect", "in", "--json")
+    said += [ended.stdout, ended.stderr.encode()]
+    assert json.loads(ended.lines[0])["bits"] == 16
+    files = [path.read_bytes() for path in Path("out").rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    for data in [*said, *files]:
+        assert NAME.encode() not in data and ID.encode() not in data and b"19700101" not in data
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "float", "dicom"])
+def test_the_window_decides_what_the_network_sees(mhvae, tiny_model, here, kind):
+    """The mask of wide numbers under --window is that of the 8-bit picture it shows."""
+    levels = (HEAD.astype(np.uint16) - HEAD.min()) * 13 + 500
+    levels[:8] = 4095  # a console's text, far above the tissue: percentiles see it
+    source = Path(f"deep.{ {'float': 'tiff', 'dicom': 'dcm'}.get(kind, kind) }")
+    if kind == "float":
+        Image.fromarray(levels.astype(np.float32) / 4 - 1).save(source)
+    else:
+        encode = {"png": imaging.encode_png, "tiff": imaging.encode_tiff, "dicom": lambda a: dicom(a, **SIZE)}
+        source.write_bytes(encode[kind](levels))
+    window = (500 / 4 - 1, 1500 / 4 - 1) if kind == "float" else (500, 1500)
+    shown = np.clip((levels.astype(float) - 500) / 1000, 0, 1)
+    Path("shown.png").write_bytes(imaging.encode_png(np.rint(shown * 65535).astype(np.uint16)))
+    runs = {"a": (source, f"{window[0]},{window[1]}"), "b": (source, "auto"), "c": ("shown.png", "full")}
+    masks = {}
+    for name, (file, option) in runs.items():
+        ended = mhvae("segment", file, "-o", f"{name}.png", "-m", tiny_model, "--window", option)
+        assert ended.code == 0, ended.stderr
+        masks[name] = imaging.read_mask(Path(f"{name}.png"))
+    assert (masks["a"] != masks["c"]).sum() <= 2 < (masks["a"] != masks["b"]).sum()
+
+
+def test_made_pictures_have_the_windows_numbers(mhvae, tiny_model, here):
+    """What is black under --window is written as LO, what is white as HI; the rest of the file is kept."""
+    Path("deep.png").write_bytes(imaging.encode_png(DEEP))
+    plain, *_ = (imaging.to_uint8(DEEP, (300, 2595)),)
+    Path("plain.png").write_bytes(imaging.encode_png(plain))
+    common = ("-m", tiny_model, "--no-refine", "--window", "300,2595")
+    for name in ("deep", "plain"):
+        ended = mhvae("reconstruct", f"{name}.png", "-o", f"{name}_again.png", *common)
+        assert ended.code == 0, ended.stderr
+    deep, eight = (imaging.read_scan(Path(f"{name}_again.png")).pixels for name in ("deep", "plain"))
+    assert (deep.dtype, eight.dtype) == (np.uint16, np.uint8)
+    np.testing.assert_allclose(deep, 300 + eight / 255 * 2295, atol=20)
+    record = imaging.read_text(Path("deep_again.png"))["mhvae"]
+    assert "--window 300,2595" in record
+    moved = ("warp", "deep.png", "--shift", "3,0", "--keep-background", "-o", "moved.png", *common)
+    assert mhvae(*moved).code == 0
+    kept = imaging.read_scan(Path("moved.png")).pixels
+    assert (kept[:, :4] == DEEP[:, :4]).mean() > 0.9
+
+
+@pytest.mark.parametrize("window", ["", "all", "5", "5,5", "9,5", "nan,5", "0,inf", "0,nan", "1,2,3", "a,b"])
+@pytest.mark.parametrize("verb", ["segment", "reconstruct"])
+def test_windows_that_make_no_sense_are_usage_errors(mhvae, here, verb, window):
+    Path("a.png").write_bytes(imaging.encode_png(HEAD))
+    ended = mhvae(verb, "a.png", "-o", "b.png", "--window", window)
+    assert (
+        ended.code == 2
+        and ended.stderr.startswith(f"error: --window {window}: ")
+        and "hint: " in ended.stderr
+    )
+    assert not Path("b.png").exists()
