@@ -13,7 +13,7 @@ from .devices import layout
 from .edit import Code, Density
 from .errors import InputError, ModelError
 from .imaging import Scan, to_square
-from .trust import GRID, Evidence, Trust, draw, parse, smallest_jacobian, tones
+from .trust import GRID, Evidence, Trust, draw, parse
 from .vae.contour import contours, ellipse
 from .vae.encoder import fold_batch_norms
 from .vae.flips import FLIPS, aligned, unflipped
@@ -101,12 +101,9 @@ class Networks:
         if recon:
             made = self.model.decode(Latents(q_z.mean, theta))
             errors = (made - image).abs().mean((1, 2, 3)).tolist()
-        parts = (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means, source, inside)
-        rows = zip(*(part.cpu().numpy() for part in parts), batch, errors, strict=True)
-        return [
-            Evidence(found, sd, z, mean, tones(square), smallest_jacobian(at, within), error)
-            for found, sd, z, mean, at, within, square, error in rows
-        ]
+        parts = (part.cpu().numpy() for part in (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means))
+        rows = zip(*parts, batch, source.numpy(), inside.numpy(), errors, strict=True)
+        return [Evidence(*row) for row in rows]
 
     def _averaged(self, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """The mean of theta (B, P) of images (B, C, S, S) and of their mirror images."""

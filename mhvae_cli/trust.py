@@ -17,6 +17,7 @@ dividing by their sd (tones: by the root of their covariance).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -37,17 +38,30 @@ class Evidence:
     """What one pass of the encoder tells of an image.
 
     `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
-    the style's, `features` (R,) the reduced features' mean over the image, float32; `tones` (T,) float64;
-    `jacobian` as `smallest_jacobian`; `recon` the reconstruction error, None if the image was not decoded.
+    the style's, `features` (R,) the reduced features' mean over the image, `square` the image (C, S, S),
+    float32; `source` and `inside` as `smallest_jacobian` takes them; `recon` the reconstruction error, None
+    if the image was not decoded. What no network is needed for is worked out when it is asked for: that is
+    in the thread that writes, while the network goes on.
     """
 
     theta: np.ndarray
     sd: np.ndarray
     z: np.ndarray
     features: np.ndarray
-    tones: np.ndarray
-    jacobian: float | None
+    square: np.ndarray
+    source: np.ndarray
+    inside: np.ndarray
     recon: float | None
+
+    @cached_property
+    def tones(self) -> np.ndarray:
+        """`tones` of the image: (T,) float64."""
+        return tones(self.square)
+
+    @cached_property
+    def jacobian(self) -> float | None:
+        """`smallest_jacobian` of the warp in the object."""
+        return smallest_jacobian(self.source, self.inside)
 
 
 @dataclass(frozen=True)
