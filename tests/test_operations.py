@@ -81,6 +81,8 @@ class Fork:
 
             from mhvae_cli.cli import app
 
+            # OpenMP's other threads are not forked, and would be waited for in vain.
+            os.environ["MHVAE_THREADS"] = "1"
             first()
             ended = CliRunner().invoke(app, [str(arg) for arg in args])
             os.write(writing, ended.stderr.encode())
