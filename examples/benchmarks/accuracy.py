@@ -9,7 +9,6 @@ true masks stay there, for `mhvae evaluate --compare`. The figures mean somethin
 trained on the fold.
 """
 
-import argparse
 import csv
 import json
 import shutil
@@ -18,15 +17,15 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import MHVAE, table
+from common import MHVAE, held_out_arguments, table
 
 METRICS = {"dice": ".4f", "iou": ".4f", "hausdorff": ".2f", "hd95": ".2f", "assd": ".2f"}
 
 
-def fold(data: Path, number: str) -> list[tuple[Path, Path]]:
+def fold(data: Path, number: int) -> list[tuple[Path, Path]]:
     """The images of a fold and their masks."""
     with open(data / "index.csv", newline="") as file:
-        stems = [row["id"] for row in csv.DictReader(file) if row["fold"] == number]
+        stems = [row["id"] for row in csv.DictReader(file) if row["fold"] == str(number)]
     folders = ({path.stem: path for path in (data / name).iterdir()} for name in ("images", "masks"))
     images, masks = folders
     if missing := [stem for stem in stems if stem not in images or stem not in masks]:
@@ -64,12 +63,7 @@ def measure(pairs: list[tuple[Path, Path]], model: str, out: Path) -> None:
 
 def main() -> None:
     """Read the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--fold", required=True)
-    parser.add_argument("--model", required=True)
+    parser = held_out_arguments(__doc__)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     pairs = fold(args.data, args.fold)

@@ -14,7 +14,6 @@ of all sizes, as half the width of a drawn line would: +1.4 mm of circumference 
 is trained on them learns that too; nothing is taken off.
 """
 
-import argparse
 import csv
 import json
 import subprocess
@@ -22,7 +21,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import MHVAE, table  # first: see there
+from common import MHVAE, held_out_arguments, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -31,11 +30,11 @@ PERCENTILES = (5, 25, 50, 75, 95)
 HIGHEST_MEAN, HIGHEST_BIAS = 3.5, 1.0
 
 
-def official(data: Path, fold: str) -> dict[str, float]:
+def official(data: Path, fold: int) -> dict[str, float]:
     """The head circumference in mm of each image of a fold, by its path."""
     images = {path.stem: str(path) for path in (data / "images").iterdir()}
     with open(data / "index.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["fold"] == fold]
+        rows = [row for row in csv.DictReader(file) if row["fold"] == str(fold)]
     return {images[row["id"]]: float(row["head_circumference_mm"]) for row in rows}
 
 
@@ -60,12 +59,7 @@ def spread(errors: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--fold", required=True)
-    parser.add_argument("--model", required=True)
+    parser = held_out_arguments(__doc__)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     truth = official(args.data, args.fold)

@@ -59,7 +59,6 @@ def held_out_arguments(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--steps", type=int, default=20)
     return parser
 
 

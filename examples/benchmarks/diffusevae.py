@@ -115,6 +115,7 @@ def drawn_sheet(pipeline: Pipeline, images: Pixels, *both: tuple[list[Pixels], P
 def main() -> None:
     """Reconstruct, measure, print."""
     parser = held_out_arguments(__doc__)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--diffusevae", required=True)
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--sheet", type=Path)

@@ -150,6 +150,7 @@ def print_report(report: dict[str, Any]) -> None:
 def main() -> None:
     """Find the images, print."""
     parser = held_out_arguments(__doc__)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
