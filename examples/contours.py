@@ -6,7 +6,9 @@ python examples/contours.py
 from pathlib import Path
 
 from mhvae_cli import Pipeline
-from mhvae_cli.imaging import encode_png, read_scan, write_atomic
+from mhvae_cli.files import encode_png
+from mhvae_cli.filesystem import write_atomic
+from mhvae_cli.imaging import read_scan
 from mhvae_cli.render import overlay, sheet
 
 HERE = Path(__file__).parent

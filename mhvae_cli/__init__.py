@@ -25,12 +25,9 @@ def __getattr__(name: str) -> Any:
 
         return Latents
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from .version import version
 
-        try:
-            return version("mhvae")
-        except PackageNotFoundError:  # run from a clone
-            return "0+unknown"
+        return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

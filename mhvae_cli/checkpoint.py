@@ -5,7 +5,6 @@ SHA256SUMS says are not loaded.
 """
 
 import difflib
-import hashlib
 import json
 import math
 import os
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .config import ModelConfig, check_model, from_dict
 from .errors import ModelError, UsageError
-from .files import write_atomic
+from .filesystem import write_atomic
+from .hashing import sha256_of
 from .hub import cached, fetch
-from .sums import SUMS, altered, file_sha256, format_sums, pinned
+from .sums import SUMS, altered, format_sums, pinned
 from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def digest(folder: Path, components: Sequence[str] | None = None) -> str:
     names = [f"{name}.safetensors" for name in components or ()]
     if components is None:
         names = ["config.json", "vae.safetensors", *(path.name for path in folder.glob("cddpm.safetensors"))]
-    lines = format_sums({name: file_sha256(folder / name) for name in names})
-    return hashlib.sha256(lines.encode()).hexdigest()
+    lines = format_sums({name: sha256_of(folder / name, error=ModelError) for name in names})
+    return sha256_of(lines.encode())
 
 
 def load_state(
@@ -171,7 +171,7 @@ def load_state(
         others = sorted(other for other in Path(folder).glob("*") if other.suffix in PICKLED)
         raise pickled(others[0]) if others else ModelError(f"{folder}: no {path.name} in it")
     wanted = pinned(Path(folder)).get(path.name)  # 7 ms for 10 MB: some 1 % of what starting takes
-    if wanted is not None and file_sha256(path) != wanted:
+    if wanted is not None and sha256_of(path, error=ModelError) != wanted:
         raise altered(path)
     return load_tensors(path, device=device, expected=expected)
 
@@ -217,7 +217,7 @@ def save_model(
         parts[f"{component}.safetensors"] = encode_state(ready, {"kind": KIND, "component": component})
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     parts |= {"README.md": card.encode(), "config.json": text.encode()}
-    listed = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    listed = {name: sha256_of(data) for name, data in parts.items()}
     folder = Path(folder)
     write_atomic(folder / SUMS, b"")  # a run that dies between two files leaves no sums that accuse one
     config_json = parts.pop("config.json")

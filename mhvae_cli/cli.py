@@ -102,9 +102,9 @@ def _load(verb: str) -> Any:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from . import __version__
+        from .version import version
 
-        typer.echo(f"mhvae {__version__}")
+        typer.echo(f"mhvae {version()}")
         raise typer.Exit
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from .edit import Code
 from .errors import InputError, ModelError
-from .files import write_atomic
-from .imaging import MAX_PIXELS
+from .filesystem import write_atomic
 from .provenance import embed
+from .scan import MAX_PIXELS
 from .tensors import encode_state, load_tensors, read_metadata
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from .errors import UsageError
+from .errors import UsageError, os_error_text
 
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]
@@ -242,7 +242,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     try:
         values = json.loads(file.read_bytes())
     except OSError as error:
-        raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"{file}: {os_error_text(error)}") from error
     except ValueError as error:
         raise UsageError(f"{file}: not JSON: {error}") from error
     if not isinstance(values, dict):

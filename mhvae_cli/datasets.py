@@ -5,7 +5,6 @@ and subject: frames of one subject never straddle a split).
 """
 
 import csv
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,10 @@ from torch import Tensor
 
 from .config import AugmentConfig
 from .errors import InputError, UsageError
-from .imaging import Scan, read_mask, read_scan, stored, to_square, upright
+from .hashing import seed_of
+from .imaging import read_mask, read_scan
+from .scan import Scan, stored, upright
+from .square import to_square
 from .vae.fitting import rim
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
@@ -74,7 +76,7 @@ def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
 
 def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """(training, validation): about `fraction` of the subjects, the same ones whatever else is there."""
-    subjects = sorted({s.subject for s in samples}, key=lambda s: _hash(f"{seed}/{s}"))
+    subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < 2:
         raise InputError("one subject cannot be split into training and validation")
     chosen = set(subjects[: min(max(1, round(fraction * len(subjects))), len(subjects) - 1)])
@@ -86,7 +88,7 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Samp
     given = {s.fold for s in samples}
     if None not in given and len(given) == count:
         return [[s for s in samples if s.fold == fold] for fold in sorted(given)]
-    subjects = sorted({s.subject for s in samples}, key=lambda s: _hash(f"{seed}/{s}"))
+    subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < count:
         raise UsageError(f"{count} folds of {len(subjects)} subjects: too few")
     part = {subject: i % count for i, subject in enumerate(subjects)}
@@ -114,7 +116,7 @@ class Images:
         self.images = torch.from_numpy(np.stack([x[0] for x in loaded]))
         self.sizes = np.array([x[1] for x in loaded])
         self.aspects = self.sizes[:, 1] / self.sizes[:, 0]
-        self.keys = [_hash(s.id) for s in self.samples]
+        self.keys = [seed_of(s.id, size=6) for s in self.samples]
         self._keep([x[2] for x in loaded])
 
     def __len__(self) -> int:
@@ -279,7 +281,3 @@ def _sample(stem: str, image: Path, mask: Path | None, row: dict[str, str]) -> S
     except ValueError:
         raise InputError(f"index.csv: fold {fold!r} of {stem} is not a number") from None
     return Sample(stem, image, mask, row.get("subject") or stem, number)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

@@ -59,3 +59,8 @@ def lack_of_memory(error: Exception) -> Literal["host", "device"] | None:
         return "host"
     short = type(error).__name__ == "OutOfMemoryError" or "out of memory" in text
     return "device" if short else None
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system says of a failed call, in the lower case of this package's messages."""
+    return (error.strerror or str(error)).lower()

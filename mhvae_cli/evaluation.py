@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, os_error_text
 from .imaging import SUFFIXES, read_mask
 from .metrics import Profile, Scores, Spacing, measure
 
@@ -176,7 +176,7 @@ def read_spacing(path: Path) -> dict[str, Spacing]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"{path}: {os_error_text(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a CSV file in UTF-8") from error
     reader = csv.DictReader(text.splitlines())
@@ -218,7 +218,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"{folder}: {os_error_text(error)}") from error
     masks: dict[str, Path] = {}
     for path in paths:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):

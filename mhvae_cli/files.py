@@ -1,17 +1,12 @@
 """Arrays to the bytes of image files, and bytes to disk: whole or not at all."""
 
 import io
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-
-from .errors import OutputError
 
 RECORD = "mhvae"
 """The key of the one text that a TIFF's description or a GIF's comment takes; a PNG takes them all."""
@@ -69,52 +64,6 @@ def encode_gif(frames: Sequence[np.ndarray], *, ms_per_frame: int, text: Mapping
 def encode_jpeg(array: np.ndarray, *, quality: int = 70) -> bytes:
     """JPEG of uint8 (H, W) or (H, W, 3): for small pictures to look at, nothing to measure in."""
     return _encoded(array, format="JPEG", quality=quality)
-
-
-def write_atomic(path: Path, data: bytes | Iterable[bytes], *, beside: Path | None = None) -> None:
-    """Write a file whole or not at all: beside its place, then moved there; parents are made.
-
-    `data` may come in pieces, which are written as they come; by default `beside` has a name of chance.
-
-    Raises OutputError if that fails, or if something other than a file lies there.
-    """
-    beside = beside or staging(path)
-    try:
-        stage(beside, path, data)
-        place(beside, path)
-    finally:
-        with suppress(OSError):  # where a file lies in the folder's place, it is no folder to look in
-            beside.unlink(missing_ok=True)
-
-
-def staging(path: Path, mark: str = "") -> Path:
-    """A name beside `path`, which begins with a dot and `mark`, for what is to be moved there."""
-    return path.parent / f".{mark}{os.urandom(8).hex()}.part"
-
-
-def stage(beside: Path, path: Path, data: bytes | Iterable[bytes]) -> None:
-    """The first half of `write_atomic`: all that can fill a disk. The caller removes `beside`."""
-    try:
-        if path.exists() and not path.is_file():  # os.replace would put a file in the place of /dev/null
-            raise OutputError(f"{path}: is there already and is no file", hint="name another output")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-
-
-def place(beside: Path, path: Path) -> None:
-    """The second half of `write_atomic`: `beside` becomes `path`."""
-    try:
-        os.replace(beside, path)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-
-
-def _unwritten(path: Path, error: OSError) -> OutputError:
-    fault = (error.strerror or str(error)).lower()
-    return OutputError(f"{path}: {fault}", hint="is there room, and may you write there?")
 
 
 def _encoded(array: np.ndarray, **options: Any) -> bytes:

@@ -1,6 +1,5 @@
 """Section 5.2: from codes to pictures. Each is decoded, refined, fitted to its scan, and looked at again."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
@@ -9,9 +8,11 @@ import numpy as np
 
 from .edit import Code, Density, between, blend, turned
 from .errors import InputError
-from .imaging import Scan, composite, scan_of, to_native, to_uint8
+from .hashing import seed_of, sha256_of
 from .metrics import dice
 from .networks import Networks
+from .scan import Scan, scan_of
+from .square import composite, to_native, to_uint8
 from .vae.handles import moved
 
 DRAWS = 100
@@ -102,7 +103,7 @@ def midway(networks: Networks, a: Source, b: Source, *, style: float, position: 
     InputError as in `styled`.
     """
     _same_colours(networks, a, b)
-    key = hashlib.sha256("+".join(sorted([a.key, b.key])).encode()).hexdigest()
+    key = sha256_of("+".join(sorted([a.key, b.key])).encode())
     return Draft(between(a.code, b.code, style=style, position=position), key, a.scan)
 
 
@@ -179,8 +180,7 @@ def sampled(networks: Networks, density: Density, index: int, *, seed: int, size
     A code whose object has no pixel in the picture is drawn again; InputError if a hundred have none.
     """
     key = f"sample{index}"
-    digest = hashlib.sha256(f"{seed}/{key}/code".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest))
+    rng = np.random.default_rng(seed_of(f"{seed}/{key}/code", size=32))
     for _ in range(DRAWS):
         z, theta = density.draw(rng)
         if networks.mask(theta, size).any():

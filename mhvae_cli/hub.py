@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, OutputError
+from .hashing import git_blob_id, sha256_of
 from .hub_faults import hub_fault
-from .sums import blob_id, file_sha256, format_sums, read_sums, record_of
+from .sums import format_sums, read_sums, record_of
 
 _TRIES = 4
 
@@ -182,7 +183,7 @@ def _place(repo: str, commit: str, file: Any) -> None:
             if out.tell() > file.lfs.size:
                 out.truncate(0)
             _stream(hf_hub_url(repo, file.rfilename, revision=commit), out, file)
-        if file_sha256(part) != file.lfs.sha256:
+        if sha256_of(part, error=ModelError) != file.lfs.sha256:
             part.unlink()
             raise _altered(repo, file.rfilename)
         os.replace(part, blob)
@@ -226,8 +227,8 @@ def _compare(folder: Path, hashes: dict[str, Any], ref: str) -> None:
         path, wanted = folder / name, file.lfs.sha256 if file.lfs else file.blob_id
         if wanted is None:  # some mirrors do not tell
             continue
-        sums[name] = file_sha256(path)
-        if wanted != (sums[name] if file.lfs else blob_id(path)):
+        sums[name] = sha256_of(path, error=ModelError)
+        if wanted != (sums[name] if file.lfs else git_blob_id(path)):
             bad.append(name)
             path.resolve().unlink()  # the blob; the link to it goes next
             path.unlink(missing_ok=True)

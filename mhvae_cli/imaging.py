@@ -19,23 +19,8 @@ from PIL import Image, UnidentifiedImageError
 
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
-from .errors import InputError, MhvaeError
-from .files import encode_gif as encode_gif
-from .files import encode_png as encode_png
-from .files import encode_tiff as encode_tiff
-from .files import write_atomic as write_atomic
-from .scan import MAX_PIXELS as MAX_PIXELS
-from .scan import Scan as Scan
-from .scan import Window as Window
-from .scan import scan_of as scan_of
-from .scan import stored as stored
-from .scan import stored_points as stored_points
-from .scan import upright as upright
-from .square import composite as composite
-from .square import from_square as from_square
-from .square import to_native as to_native
-from .square import to_square as to_square
-from .square import to_uint8 as to_uint8
+from .errors import InputError, MhvaeError, os_error_text
+from .scan import MAX_PIXELS, Scan, Window, scan_of, stored, upright
 
 MAX_TEXT = 2**20
 SUFFIXES = DICOM_SUFFIXES | {
@@ -229,7 +214,7 @@ def _is_dicom(stream: BinaryIO, source: Path | bytes) -> bool:
 
 def _fault(error: Exception, kind: str) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        return (error.strerror or str(error)).lower()
+        return os_error_text(error)
     if kind == "DICOM":  # pydicom's words may quote a patient's data
         return "truncated DICOM" if isinstance(error, EOFError) else "damaged DICOM"
     said = " ".join(str(error).split()) or type(error).__name__

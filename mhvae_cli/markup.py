@@ -1,6 +1,5 @@
 """Rows, columns and texts of a run as the HTML of its review page (`review.html`)."""
 
-import hashlib
 import html
 import json
 import os
@@ -11,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from .hashing import sha256_of
 
 KINDS = ("flagged", "failed", "ok", "done")
 """What becomes of an input, in the order of the page; "done" was not checked, for want of statistics."""
@@ -60,7 +61,7 @@ def policy(template: str) -> str:
     hashes = {}
     for tag in ("style", "script"):
         inline = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        hashes[tag] = b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        hashes[tag] = b64encode(bytes.fromhex(sha256_of(inline.encode()))).decode()
     allowed = "".join(f"; {tag}-src 'sha256-{digest}'" for tag, digest in hashes.items())
     return f"default-src 'none'; img-src data:{allowed}; base-uri 'none'; form-action 'none'"
 
@@ -73,7 +74,7 @@ def fill(template: str, parts: Mapping[str, str]) -> bytes:
 def key_of(values: Mapping[str, Any]) -> str:
     """What tells a result from another of the same input: 16 hexadecimal digits."""
     text = json.dumps([values.get(name) for name in _IDENTITY])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of(text.encode())[:16]
 
 
 def choose(names: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ Equal models make equal bytes, and only those bytes are taken: an entry is read 
 `pack` writes for its name and size, so that there are no links, no paths, no compression, and nothing else.
 """
 
-import hashlib
 import os
 import re
 import tarfile
@@ -12,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import ModelError
-from .files import write_atomic
+from .errors import ModelError, os_error_text
+from .filesystem import write_atomic
+from .hashing import sha256_of
 from .sums import SUMS, SUMS_CAP, format_sums, parse_sums
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
@@ -31,8 +31,8 @@ def pack(folder: Path, name: str, sums: Mapping[str, str]) -> Iterator[bytes]:
         try:
             data = (folder / entry).read_bytes()
         except OSError as error:
-            raise ModelError(f"{folder / entry}: {(error.strerror or str(error)).lower()}") from error
-        if hashlib.sha256(data).hexdigest() != sums[entry]:
+            raise ModelError(f"{folder / entry}: {os_error_text(error)}") from error
+        if sha256_of(data) != sums[entry]:
             raise ModelError(f"{folder / entry}: changed while it was read")
         yield from (_header(f"{name}/{entry}", len(data)), data, _padding(len(data)))
     yield _END
@@ -76,9 +76,8 @@ def _unpack(file: BinaryIO, folder: Path, names: Sequence[str], where: str) -> N
             raise ValueError(f"{expected} is not where it should be")
         if size > room:
             raise ValueError(f"it is cut short in {entry}")
-        digest = hashlib.sha256()
-        write_atomic(folder / entry, _pieces(file, size, digest))
-        if digest.hexdigest() != sums[entry]:
+        write_atomic(folder / entry, _pieces(file, size))
+        if sha256_of(folder / entry, error=ModelError) != sums[entry]:
             raise ValueError(f"{entry} is not the file that was packed: its SHA-256 is another")
         _read_padding(file, size)
     if file.read(len(_END) + 1) != _END:
@@ -112,7 +111,7 @@ def _read(file: BinaryIO, size: int) -> bytes:
     try:
         data = file.read(size)
     except OSError as error:
-        raise ValueError((error.strerror or str(error)).lower()) from error
+        raise ValueError(os_error_text(error)) from error
     if len(data) < size:
         raise ValueError("it is cut short")
     return data
@@ -123,15 +122,14 @@ def _read_padding(file: BinaryIO, size: int) -> None:
         raise ValueError("there is something between its files")
 
 
-def _pieces(file: BinaryIO, size: int, digest: "hashlib._Hash") -> Iterator[bytes]:
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size:
         piece = _read(file, min(size, _PIECE))
-        digest.update(piece)
         size -= len(piece)
         yield piece
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:
     if isinstance(error, OSError):
-        return ModelError(f"{path}: {(error.strerror or str(error)).lower()}")
+        return ModelError(f"{path}: {os_error_text(error)}")
     return ModelError(f"{path}: cannot be imported: {error}", hint="copy the file again, or export it again")

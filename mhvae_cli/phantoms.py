@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .imaging import encode_png, write_atomic
+from .files import encode_png
+from .filesystem import write_atomic
 from .textures import blob, ellipse, noise, polar, speckle, step, stroke, turned
 
 Kind = Literal["fetal-head", "skin-lesion", "optic-disc"]

@@ -12,22 +12,11 @@ import torch
 from .checkpoint import resolve
 from .devices import resolve_device, resolve_dtype
 from .edit import Code, Density
-from .generation import (
-    How,
-    Picture,
-    Source,
-    Warping,
-    draft_of,
-    make,
-    noise_key,
-    sampled,
-    styled,
-    warped,
-)
-from .imaging import Scan, read_scan, scan_of
-from .networks import Networks
-from .networks import load_model as load_model
-from .provenance import source_sha256
+from .generation import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
+from .hashing import sha256_of
+from .imaging import read_scan
+from .networks import Networks, load_model
+from .scan import Scan, scan_of
 from .trust import Verdict
 
 Given = np.ndarray | Path | str | Scan
@@ -110,7 +99,7 @@ class Pipeline(Networks):
     def source(self, image: Given | Code) -> Source:
         """An image encoded, or a code in an image's place, as something to make pictures from."""
         if isinstance(image, Code):
-            digest = source_sha256(image.z.tobytes() + image.theta.tobytes())
+            digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
             return Source(image, None, digest, digest)
         scan = _scan(image)
         (z,), (theta,) = self.encode(self.prepare(scan)[None])
@@ -120,7 +109,7 @@ class Pipeline(Networks):
 
     @staticmethod
     def _sha256(image: Given, scan: Scan) -> str:
-        return source_sha256(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
+        return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
     def reconstruct(self, image: Given | Code, **how: Unpack[How]) -> Picture:
         """Figures 3 and 4: the image through its code and back, at its own size."""

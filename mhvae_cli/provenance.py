@@ -3,14 +3,13 @@
 No text, EXIF or name of a source goes into a generated file: a source is told by the SHA-256 of its bytes.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, ModelError
+from .errors import InputError, ModelError, os_error_text
 from .files import RECORD
 from .imaging import MAX_TEXT, read_text
 from .tensors import read_metadata
@@ -35,13 +34,13 @@ class Origin:
 def make_record(origin: Origin, sources: Sequence[str] = (), **extra: Any) -> dict[str, Any]:
     """The record of one generated file, as plain JSON values.
 
-    `sources` are the SHA-256 of the files it was made from (`source_sha256`); `extra` is the verb's own, such
+    `sources` are the SHA-256 of the files it was made from (`sha256_of`); `extra` is the verb's own, such
     as edit={...}.
     """
-    from . import __version__
+    from .version import version
 
     return {
-        "mhvae": __version__,
+        "mhvae": version(),
         "synthetic": True,
         "notice": NOTICE,
         "model": origin.model,
@@ -60,17 +59,6 @@ def embed(record: Mapping[str, Any]) -> dict[str, str]:
         "Description": record["notice"],
         "Software": f"mhvae {record['mhvae']}",
     }
-
-
-def source_sha256(source: Path | bytes) -> str:
-    """SHA-256 in hexadecimal of a file, read piece by piece, or of bytes. InputError if it cannot be read."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    try:
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(source, error) from error
 
 
 def read(source: Path | bytes, *, name: str | None = None) -> dict[str, Any] | None:
@@ -130,4 +118,4 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: {(error.strerror or str(error)).lower()}")
+    return InputError(f"{path}: {os_error_text(error)}")

@@ -1,6 +1,5 @@
 """A training put together, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,14 @@ from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
 from .diffusion.refiner import Refiner, load_refiner
 from .errors import InputError, UsageError
 from .evaluation import Pair, Row, score
-from .imaging import encode_png, read_scan, stored, write_atomic
+from .files import encode_png
+from .filesystem import write_atomic
+from .hashing import sha256_of
+from .imaging import read_scan
 from .metrics import Profile
-from .pipeline import Pipeline, load_model
+from .networks import load_model
+from .pipeline import Pipeline
+from .scan import stored
 from .training import Outcome, fit
 from .training_state import STATE, Run, check_out
 from .vae_training import About, VAETask, prepare_model
@@ -243,7 +247,7 @@ def _ids(samples: Sequence[Sample]) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of(text.encode())[:16]
 
 
 def _data(samples: Sequence[Sample]) -> str:

@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, UsageError
-from .files import write_atomic
+from .errors import OutputError, UsageError, os_error_text
+from .filesystem import write_atomic
 from .markup import KINDS, attribute, buttons, choose, entries, escaped, fill, heads, key_of, policy, row_of
 from .thumbs import SIDE, Thumb
 
@@ -196,7 +196,7 @@ class Review:
         return Thumb(base64.b64decode(match[4]), size, match[5].decode())
 
     def _fault(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: {(error.strerror or str(error)).lower()}")
+        return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
 def _value(name: str, value: Any) -> Any:

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
-from .files import staging, write_atomic
-from .locks import locked
+from .errors import OutputError, os_error_text
+from .filesystem import locked, staging, write_atomic
 
 NAME = "mhvae-run.json"
 FORMAT = 1
@@ -38,16 +37,16 @@ def write_run(folder: Path, run: Mapping[str, Any], *, guard: Path) -> None:
             beside = staging(path, f"{guard.name}-")
             write_atomic(path, (json.dumps(content, indent=1) + "\n").encode(), beside=beside)
     except OSError as error:
-        raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"{path}: {os_error_text(error)}") from error
 
 
 def versions() -> dict[str, str | None]:
     """Of what a run rests on; None for torch where none was needed."""
-    from . import __version__
+    from .version import version
 
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "numpy")}
     return {
-        "mhvae": __version__,
+        "mhvae": version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: None if found is None else str(found) for name, found in loaded.items()},

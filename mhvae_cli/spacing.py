@@ -7,8 +7,9 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from .errors import UsageError
-from .imaging import SUFFIXES, Scan, read_resolution
+from .errors import UsageError, os_error_text
+from .imaging import SUFFIXES, read_resolution
+from .scan import Scan
 
 Size = tuple[float, float]
 """Width and height of a pixel in mm: (x, y)."""
@@ -64,7 +65,7 @@ def read_table(path: Path) -> dict[str, Size]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        fault = (error.strerror or str(error)).lower()
+        fault = os_error_text(error)
         raise UsageError(f"{path}: {fault}", hint="--spacing-csv takes a CSV file") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not a CSV file in UTF-8") from error

@@ -4,12 +4,12 @@ A model folder holds its own, SHA256SUMS that `checkpoint.save_model` writes. Fo
 is one beside the snapshots in its cache, made when every file agreed with the Hub's hash of that commit.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import ModelError
+from .errors import ModelError, os_error_text
+from .hashing import sha256_of
 
 SUMS = "SHA256SUMS"
 SUMS_CAP = 2**16
@@ -70,7 +70,7 @@ def check(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
         if name not in wanted and name != SUMS:
             raise ModelError(f"{folder / name}: is not in {record_of(folder).name}, so not of this model")
     for name, sha256 in wanted.items():
-        if file_sha256(folder / name) != sha256:
+        if sha256_of(folder / name, error=ModelError) != sha256:
             raise altered(folder / name)
     return wanted
 
@@ -81,20 +81,5 @@ def altered(path: Path) -> ModelError:
     return ModelError(f"{path}: is not the file it was: its SHA-256 is another", hint=hint)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal; ModelError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def blob_id(path: Path) -> str:
-    """git's name for a file's content, in hexadecimal, as the Hub tells it of small files."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
 def _unreadable(path: Path, error: OSError) -> ModelError:
-    return ModelError(f"{path}: {(error.strerror or str(error)).lower()}")
+    return ModelError(f"{path}: {os_error_text(error)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
-from .files import write_atomic
+from .filesystem import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

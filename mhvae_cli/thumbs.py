@@ -31,7 +31,7 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
     import numpy as np
     from PIL import Image
 
-    from .imaging import to_uint8
+    from .square import to_uint8
 
     step = max(1, max(pixels.shape[:2]) // (8 * SIDE))  # still eight times finer: antialiased well enough
     small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import QualityError, UsageError
-from .files import write_atomic
+from .filesystem import write_atomic
 from .processes import agreed, averaged, group, stop_signals
 from .training_state import Live, Run, begin, save
 

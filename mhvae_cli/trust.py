@@ -14,7 +14,6 @@ A distance is the root mean square of what is left after taking off the mean of 
 dividing by their sd (tones: by the root of their covariance).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import ModelError
+from .hashing import seed_of
 
 SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
 DISTANCES = ("tones", "features", "z")
@@ -211,8 +211,7 @@ def draw(evidence: Evidence, count: int, *, temperature: float, seed: int, key: 
 
     They depend on `seed` and the image's `key` alone.
     """
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
     noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
     return evidence.theta + warmed(evidence.sd, temperature) * noise
 

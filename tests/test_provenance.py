@@ -17,6 +17,7 @@ from PIL import Image
 
 from mhvae_cli import __version__, imaging, provenance
 from mhvae_cli.errors import InputError
+from mhvae_cli.hashing import sha256_of
 
 ORIGIN = provenance.Origin("fetal-head", "ab" * 32, 7, "mhvae warp 'ünï.png' --rotate 45")
 RECORD = provenance.make_record(ORIGIN, ["cd" * 32], edit={"rotate": 45.0, "scale": 0.7})
@@ -94,7 +95,7 @@ def test_nothing_of_a_source_is_copied(form: str, tmp_path: Path) -> None:
     assert source.read_bytes().count(b"DOE^JANE") == 3
     scan = imaging.read_scan(source)
     made = imaging.to_native(imaging.to_square(scan.pixels, 16, 1), scan)
-    record = provenance.make_record(ORIGIN, [provenance.source_sha256(source)])
+    record = provenance.make_record(ORIGIN, [sha256_of(source)])
     laid = imaging.stored(made, scan.orientation)
     turn = {} if form == "gif" else {"orientation": scan.orientation}
     data = ENCODERS[form](laid, text=provenance.embed(record), **turn)
@@ -112,9 +113,9 @@ def test_a_source_is_told_by_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(data)
     expected = hashlib.sha256(data).hexdigest()
-    assert provenance.source_sha256(tmp_path / "a") == provenance.source_sha256(data) == expected
+    assert sha256_of(tmp_path / "a") == sha256_of(data) == expected
     with pytest.raises(InputError, match=r"gone: no such file or directory$"):
-        provenance.source_sha256(tmp_path / "gone")
+        sha256_of(tmp_path / "gone")
 
 
 def latents(path: Path, metadata: dict[str, str]) -> Path:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli.imaging import Scan, read_resolution, read_scan, stored_points
+from mhvae_cli.imaging import read_resolution, read_scan
 from mhvae_cli.measure import COLUMNS, CUP_COLUMNS, HEAD_COLUMNS, measure, measure_cup, measure_head
+from mhvae_cli.scan import Scan, stored_points
 from mhvae_cli.spacing import Spacings, parse, read_table
 
 Mhvae = Callable[..., Any]

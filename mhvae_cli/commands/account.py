@@ -1,6 +1,5 @@
 """What made a result, so that only the same is taken for done, and what mhvae-run.json tells of a run."""
 
-import hashlib
 import json
 import os
 import sys
@@ -13,7 +12,8 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InputError
+from ..errors import InputError, os_error_text
+from ..hashing import sha256_of
 from .asked import asked
 from .inputs import Item
 from .table import read_rows
@@ -170,16 +170,16 @@ class Account:
     def _hash(self, item: Item) -> str:
         """The SHA-256 of an item's file. Of some of the last ones it is remembered, while nothing of the file
         changes that the system tells."""
-        from ..provenance import source_sha256
+        from ..hashing import sha256_of
 
         if isinstance(item.source, bytes):
-            return source_sha256(item.source)
+            return sha256_of(item.source)
         try:
             about = os.stat(item.source)
         except OSError as error:
-            raise InputError(f"{item.name}: {(error.strerror or str(error)).lower()}") from error
+            raise InputError(f"{item.name}: {os_error_text(error)}") from error
         key = (item.source, about.st_ino, about.st_size, about.st_mtime_ns)
-        known = self._hashes.get(key) or source_sha256(item.source)
+        known = self._hashes.get(key) or sha256_of(item.source)
         with self._guard:
             self._hashes[key] = known
             if len(self._hashes) > HASHED:
@@ -188,11 +188,11 @@ class Account:
 
     def _content(self, name: str, value: Any) -> Any:
         """What an option stands for: a model or a file by what is in it, all else by itself."""
-        from ..provenance import source_sha256
+        from ..hashing import sha256_of
 
         if name.endswith("-model"):
             return _model_sha256(value, self.offline)
-        return source_sha256(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
+        return sha256_of(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
 
 
 def _model_sha256(ref: str, offline: bool) -> str:
@@ -202,7 +202,7 @@ def _model_sha256(ref: str, offline: bool) -> str:
 
 
 def _sha256(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+    return sha256_of(json.dumps(values, sort_keys=True, default=str).encode())
 
 
 def _place(job: Job, folder: Path | None) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def cross_validate(
 def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
     """A row an image: its fold, its id and its scores."""
     from ..evaluation import METRICS
-    from ..files import write_atomic
+    from ..filesystem import write_atomic
 
     names = [m for m in METRICS if any(m in row.values for rows in tested.values() for row in rows)]
     text = io.StringIO()

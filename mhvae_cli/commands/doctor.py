@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,9 @@ def doctor(
 
 
 def _versions() -> dict[str, str]:
-    from .. import __version__
+    from ..version import version
 
-    found = {"mhvae": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    found = {"mhvae": version(), "python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -66,7 +66,7 @@ def evaluate(
     A truth without a prediction counts as a missed object. A mask that cannot be used fails its own row.
     """
     from ..evaluation import pair, read_spacing
-    from ..imaging import write_atomic
+    from ..filesystem import write_atomic
 
     if csv_file is not None and existing == "error" and csv_file.exists():
         raise OutputError(f"{csv_file}: exists already", hint="--existing overwrite replaces it")

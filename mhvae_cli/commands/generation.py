@@ -255,17 +255,18 @@ def _bound(
     results: Generator[Any], job: Job, album: Album, maker: Maker, sign: Callable[..., str | None]
 ) -> Generator[Any]:
     """The results, and behind them the album as one more."""
-    from ..provenance import source_sha256
+    from ..hashing import sha256_of
 
     with closing(results):
         yield from results
-    hashes = [source_sha256(item.source) for item in album.sources]
+    hashes = [sha256_of(item.source) for item in album.sources]
     made_by = sign(job.sources, job.record, hashes)
     yield [album.encode(maker.text(hashes))], {"made_by": made_by}, None
 
 
 def _finish_sheet(path: Path, rows: list[Any], titles: Sequence[str], maker: Maker, shared: Shared) -> None:
-    from ..imaging import encode_png, write_atomic
+    from ..files import encode_png
+    from ..filesystem import write_atomic
     from ..render import sheet
 
     names = [*titles, "mask", "VAE", *([] if shared.no_refine else ["refined"])]

@@ -19,8 +19,8 @@ from .shared import Shared
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..imaging import Scan, Window
     from ..pipeline import Pipeline
+    from ..scan import Scan, Window
 
 
 def need_spline(shared: Shared) -> None:
@@ -107,8 +107,9 @@ def _finish(
     pipeline: "Pipeline", job: Job, scan: "Scan", theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, Any]]:
     from ..edit import Code
-    from ..imaging import encode_png, to_uint8
+    from ..files import encode_png
     from ..render import number_points
+    from ..square import to_uint8
     from ..vae.handles import handles
 
     size = scan.pixels.shape[:2]

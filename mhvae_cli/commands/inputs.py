@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, os_error_text
 
 if TYPE_CHECKING:
-    from ..imaging import Window
+    from ..scan import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,7 @@ def _lines(path: str) -> list[str]:
             else Path(path).read_text(encoding="utf-8", errors="surrogateescape")
         )
     except OSError as error:
-        raise InputError(
-            f"{path}: {(error.strerror or str(error)).lower()}", hint="--from-file takes a text file"
-        ) from error
+        raise InputError(f"{path}: {os_error_text(error)}", hint="--from-file takes a text file") from error
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path}: names no inputs", hint="a list has one path a line")

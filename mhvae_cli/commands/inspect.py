@@ -142,9 +142,9 @@ def components(folder: Path) -> list[str]:
 
 
 def _size_and_sum(path: Path) -> dict[str, Any]:
-    from ..sums import file_sha256
+    from ..hashing import sha256_of
 
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path, error=ModelError)}
 
 
 def _count(path: Path) -> int:

@@ -80,9 +80,9 @@ class Judging:
     def key(self, source: Any, page: int) -> str:
         """The name of an input's draws: of its bytes; "" if there are none."""
         from ..generation import noise_key
-        from ..provenance import source_sha256
+        from ..hashing import sha256_of
 
-        return noise_key(source_sha256(source), page) if self.draws else ""
+        return noise_key(sha256_of(source), page) if self.draws else ""
 
     def drawn(
         self,
@@ -102,7 +102,8 @@ class Judging:
             return [], {}
         import numpy as np
 
-        from ..imaging import encode_png, stored, stored_points
+        from ..files import encode_png
+        from ..scan import stored, stored_points
         from ..trust import interval
 
         thetas = pipeline.draws(located.evidence, self.draws, seed=self.seed, key=key)

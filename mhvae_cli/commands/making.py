@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..generation import Draft, How, Picture, Source
-    from ..imaging import Scan, Window
     from ..pipeline import Pipeline
+    from ..scan import Scan, Window
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
@@ -166,25 +166,26 @@ class Maker:
     def _read(self, item: Item) -> Any:
         """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
         from ..codes import is_latents
+        from ..hashing import sha256_of
         from ..imaging import read_scan
-        from ..provenance import source_sha256
 
         known = self._known.get((item.source, item.page))
         if known is not None:
             return known
         if isinstance(item.source, Path) and is_latents(item.source):
             return self._from_latents(item.source)
-        digest = source_sha256(item.source)  # first: what changes in between is then taken for stale later
+        digest = sha256_of(item.source)  # first: what changes in between is then taken for stale later
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
         return _Read(scan, digest, self.pipeline.prepare(scan))
 
     def _from_latents(self, path: Path) -> "Source":
         from ..codes import load_latents
         from ..generation import Source
-        from ..provenance import read, source_sha256
+        from ..hashing import sha256_of
+        from ..provenance import read
 
         lengths = {"z_dim": self.pipeline.config.z_dim, "theta_dim": self.pipeline.model.theta_dim}
-        digest = source_sha256(path)
+        digest = sha256_of(path)
         code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
         noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
@@ -227,7 +228,8 @@ class Maker:
 
     def _finish(self, wish: Wish, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]") -> Made:
         """The files of a picture, and what is told of it."""
-        from ..imaging import encode_png, encode_tiff, stored
+        from ..files import encode_png, encode_tiff
+        from ..scan import stored
 
         draft, sources, picture = made
         orientation = 1 if draft.like is None else draft.like.orientation
@@ -276,8 +278,8 @@ class Maker:
             return []
         import numpy as np
 
-        from ..imaging import to_native, to_uint8
         from ..render import sheet
+        from ..square import to_native, to_uint8
 
         height, width = picture.code.size
         scale = CELL / max(height, width)

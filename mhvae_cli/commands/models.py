@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ModelError, OutputError, UsageError
+from ..errors import ModelError, OutputError, UsageError, os_error_text
 from . import options
 from .inspect import components, describe, shown, tell
 from .outputs import complain, say
@@ -125,7 +125,7 @@ def export_model(
     same model makes the same bytes. Models that verify refuses are refused.
     """
     from ..checkpoint import read_config, resolve
-    from ..files import write_atomic
+    from ..filesystem import write_atomic
     from ..parcel import pack
 
     folder = resolve(ref, offline=True)
@@ -232,7 +232,7 @@ def _place(beside: Path, folder: Path) -> None:
     try:
         beside.rename(folder)
     except OSError as error:
-        raise OutputError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"{folder}: {os_error_text(error)}") from error
 
 
 def _same(folder: Path, sha256: str) -> bool:

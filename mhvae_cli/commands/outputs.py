@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutputError, UsageError
+from ..errors import OutputError, UsageError, os_error_text
 
 if TYPE_CHECKING:
     from .account import Account
@@ -194,7 +194,7 @@ def emit(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"stdout: {os_error_text(error)}") from error
 
 
 def command_line() -> str:

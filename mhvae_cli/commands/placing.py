@@ -16,7 +16,7 @@ def put(
     What was there goes first, and the record comes before the files: wherever this is killed, no file is
     there that the record does not tell of.
     """
-    from ..files import place, stage
+    from ..filesystem import place, stage
 
     staged = [held_name(path, table) for path in outputs]
     placed: list[Path] = []

@@ -104,7 +104,7 @@ def sample(
 
 def _parse_size(text: str) -> tuple[int, int]:
     """`WxH` as (h, w)."""
-    from ..imaging import MAX_PIXELS
+    from ..scan import MAX_PIXELS
 
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
     if not match:
@@ -196,7 +196,7 @@ class _Book:
         return self.table
 
     def _describe(self) -> None:
-        from ..imaging import write_atomic
+        from ..filesystem import write_atomic
 
         labels = (path.stem for path in (self.folder / "labelsTr").glob("*.png"))
         images = self.folder / "imagesTr"

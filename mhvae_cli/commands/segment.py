@@ -22,8 +22,8 @@ from .report import Report, drive, preview
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..imaging import Window
     from ..pipeline import Pipeline
+    from ..scan import Window
     from ..spacing import Spacings
     from ..thumbs import Thumb
 
@@ -221,7 +221,8 @@ def _told_apart(job: Job, spacings: "Spacings") -> Job:
 
 
 def _load(task: Task, job: Job) -> "tuple[list[np.ndarray], Seen]":
-    from ..imaging import read_scan, to_uint8
+    from ..imaging import read_scan
+    from ..square import to_uint8
     from ..thumbs import shrink
 
     item = job.item
@@ -254,9 +255,10 @@ def _finish(
     task: Task, job: Job, seen: Seen, located: tuple[Located, ...]
 ) -> "tuple[list[bytes], Fields, str | None, Thumb | None]":
     """The bytes of a job's files, its columns, the gate that it misses, and its picture for the page."""
-    from ..imaging import encode_png, encode_tiff, stored, stored_points
+    from ..files import encode_png, encode_tiff
     from ..measure import measure_cup
     from ..render import geojson, overlay, svg
+    from ..scan import stored, stored_points
     from ..thumbs import thumb_of
 
     upright, *cups = (

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
-from ..locks import locked
+from ..errors import OutputError, os_error_text
+from ..filesystem import locked
 
 Key = tuple[str, ...]
 """The first three cells of a row: in results.csv input, page and output, which is empty where it failed."""
@@ -108,19 +108,19 @@ class Table:
             kept[(*cells[:3],)] = _line(cells)
         whole = _line(self.columns) + b"".join(kept.values())
         if whole != text:
-            from ..files import write_atomic
+            from ..filesystem import write_atomic
 
             write_atomic(self.path, whole, beside=held_name(self.path, self.path))
         self._end = len(whole)
         return set(kept)
 
     def _fault(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: {(error.strerror or str(error)).lower()}")
+        return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
 def held_name(path: Path, table: Path | None) -> Path:
     """A name beside `path`, for what is moved there while the table, if there is one, is held."""
-    from ..files import staging
+    from ..filesystem import staging
 
     return staging(path, f"{table.name}-" if table else "")
 

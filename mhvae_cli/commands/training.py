@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .outputs import command_line as command_line
 from .outputs import say
 from .progress import clock, draw
 

@@ -1,10 +1,11 @@
 """Section 4.2: the noise that starts and drives equation 15, one seeded path an image."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from ..hashing import seed_of
 
 Noise = Callable[[], Tensor]
 """Gives the next standard normal tensor, shaped like x."""
@@ -18,8 +19,7 @@ def path_noise(
     An image's path depends on `seed`, its key and its shape alone: not on the batch, the order, the number
     of workers, or the device, for it is drawn on the CPU.
     """
-    digests = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys]
-    generators = [torch.Generator().manual_seed(int.from_bytes(digest[:8], "big")) for digest in digests]
+    generators = [torch.Generator().manual_seed(seed_of(f"{seed}/{key}")) for key in keys]
 
     def draw() -> Tensor:
         noise = torch.empty(len(generators), *shape)
