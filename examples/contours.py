@@ -6,10 +6,10 @@ python examples/contours.py
 from pathlib import Path
 
 from mhvae_cli import Pipeline
-from mhvae_cli.files import encode_png
 from mhvae_cli.filesystem import write_atomic
-from mhvae_cli.imaging import read_scan
-from mhvae_cli.render import overlay, sheet
+from mhvae_cli.images.encode import encode_png
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.render import overlay, sheet
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ import torch
 
 from .checkpoint import load_state, read_config, save_model
 from .datasets import Sample
-from .imaging import read_mask, read_scan
+from .images.read import read_mask, read_scan
 from .networks import Networks
 from .trust import DISTANCES, SIGNALS, Evidence, Trust, draw, interval
 

@@ -18,10 +18,10 @@ from .diffusion.refiner import Refiner
 from .diffusion.sde import SDE
 from .diffusion.solvers import END
 from .edit import Density
-from .files import encode_png
 from .filesystem import write_atomic
-from .render import sheet
-from .square import from_square
+from .images.encode import encode_png
+from .images.render import sheet
+from .images.transforms import from_square
 from .training import sheet_due, weights
 from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE

@@ -14,8 +14,8 @@ import numpy as np
 from .edit import Code
 from .errors import InputError, ModelError
 from .filesystem import write_atomic
+from .images.scan import MAX_PIXELS
 from .provenance import embed
-from .scan import MAX_PIXELS
 from .tensors import encode_state, load_tensors, read_metadata
 
 if TYPE_CHECKING:

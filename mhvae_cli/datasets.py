@@ -19,9 +19,9 @@ from torch import Tensor
 from .config import AugmentConfig
 from .errors import InputError, UsageError
 from .hashing import seed_of
-from .imaging import read_mask, read_scan
-from .scan import Scan, stored, upright
-from .square import to_square
+from .images.read import read_mask, read_scan
+from .images.scan import Scan, stored, upright
+from .images.transforms import to_square
 from .vae.fitting import rim
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)

@@ -9,10 +9,10 @@ import numpy as np
 from .edit import Code, Density, between, blend, turned
 from .errors import InputError
 from .hashing import seed_of, sha256_of
+from .images.scan import Scan, scan_of
+from .images.transforms import composite, to_native, to_uint8
 from .metrics import dice
 from .networks import Networks
-from .scan import Scan, scan_of
-from .square import composite, to_native, to_uint8
 from .vae.handles import moved
 
 DRAWS = 100

@@ -12,8 +12,8 @@ from .checkpoint import load_state, model_config, read_config
 from .devices import layout
 from .edit import Code, Density
 from .errors import InputError, ModelError
-from .scan import Scan
-from .square import to_square
+from .images.scan import Scan
+from .images.transforms import to_square
 from .trust import GRID, Evidence, Trust, draw, parse
 from .vae.contour import contours, ellipse
 from .vae.encoder import fold_batch_norms

@@ -14,9 +14,9 @@ from .devices import resolve_device, resolve_dtype
 from .edit import Code, Density
 from .generation import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
 from .hashing import sha256_of
-from .imaging import read_scan
+from .images.read import read_scan
+from .images.scan import Scan, scan_of
 from .networks import Networks, load_model
-from .scan import Scan, scan_of
 from .trust import Verdict
 
 Given = np.ndarray | Path | str | Scan

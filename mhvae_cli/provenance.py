@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, ModelError, os_error_text
-from .files import RECORD
-from .imaging import MAX_TEXT, read_text
+from .images.encode import RECORD
+from .images.read import MAX_TEXT, read_text
 from .tensors import read_metadata
 
 LATENTS = (".safetensors", ".json")

@@ -18,14 +18,14 @@ from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
 from .diffusion.refiner import Refiner, load_refiner
 from .errors import InputError, UsageError
 from .evaluation import Pair, Row, score
-from .files import encode_png
 from .filesystem import write_atomic
 from .hashing import sha256_of
-from .imaging import read_scan
+from .images.encode import encode_png
+from .images.read import read_scan
+from .images.scan import stored
 from .metrics import Profile
 from .networks import load_model
 from .pipeline import Pipeline
-from .scan import stored
 from .training import Outcome, fit
 from .training_state import STATE, Run, check_out
 from .vae_training import About, VAETask, prepare_model

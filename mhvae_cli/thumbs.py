@@ -31,7 +31,7 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
     import numpy as np
     from PIL import Image
 
-    from .square import to_uint8
+    from .images.transforms import to_uint8
 
     step = max(1, max(pixels.shape[:2]) // (8 * SIDE))  # still eight times finer: antialiased well enough
     small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))
@@ -41,7 +41,7 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
 
 def thumb_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple[int, int]) -> Thumb:
     """What `shrink` made of an upright scan of `size` (h, w), and its contour: `rings` (n, 2) xy px."""
-    from .files import encode_jpeg
+    from .images.encode import encode_jpeg
 
     height, width = small.shape[:2]
     scale = (10 * width / size[1], 10 * height / size[0])

@@ -15,11 +15,11 @@ from .checkpoint import bundled, load_pretrained, load_state, resolve, save_mode
 from .config import ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages
 from .errors import ModelError
-from .files import encode_png
 from .filesystem import write_atomic
+from .images.encode import encode_png
+from .images.render import YELLOW, draw_grid, overlay, sheet
+from .images.transforms import from_square
 from .metrics import dice, hausdorff
-from .render import YELLOW, draw_grid, overlay, sheet
-from .square import from_square
 from .training import sheet_due, weights
 from .vae.contour import contours
 from .vae.fitting import distance_map

@@ -22,8 +22,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mhvae_cli import imaging
 from mhvae_cli.errors import InputError
+from mhvae_cli.images.encode import encode_png
+from mhvae_cli.images.read import count_pages, read_mask, read_resolution, read_scan, read_text
+from mhvae_cli.images.transforms import to_native, to_square, to_uint8
 
 # pytest resets the filter of the module
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pydicom")
@@ -35,7 +37,7 @@ DEEP = RNG.integers(0, 4096, (6, 10), dtype=np.uint16)
 
 
 def read(data, **options):
-    return imaging.read_scan(data, **options)
+    return read_scan(data, **options)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ def test_one_bit_and_few_bits_fill_the_range():
     ds = dataset(bits, BitsAllocated=1, BitsStored=1, HighBit=0)
     ds.PixelData = np.packbits(bits.ravel(), bitorder="little").tobytes()
     scan = read(saved(ds))
-    np.testing.assert_array_equal(imaging.to_uint8(scan.pixels, scan.window), bits * 255)
+    np.testing.assert_array_equal(to_uint8(scan.pixels, scan.window), bits * 255)
     six = read(dicom(GREY // 4, BitsStored=6, HighBit=5))
     assert six.window == (0, 63)
 
@@ -125,7 +127,7 @@ def test_each_frame_is_a_picture(tmp_path):
     frames = RNG.integers(0, 256, (12, 6, 10), dtype=np.uint8)
     file = tmp_path / "cine.dcm"
     file.write_bytes(dicom(frames, frames=12))
-    assert imaging.count_pages(file) == imaging.count_pages(file.read_bytes()) == 12
+    assert count_pages(file) == count_pages(file.read_bytes()) == 12
     for number in (0, 5, 11):
         scan = read(file, page=number)
         assert (scan.page, scan.name) == (number, str(file))
@@ -146,7 +148,7 @@ def test_a_frame_is_read_and_not_the_file(tmp_path):
     code = f"""
 import tracemalloc
 from pathlib import Path
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.read import read_scan
 read_scan(Path({str(file)!r}))
 tracemalloc.start()
 read_scan(Path({str(file)!r}), page=1999)
@@ -190,7 +192,7 @@ def test_jpeg_colours_are_right_whatever_the_header_calls_them(photometric):
 def test_jpeg_of_several_frames_and_jpeg_2000():
     waves = [np.add.outer(np.arange(16), np.arange(24) * k).astype(np.uint8) for k in (2, 5)]
     data = compressed([jpeg(wave, quality=98) for wave in waves], JPEGBaseline8Bit, np.stack(waves))
-    assert imaging.count_pages(data) == 2
+    assert count_pages(data) == 2
     for number, wave in enumerate(waves):
         np.testing.assert_allclose(read(data, page=number).pixels.astype(int), wave, atol=4)
     lossless = compressed(
@@ -221,8 +223,8 @@ def test_what_cannot_be_decoded_is_named(syntax, said):
 
 def shown(scan):
     """The picture in [0, 1], as the network and a screen see it."""
-    scaled = imaging.to_square(scan.pixels, 10, 1, window=scan.window)[0] / 2 + 0.5
-    np.testing.assert_allclose(imaging.to_uint8(scan.pixels, scan.window) / 255, scaled, atol=0.003)
+    scaled = to_square(scan.pixels, 10, 1, window=scan.window)[0] / 2 + 0.5
+    np.testing.assert_allclose(to_uint8(scan.pixels, scan.window) / 255, scaled, atol=0.003)
     return scaled
 
 
@@ -258,7 +260,7 @@ def test_windows_by_hand():
     step = shown(read(dicom(ramp, WindowCenter=50, WindowWidth=1)))
     np.testing.assert_array_equal(step, (ramp >= 50).astype(float))
     eight = read(dicom(GREY, WindowCenter=128, WindowWidth=256))
-    np.testing.assert_array_equal(imaging.to_uint8(eight.pixels, eight.window), GREY)
+    np.testing.assert_array_equal(to_uint8(eight.pixels, eight.window), GREY)
     for broken in ({"WindowWidth": 0}, {"WindowWidth": -5}, {}):
         assert read(dicom(ramp, WindowCenter=50, **broken)).window is None
 
@@ -295,7 +297,7 @@ def test_a_made_picture_goes_back_through_the_window():
         read(dicom(GREY, WindowCenter=100, WindowWidth=80)),
     ):
         low, high = scan.window
-        back = imaging.to_native(np.linspace(-1, 1, 10)[None, None].repeat(10, 1), scan)
+        back = to_native(np.linspace(-1, 1, 10)[None, None].repeat(10, 1), scan)
         assert back.dtype == scan.pixels.dtype and back.shape == scan.pixels.shape
         assert (back[0, 0], back[0, -1]) == (round(low), round(high))
 
@@ -385,7 +387,7 @@ def test_without_a_preamble_the_name_tells(tmp_path):
     assert data.getvalue()[128:132] != b"DICM"
     (tmp_path / "old.dcm").write_bytes(data.getvalue())
     np.testing.assert_array_equal(read(tmp_path / "old.dcm").pixels, GREY)
-    (tmp_path / "picture.dcm").write_bytes(imaging.encode_png(GREY))
+    (tmp_path / "picture.dcm").write_bytes(encode_png(GREY))
     np.testing.assert_array_equal(read(tmp_path / "picture.dcm").pixels, GREY)
     with pytest.raises(InputError, match="not an image of a known type"):
         read(data.getvalue())
@@ -393,13 +395,11 @@ def test_without_a_preamble_the_name_tells(tmp_path):
 
 def test_masks_and_texts():
     mask = RNG.integers(0, 2, (6, 10), dtype=np.uint8)
-    np.testing.assert_array_equal(imaging.read_mask(dicom(mask)), mask)
-    np.testing.assert_array_equal(
-        imaging.read_mask(dicom(mask, PhotometricInterpretation="MONOCHROME1")), mask
-    )
-    np.testing.assert_array_equal(imaging.read_mask(dicom(np.dstack([0 * mask, mask, 0 * mask]))), mask)
-    assert imaging.read_text(dicom(GREY, ImageComments="no text")) == {}
-    assert imaging.read_resolution(dicom(GREY)) is None
+    np.testing.assert_array_equal(read_mask(dicom(mask)), mask)
+    np.testing.assert_array_equal(read_mask(dicom(mask, PhotometricInterpretation="MONOCHROME1")), mask)
+    np.testing.assert_array_equal(read_mask(dicom(np.dstack([0 * mask, mask, 0 * mask]))), mask)
+    assert read_text(dicom(GREY, ImageComments="no text")) == {}
+    assert read_resolution(dicom(GREY)) is None
 
 
 def without(ds, *keywords):
@@ -434,7 +434,7 @@ def test_a_bad_file_is_one_line_without_a_patient(tmp_path, case, caplog, capfd)
     data, fault = FAULTS[case]
     file = tmp_path / "x.dcm"
     file.write_bytes(data)
-    for action in (read, imaging.read_mask, lambda it: [imaging.count_pages(it), read(it)]):
+    for action in (read, read_mask, lambda it: [count_pages(it), read(it)]):
         with warnings.catch_warnings(record=True), pytest.raises(InputError, match=fault) as caught:
             action(file)
         said = str(caught.value)
@@ -461,7 +461,7 @@ def test_no_damage_escapes_as_anything_but_an_input_error():
             cuts.append(bytes(flipped))
         for data in cuts:
             try:
-                assert read(data).pixels.size and imaging.count_pages(data) < 100
+                assert read(data).pixels.size and count_pages(data) < 100
             except InputError as fault:
                 assert "\n" not in str(fault) and NAME not in str(fault)
 
@@ -476,7 +476,7 @@ def test_pydicom_is_silent(tmp_path):
     broken[-60:] = b"\xff" * 60
     code = f"""
 import sys
-from mhvae_cli.imaging import InputError, read_scan
+from mhvae_cli.images.read import InputError, read_scan
 for data in ({bad!r}, {odd!r}, {bytes(broken)!r}):
     try:
         read_scan(data)
@@ -492,7 +492,7 @@ def test_without_pydicom_one_line_says_what_to_install(tmp_path):
     code = f"""
 import sys
 sys.modules["pydicom"] = None
-from mhvae_cli.imaging import InputError, read_scan
+from mhvae_cli.images.read import InputError, read_scan
 try:
     read_scan({dicom(GREY)!r}, name="a.dcm")
 except InputError as fault:
@@ -500,6 +500,6 @@ except InputError as fault:
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["a.dcm: DICOM files need pydicom", "pip install 'mhvae[dicom]'"]
-    code = "import sys, mhvae_cli.imaging, mhvae_cli.cli; print('pydicom' in sys.modules)"
+    code = "import sys, mhvae_cli.images.read, mhvae_cli.cli; print('pydicom' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from mhvae_cli import evaluation, metrics
 from mhvae_cli.cli import app
 from mhvae_cli.errors import InputError
-from mhvae_cli.files import encode_png, encode_tiff
 from mhvae_cli.filesystem import write_atomic
+from mhvae_cli.images.encode import encode_png, encode_tiff
 
 SHAPE = (30, 40)
 DIAGONAL = 50.0

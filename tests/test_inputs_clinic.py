@@ -9,8 +9,10 @@ import pytest
 from dicom_files import ID, NAME, dicom
 from PIL import Image
 
-from mhvae_cli import imaging
 from mhvae_cli.commands.inputs import Item, gather
+from mhvae_cli.images.encode import encode_png, encode_tiff
+from mhvae_cli.images.read import read_mask, read_scan, read_text
+from mhvae_cli.images.transforms import to_uint8
 from mhvae_cli.phantoms import phantom
 
 HEAD, _ = phantom("fetal-head", 3, (64, 80))
@@ -75,7 +77,7 @@ def test_ten_thousand_inputs_take_few_bytes_and_little_time(here):
     import tracemalloc
 
     Path("scans").mkdir()
-    data = imaging.encode_png(np.zeros((4, 4), np.uint8))
+    data = encode_png(np.zeros((4, 4), np.uint8))
     for number in range(10_000):
         Path("scans", f"ISIC_{number:07d}.png").write_bytes(data)
     gather(["scans/ISIC_0000000.png"])
@@ -102,13 +104,13 @@ def test_segment_reads_dicom_and_tells_millimetres(mhvae, tiny_model, here):
     Path("in").mkdir()
     Path("in/one.dcm").write_bytes(dicom(HEAD, PixelSpacing=[0.3, 0.2]))
     Path("in/cine").write_bytes(dicom(np.stack([DEEP, DEEP]), frames=2, **SIZE))
-    Path("in/plain.png").write_bytes(imaging.encode_png(HEAD))
+    Path("in/plain.png").write_bytes(encode_png(HEAD))
     Path("in/report.dcm").write_bytes(dicom(HEAD, Rows=0))
     ended = mhvae("segment", "in", "-o", "out", "-m", tiny_model)
     assert ended.code == 3 and sorted(ended.lines) == [
         f"out/{n}.png" for n in ("cine_p0", "cine_p1", "one", "plain")
     ]
-    masks = {name: imaging.read_mask(Path(f"out/{name}.png")) for name in ("one", "plain", "cine_p1")}
+    masks = {name: read_mask(Path(f"out/{name}.png")) for name in ("one", "plain", "cine_p1")}
     np.testing.assert_array_equal(masks["one"], masks["plain"])
     assert masks["cine_p1"].shape == HEAD.shape
     by_name = {(row["input"], row["page"]): row for row in rows()}
@@ -123,9 +125,9 @@ def test_segment_reads_dicom_and_tells_millimetres(mhvae, tiny_model, here):
 
 def test_dicom_on_stdin(mhvae, tiny_model, here):
     ended = mhvae("segment", "-", "-o", "-", "-m", tiny_model, stdin=dicom(HEAD))
-    Path("a.png").write_bytes(imaging.encode_png(HEAD))
+    Path("a.png").write_bytes(encode_png(HEAD))
     mhvae("segment", "a.png", "-o", "b.png", "-m", tiny_model)
-    np.testing.assert_array_equal(imaging.read_mask(ended.stdout), imaging.read_mask(Path("b.png")))
+    np.testing.assert_array_equal(read_mask(ended.stdout), read_mask(Path("b.png")))
 
 
 def test_no_output_has_anything_of_the_patient(mhvae, tiny_refined, here):
@@ -159,44 +161,44 @@ def test_the_window_decides_what_the_network_sees(mhvae, tiny_model, here, kind)
     if kind == "float":
         Image.fromarray(levels.astype(np.float32) / 4 - 1).save(source)
     else:
-        encode = {"png": imaging.encode_png, "tiff": imaging.encode_tiff, "dicom": lambda a: dicom(a, **SIZE)}
+        encode = {"png": encode_png, "tiff": encode_tiff, "dicom": lambda a: dicom(a, **SIZE)}
         source.write_bytes(encode[kind](levels))
     window = (500 / 4 - 1, 1500 / 4 - 1) if kind == "float" else (500, 1500)
     shown = np.clip((levels.astype(float) - 500) / 1000, 0, 1)
-    Path("shown.png").write_bytes(imaging.encode_png(np.rint(shown * 65535).astype(np.uint16)))
+    Path("shown.png").write_bytes(encode_png(np.rint(shown * 65535).astype(np.uint16)))
     runs = {"a": (source, f"{window[0]},{window[1]}"), "b": (source, "auto"), "c": ("shown.png", "full")}
     masks = {}
     for name, (file, option) in runs.items():
         ended = mhvae("segment", file, "-o", f"{name}.png", "-m", tiny_model, "--window", option)
         assert ended.code == 0, ended.stderr
-        masks[name] = imaging.read_mask(Path(f"{name}.png"))
+        masks[name] = read_mask(Path(f"{name}.png"))
     assert (masks["a"] != masks["c"]).sum() <= 2 < (masks["a"] != masks["b"]).sum()
 
 
 def test_made_pictures_have_the_windows_numbers(mhvae, tiny_model, here):
     """What is black under --window is written as LO, what is white as HI; the rest of the file is kept."""
-    Path("deep.png").write_bytes(imaging.encode_png(DEEP))
-    plain, *_ = (imaging.to_uint8(DEEP, (300, 2595)),)
-    Path("plain.png").write_bytes(imaging.encode_png(plain))
+    Path("deep.png").write_bytes(encode_png(DEEP))
+    plain, *_ = (to_uint8(DEEP, (300, 2595)),)
+    Path("plain.png").write_bytes(encode_png(plain))
     common = ("-m", tiny_model, "--no-refine", "--window", "300,2595")
     for name in ("deep", "plain"):
         ended = mhvae("reconstruct", f"{name}.png", "-o", f"{name}_again.png", *common)
         assert ended.code == 0, ended.stderr
-    deep, eight = (imaging.read_scan(Path(f"{name}_again.png")).pixels for name in ("deep", "plain"))
+    deep, eight = (read_scan(Path(f"{name}_again.png")).pixels for name in ("deep", "plain"))
     assert (deep.dtype, eight.dtype) == (np.uint16, np.uint8)
     np.testing.assert_allclose(deep, 300 + eight / 255 * 2295, atol=20)
-    record = imaging.read_text(Path("deep_again.png"))["mhvae"]
+    record = read_text(Path("deep_again.png"))["mhvae"]
     assert "--window 300,2595" in record
     moved = ("warp", "deep.png", "--shift", "3,0", "--keep-background", "-o", "moved.png", *common)
     assert mhvae(*moved).code == 0
-    kept = imaging.read_scan(Path("moved.png")).pixels
+    kept = read_scan(Path("moved.png")).pixels
     assert (kept[:, :4] == DEEP[:, :4]).mean() > 0.9
 
 
 @pytest.mark.parametrize("window", ["", "all", "5", "5,5", "9,5", "nan,5", "0,inf", "0,nan", "1,2,3", "a,b"])
 @pytest.mark.parametrize("verb", ["segment", "reconstruct"])
 def test_windows_that_make_no_sense_are_usage_errors(mhvae, here, verb, window):
-    Path("a.png").write_bytes(imaging.encode_png(HEAD))
+    Path("a.png").write_bytes(encode_png(HEAD))
     ended = mhvae(verb, "a.png", "-o", "b.png", "--window", window)
     assert (
         ended.code == 2

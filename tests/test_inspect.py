@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli import imaging, provenance
+from mhvae_cli import provenance
 from mhvae_cli.checkpoint import bundled, load_state
+from mhvae_cli.images.encode import encode_gif, encode_png, encode_tiff
 
 Mhvae = Callable[..., Any]
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
@@ -36,7 +37,7 @@ def facts_of(mhvae: Mhvae, *args: object) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", ["png", "tif"])
 def test_a_made_file_prints_its_record(mhvae: Mhvae, tmp_path: Path, form: str) -> None:
-    encode = imaging.encode_png if form == "png" else imaging.encode_tiff
+    encode = encode_png if form == "png" else encode_tiff
     file = tmp_path / f"a.{form}"
     file.write_bytes(encode(GREY, text=TEXT, orientation=6))
     lines = lines_of(mhvae, file)
@@ -61,7 +62,7 @@ def test_a_made_file_prints_its_record(mhvae: Mhvae, tmp_path: Path, form: str) 
 
 
 def test_a_made_gif_and_latents(mhvae: Mhvae, tmp_path: Path) -> None:
-    (tmp_path / "a.gif").write_bytes(imaging.encode_gif([GREY, 255 - GREY], ms_per_frame=50, text=TEXT))
+    (tmp_path / "a.gif").write_bytes(encode_gif([GREY, 255 - GREY], ms_per_frame=50, text=TEXT))
     header = json.dumps({"__metadata__": TEXT}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     (tmp_path / "a.json").write_text(json.dumps({"mhvae": RECORD}))
@@ -75,7 +76,7 @@ def test_an_ordinary_image_is_described(mhvae: Mhvae, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(np.dstack([GREY] * 3)).save(tmp_path / "a.jpg", exif=exif)
-    (tmp_path / "b.png").write_bytes(imaging.encode_png(GREY.astype(np.uint16) * 200))
+    (tmp_path / "b.png").write_bytes(encode_png(GREY.astype(np.uint16) * 200))
     pages = [Image.fromarray(GREY), Image.fromarray(GREY.T.copy()), Image.fromarray(GREY)]
     pages[0].save(tmp_path / "c.tif", save_all=True, append_images=pages[1:])
     keys = ("width", "height", "bits", "channels", "pages", "orientation", "record")
@@ -90,7 +91,7 @@ def test_an_ordinary_image_is_described(mhvae: Mhvae, tmp_path: Path) -> None:
 
 
 def test_an_image_on_stdin(mhvae: Mhvae) -> None:
-    ended = mhvae("inspect", "-", "--json", stdin=imaging.encode_png(GREY, text=TEXT))
+    ended = mhvae("inspect", "-", "--json", stdin=encode_png(GREY, text=TEXT))
     assert ended.code == 0 and json.loads(ended.lines[0])["record"] == RECORD
 
 
@@ -134,7 +135,7 @@ def test_bundled_models_by_name_and_files_beside_them(
     mhvae: Mhvae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a.png").write_bytes(imaging.encode_png(GREY))
+    Path("a.png").write_bytes(encode_png(GREY))
     found = facts_of(mhvae, "a.png", *bundled())
     assert [facts["input"] for facts in found] == [*bundled(), "a.png"]
     assert found[0]["licence"] and found[0]["parameters"]["vae"] > 1e6
@@ -142,7 +143,7 @@ def test_bundled_models_by_name_and_files_beside_them(
         line.startswith("  figures held-out fold native dice: 0.") for line in lines_of(mhvae, "fetal-head")
     )
     Path("fetal-head").mkdir()  # what is there is meant, as everywhere
-    Path("fetal-head", "b.png").write_bytes(imaging.encode_png(GREY))
+    Path("fetal-head", "b.png").write_bytes(encode_png(GREY))
     assert facts_of(mhvae, "fetal-head")[0]["kind"] == "image"
 
 
@@ -150,7 +151,7 @@ def test_faults_cost_their_own_line_and_set_the_exit_code(
     mhvae: Mhvae, tmp_path: Path, tiny_model: Path
 ) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    good.write_bytes(imaging.encode_png(GREY))
+    good.write_bytes(encode_png(GREY))
     bad.write_bytes(good.read_bytes()[:100])
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     (broken / "config.json").write_text("{}")
@@ -177,7 +178,7 @@ def test_a_hostile_record_cannot_drive_the_terminal(mhvae: Mhvae, tmp_path: Path
     for _ in range(300):
         nested = {"k": [nested]}
     hostile = RECORD | {"model": "x\x1b[2J\nseed: 8", "\x1b]0;title\x07": 1, "deep": nested}
-    (tmp_path / "a.png").write_bytes(imaging.encode_png(GREY, text=provenance.embed(hostile)))
+    (tmp_path / "a.png").write_bytes(encode_png(GREY, text=provenance.embed(hostile)))
     lines = lines_of(mhvae, tmp_path / "a.png")
     assert "\x1b" not in "".join(lines) and "\x07" not in "".join(lines)
     assert [line for line in lines if line.startswith("  seed")] == ["  seed: 7"]
@@ -185,7 +186,7 @@ def test_a_hostile_record_cannot_drive_the_terminal(mhvae: Mhvae, tmp_path: Path
 
 
 def test_no_torch_is_loaded(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "a.png").write_bytes(imaging.encode_png(GREY, text=TEXT))
+    (tmp_path / "a.png").write_bytes(encode_png(GREY, text=TEXT))
     code = (
         "import sys\nfrom mhvae_cli.cli import app\n"
         f"try: app(['inspect', {str(tmp_path / 'a.png')!r}, {str(tiny_model)!r}, 'fetal-head'])\n"

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from mhvae_cli import Pipeline, generation
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.read import read_scan
 from mhvae_cli.phantoms import phantom
 
 Mhvae = Callable[..., Any]

@@ -22,9 +22,10 @@ import pytest
 from hub_server import TOKEN, Fault, HubServer
 from typer.testing import CliRunner
 
-from mhvae_cli import imaging, parcel
+from mhvae_cli import parcel
 from mhvae_cli.checkpoint import FILES, MODELS, bundled, load_state, read_config, save_model
 from mhvae_cli.cli import app
+from mhvae_cli.images.encode import encode_png
 from mhvae_cli.sums import SUMS, format_sums
 
 Mhvae = Callable[..., Any]
@@ -132,7 +133,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def picture(path: Path) -> None:
-    path.write_bytes(imaging.encode_png(np.zeros((20, 20), np.uint8)))
+    path.write_bytes(encode_png(np.zeros((20, 20), np.uint8)))
 
 
 def sums_of(folder: Path) -> dict[str, str]:

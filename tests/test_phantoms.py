@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mhvae_cli.errors import OutputError
-from mhvae_cli.imaging import read_mask, read_scan
+from mhvae_cli.images.read import read_mask, read_scan
 from mhvae_cli.phantoms import phantom, write_phantoms
 
 KINDS = ["fetal-head", "skin-lesion", "optic-disc"]

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli import __version__, imaging, provenance
+from mhvae_cli import __version__, provenance
 from mhvae_cli.errors import InputError
 from mhvae_cli.hashing import sha256_of
+from mhvae_cli.images.encode import encode_gif, encode_png, encode_tiff
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.scan import stored
+from mhvae_cli.images.transforms import to_native, to_square
 
 ORIGIN = provenance.Origin("fetal-head", "ab" * 32, 7, "mhvae warp 'ünï.png' --rotate 45")
 RECORD = provenance.make_record(ORIGIN, ["cd" * 32], edit={"rotate": 45.0, "scale": 0.7})
@@ -26,10 +30,10 @@ GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
 
 
 def gif(array: np.ndarray, *, text: dict[str, str]) -> bytes:
-    return imaging.encode_gif([array, array.T.reshape(array.shape)], ms_per_frame=100, text=text)
+    return encode_gif([array, array.T.reshape(array.shape)], ms_per_frame=100, text=text)
 
 
-ENCODERS = {"png": imaging.encode_png, "tiff": imaging.encode_tiff, "gif": gif}
+ENCODERS = {"png": encode_png, "tiff": encode_tiff, "gif": gif}
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -38,7 +42,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def png_with(*chunks: bytes) -> bytes:
     """A grey PNG with more chunks right behind its header."""
-    plain = imaging.encode_png(GREY)
+    plain = encode_png(GREY)
     return plain[:33] + b"".join(chunks) + plain[33:]
 
 
@@ -71,9 +75,9 @@ def test_a_record_comes_back_from_each_format(form: str, tmp_path: Path) -> None
 
 
 def test_other_programs_find_the_words(tmp_path: Path) -> None:
-    with Image.open(io.BytesIO(imaging.encode_png(GREY, text=TEXT))) as png:
+    with Image.open(io.BytesIO(encode_png(GREY, text=TEXT))) as png:
         assert png.text["Description"] == RECORD["notice"]
-    with Image.open(io.BytesIO(imaging.encode_tiff(GREY, text=TEXT))) as tiff:
+    with Image.open(io.BytesIO(encode_tiff(GREY, text=TEXT))) as tiff:
         assert tiff.tag_v2[270] == TEXT["mhvae"] and tiff.tag_v2[305] == TEXT["Software"]
     with Image.open(io.BytesIO(gif(GREY, text=TEXT))) as animation:
         assert animation.info["comment"].decode() == TEXT["mhvae"]
@@ -93,10 +97,10 @@ def test_nothing_of_a_source_is_copied(form: str, tmp_path: Path) -> None:
     source = tmp_path / "scan.jpg"
     Image.fromarray(GREY).save(source, exif=exif, comment=b"patient DOE^JANE")
     assert source.read_bytes().count(b"DOE^JANE") == 3
-    scan = imaging.read_scan(source)
-    made = imaging.to_native(imaging.to_square(scan.pixels, 16, 1), scan)
+    scan = read_scan(source)
+    made = to_native(to_square(scan.pixels, 16, 1), scan)
     record = provenance.make_record(ORIGIN, [sha256_of(source)])
-    laid = imaging.stored(made, scan.orientation)
+    laid = stored(made, scan.orientation)
     turn = {} if form == "gif" else {"orientation": scan.orientation}
     data = ENCODERS[form](laid, text=provenance.embed(record), **turn)
     assert b"DOE" not in data and b"scan.jpg" not in data
@@ -104,7 +108,7 @@ def test_nothing_of_a_source_is_copied(form: str, tmp_path: Path) -> None:
         tags = dict(picture.getexif())
     if form != "tiff":
         assert tags == ({} if form == "gif" else {0x0112: 6})
-    read = imaging.read_scan(data)
+    read = read_scan(data)
     if form != "gif":
         assert read.orientation == 6 and read.pixels.shape == scan.pixels.shape == (30, 20)
 
@@ -146,7 +150,7 @@ DEEP = "[" * 100_000
 )
 def test_a_damaged_record_is_told_where_the_key_names_it_and_no_record_elsewhere(text: str) -> None:
     with pytest.raises(InputError, match=r"^stdin: its mhvae record is damaged$"):
-        provenance.read(imaging.encode_png(GREY, text={"mhvae": text}))
+        provenance.read(encode_png(GREY, text={"mhvae": text}))
     for form in ("tiff", "gif"):  # their one text may be anyone's
         assert provenance.read(ENCODERS[form](GREY, text={"mhvae": text})) is None
 
@@ -155,7 +159,7 @@ def test_a_damaged_record_is_told_where_the_key_names_it_and_no_record_elsewhere
 def test_a_record_can_be_written_again(number: str) -> None:
     text = json.dumps(RECORD)[:-1] + f', "score": {number}}}'
     with pytest.raises(InputError, match="damaged"):
-        provenance.read(imaging.encode_png(GREY, text={"mhvae": text}))
+        provenance.read(encode_png(GREY, text={"mhvae": text}))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_a_record_can_be_written_again(number: str) -> None:
         ("a.safetensors", b"\x08", "not a usable safetensors file"),
         ("a.safetensors", b"\x80\x04" + b"x" * 99, "pickled weights are never loaded"),
         ("a.png", b"text", "not an image of a known type"),
-        ("a.png", imaging.encode_png(GREY, text=TEXT)[:-40], "truncated PNG"),
+        ("a.png", encode_png(GREY, text=TEXT)[:-40], "truncated PNG"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, name: str, data: bytes, said: str) -> None:
@@ -212,7 +216,7 @@ def test_a_bomb_of_text_is_one_line_and_no_memory(kind: str) -> None:
 
 
 def test_the_reading_needs_no_torch(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(imaging.encode_png(GREY, text=TEXT))
+    (tmp_path / "a.png").write_bytes(encode_png(GREY, text=TEXT))
     latents(tmp_path / "a.safetensors", TEXT)
     code = (
         "import sys, pathlib\nfrom mhvae_cli import provenance\n"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mhvae_cli import provenance
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.read import read_scan
 from mhvae_cli.metrics import dice
 from mhvae_cli.phantoms import phantom
 

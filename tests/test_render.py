@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mhvae_cli.render import CYAN, YELLOW, draw_grid, geojson, overlay, sheet, svg
+from mhvae_cli.images.render import CYAN, YELLOW, draw_grid, geojson, overlay, sheet, svg
 from mhvae_cli.vae.contour import contours
 
 SIZE = (120, 200)  # h, w

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from mhvae_cli import measure
-from mhvae_cli.imaging import read_scan
-from mhvae_cli.scan import stored, stored_points
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.scan import stored, stored_points
 
 Mhvae = Callable[..., Any]
 ROOT = Path(__file__).parents[1]

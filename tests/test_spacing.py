@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli.imaging import read_resolution, read_scan
+from mhvae_cli.images.read import read_resolution, read_scan
+from mhvae_cli.images.scan import Scan, stored_points
+from mhvae_cli.images.spacing import Spacings, parse, read_table
 from mhvae_cli.measure import COLUMNS, CUP_COLUMNS, HEAD_COLUMNS, measure, measure_cup, measure_head
-from mhvae_cli.scan import Scan, stored_points
-from mhvae_cli.spacing import Spacings, parse, read_table
 
 Mhvae = Callable[..., Any]
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from mhvae_cli import Pipeline, generation, imaging
-from mhvae_cli.imaging import read_scan
+from mhvae_cli import Pipeline, generation
+from mhvae_cli.images import read as imaging
+from mhvae_cli.images.read import read_scan
 from mhvae_cli.phantoms import phantom
 
 Mhvae = Callable[..., Any]
@@ -269,7 +270,7 @@ def test_memory_does_not_grow_with_the_pairs(mhvae: Mhvae, monkeypatch: pytest.M
         most[kind] = max(most[kind], sum(each() is not None for each in alive[kind]))
         return found
 
-    make, read = generation.make, imaging.read_scan
+    make, read = generation.make, read_scan
     monkeypatch.setattr(generation, "make", lambda *a, **k: noted("pictures", make(*a, **k)))
     monkeypatch.setattr(imaging, "read_scan", lambda *a, **k: noted("scans", read(*a, **k)))
     names = [f"s{number}.png" for number in range(20)]

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from mhvae_cli.errors import ModelError
-from mhvae_cli.imaging import read_scan
-from mhvae_cli.scan import stored
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.scan import stored
 from mhvae_cli.trust import (
     COLUMNS,
     SIGNALS,

@@ -42,8 +42,8 @@ from mhvae_cli.cddpm_training import times
 from mhvae_cli.config import CDDPMConfig, DiffusionConfig, UNetConfig
 from mhvae_cli.diffusion.refiner import Refiner
 from mhvae_cli.diffusion.sde import SDE
+from mhvae_cli.images.transforms import to_square
 from mhvae_cli.phantoms import phantom
-from mhvae_cli.square import to_square
 from mhvae_cli.training import schedule
 
 SIZE, TRAIN, TEST, DRAWS = 48, 400, 64, 4

@@ -26,13 +26,13 @@ from sharpness import BATCH, held_out, pm
 
 from mhvae_cli import Pipeline
 from mhvae_cli.edit import Code
-from mhvae_cli.files import encode_png
 from mhvae_cli.filesystem import write_atomic
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.encode import encode_png
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.render import overlay, sheet
+from mhvae_cli.images.scan import scan_of
+from mhvae_cli.images.transforms import to_native
 from mhvae_cli.metrics import dice
-from mhvae_cli.render import overlay, sheet
-from mhvae_cli.scan import scan_of
-from mhvae_cli.square import to_native
 
 DRAWS, GENERATIONS, SHEET_ROWS = 4, 3, 6
 MORE, LESS = "more", "less"

@@ -28,7 +28,7 @@ from common import MHVAE, table  # first: see there
 import numpy as np
 from PIL import Image
 
-from mhvae_cli.imaging import read_mask
+from mhvae_cli.images.read import read_mask
 from mhvae_cli.phantoms import phantom
 
 PATIENT = ("Doe^Jane", "PATIENT-4711")

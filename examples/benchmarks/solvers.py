@@ -30,7 +30,7 @@ from torch import Tensor
 from mhvae_cli import Pipeline
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import SOLVERS
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.read import read_scan
 
 PAPER = ("euler-maruyama", 1000)
 FEW = [("euler-maruyama", 20), ("heun", 20)]

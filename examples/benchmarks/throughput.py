@@ -30,7 +30,7 @@ import torch
 
 from mhvae_cli import Pipeline
 from mhvae_cli.cli import app
-from mhvae_cli.imaging import read_scan
+from mhvae_cli.images.read import read_scan
 
 BATCH = 8
 

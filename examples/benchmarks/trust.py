@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw
 
 from mhvae_cli import Pipeline
 from mhvae_cli.datasets import discover
-from mhvae_cli.imaging import read_mask, read_scan
+from mhvae_cli.images.read import read_mask, read_scan
+from mhvae_cli.images.scan import scan_of
 from mhvae_cli.measure import measure
 from mhvae_cli.phantoms import phantom
-from mhvae_cli.scan import scan_of
 from mhvae_cli.trust import interval
 
 SIZE = (270, 400)

@@ -265,9 +265,9 @@ def _bound(
 
 
 def _finish_sheet(path: Path, rows: list[Any], titles: Sequence[str], maker: Maker, shared: Shared) -> None:
-    from ..files import encode_png
     from ..filesystem import write_atomic
-    from ..render import sheet
+    from ..images.encode import encode_png
+    from ..images.render import sheet
 
     names = [*titles, "mask", "VAE", *([] if shared.no_refine else ["refined"])]
     write_atomic(path, encode_png(sheet(rows, names, cell=CELL), text=maker.text()))

@@ -19,8 +19,8 @@ from .shared import Shared
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..images.scan import Scan, Window
     from ..pipeline import Pipeline
-    from ..scan import Scan, Window
 
 
 def need_spline(shared: Shared) -> None:
@@ -88,7 +88,7 @@ def _drawn(jobs: list[Job], shared: Shared, account: Account) -> Generator[Any]:
 
 def _load(pipeline: "Pipeline", window: "Window", job: Job) -> "tuple[np.ndarray, Scan]":
     from ..codes import is_latents
-    from ..imaging import read_scan
+    from ..images.read import read_scan
 
     if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
         hint = "the JSON file of the two lists its handles"
@@ -107,9 +107,9 @@ def _finish(
     pipeline: "Pipeline", job: Job, scan: "Scan", theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, Any]]:
     from ..edit import Code
-    from ..files import encode_png
-    from ..render import number_points
-    from ..square import to_uint8
+    from ..images.encode import encode_png
+    from ..images.render import number_points
+    from ..images.transforms import to_uint8
     from ..vae.handles import handles
 
     size = scan.pixels.shape[:2]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, UsageError, os_error_text
 
 if TYPE_CHECKING:
-    from ..scan import Window
+    from ..images.scan import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _known(name: str) -> bool:
-    from ..imaging import SUFFIXES
+    from ..images.read import SUFFIXES
 
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
@@ -205,7 +205,7 @@ def _is_image(folder: str, name: str) -> bool:
 
 
 def _is_dicom(path: str) -> bool:
-    from ..dicom import has_preamble
+    from ..images.dicom import has_preamble
 
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -228,7 +228,7 @@ def _pages(item: Item) -> Iterator[Item]:
     """An item a page, `_p0` and so on behind the stem (zero-padded), if it has several."""
     pages = 1
     if item.fault is None and _may_have_pages(item.place):
-        from ..imaging import count_pages
+        from ..images.read import count_pages
 
         try:
             pages = count_pages(item.source, name=item.name)
@@ -246,7 +246,7 @@ def _may_have_pages(place: str | os.PathLike[str] | bytes) -> bool:
     """Whether a file must be opened to know: its name tells, or it is DICOM under a name that does not."""
     if isinstance(place, bytes):
         return True
-    from ..dicom import SUFFIXES
+    from ..images.dicom import SUFFIXES
 
     path = os.fspath(place)
     paged = {".tif", ".tiff", *SUFFIXES}

@@ -161,7 +161,7 @@ def _keep(kept: "list[np.ndarray]", side: int, _wish: Wish, picture: "Picture") 
     import numpy as np
     from PIL import Image
 
-    from ..square import to_uint8
+    from ..images.transforms import to_uint8
 
     pixels = picture.pixels if picture.window is None else to_uint8(picture.pixels, picture.window)
     scale = min(1.0, side / max(pixels.shape[:2]))
@@ -175,14 +175,14 @@ def _screened(kept: "Sequence[np.ndarray]") -> "list[np.ndarray]":
     """uint8 pictures; those of 16 bits through one window, so that one brightness is one number in all."""
     import numpy as np
 
-    from ..square import to_uint8
+    from ..images.transforms import to_uint8
 
     return np.split(to_uint8(np.concatenate(kept)), len(kept))
 
 
 def _animation(kept: "Sequence[np.ndarray]", text: Mapping[str, str]) -> bytes:
     """The GIF: there and back, the ends shown once."""
-    from ..files import encode_gif
+    from ..images.encode import encode_gif
 
     there = _screened(kept)
     return encode_gif([*there, *there[-2:0:-1]], ms_per_frame=max(20, GIF_MS // len(there)), text=text)
@@ -190,8 +190,8 @@ def _animation(kept: "Sequence[np.ndarray]", text: Mapping[str, str]) -> bytes:
 
 def _sheet(kept: "Sequence[np.ndarray]", cell: int, text: Mapping[str, str]) -> bytes:
     """The grid as one PNG."""
-    from ..files import encode_png
-    from ..render import sheet
+    from ..images.encode import encode_png
+    from ..images.render import sheet
 
     pictures, frames = _screened(kept), math.isqrt(len(kept))
     rows = [pictures[first : first + frames] for first in range(0, len(pictures), frames)]

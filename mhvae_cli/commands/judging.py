@@ -102,8 +102,8 @@ class Judging:
             return [], {}
         import numpy as np
 
-        from ..files import encode_png
-        from ..scan import stored, stored_points
+        from ..images.encode import encode_png
+        from ..images.scan import stored, stored_points
         from ..trust import interval
 
         thetas = pipeline.draws(located.evidence, self.draws, seed=self.seed, key=key)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..generation import Draft, How, Picture, Source
+    from ..images.scan import Scan, Window
     from ..pipeline import Pipeline
-    from ..scan import Scan, Window
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
@@ -167,7 +167,7 @@ class Maker:
         """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
         from ..codes import is_latents
         from ..hashing import sha256_of
-        from ..imaging import read_scan
+        from ..images.read import read_scan
 
         known = self._known.get((item.source, item.page))
         if known is not None:
@@ -228,8 +228,8 @@ class Maker:
 
     def _finish(self, wish: Wish, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]") -> Made:
         """The files of a picture, and what is told of it."""
-        from ..files import encode_png, encode_tiff
-        from ..scan import stored
+        from ..images.encode import encode_png, encode_tiff
+        from ..images.scan import stored
 
         draft, sources, picture = made
         orientation = 1 if draft.like is None else draft.like.orientation
@@ -278,8 +278,8 @@ class Maker:
             return []
         import numpy as np
 
-        from ..render import sheet
-        from ..square import to_native, to_uint8
+        from ..images.render import sheet
+        from ..images.transforms import to_native, to_uint8
 
         height, width = picture.code.size
         scale = CELL / max(height, width)

@@ -104,7 +104,7 @@ def sample(
 
 def _parse_size(text: str) -> tuple[int, int]:
     """`WxH` as (h, w)."""
-    from ..scan import MAX_PIXELS
+    from ..images.scan import MAX_PIXELS
 
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
     if not match:

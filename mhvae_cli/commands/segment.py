@@ -22,9 +22,9 @@ from .report import Report, drive, preview
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..images.scan import Window
+    from ..images.spacing import Spacings
     from ..pipeline import Pipeline
-    from ..scan import Window
-    from ..spacing import Spacings
     from ..thumbs import Thumb
 
 Format = Literal["png", "tiff", "svg", "geojson"]
@@ -205,7 +205,7 @@ def segment(
 
 def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: list[str]) -> "Spacings":
     """Where pixels' sizes come from; UsageError for what makes no sense, and a table of other inputs."""
-    from ..spacing import Spacings, parse, read_table
+    from ..images.spacing import Spacings, parse, read_table
 
     given = None if spacing is None else parse(spacing)
     found = Spacings(read_table(table) if table else {}, given, trust_dpi)
@@ -221,8 +221,8 @@ def _told_apart(job: Job, spacings: "Spacings") -> Job:
 
 
 def _load(task: Task, job: Job) -> "tuple[list[np.ndarray], Seen]":
-    from ..imaging import read_scan
-    from ..square import to_uint8
+    from ..images.read import read_scan
+    from ..images.transforms import to_uint8
     from ..thumbs import shrink
 
     item = job.item
@@ -255,10 +255,10 @@ def _finish(
     task: Task, job: Job, seen: Seen, located: tuple[Located, ...]
 ) -> "tuple[list[bytes], Fields, str | None, Thumb | None]":
     """The bytes of a job's files, its columns, the gate that it misses, and its picture for the page."""
-    from ..files import encode_png, encode_tiff
+    from ..images.encode import encode_png, encode_tiff
+    from ..images.render import geojson, overlay, svg
+    from ..images.scan import stored, stored_points
     from ..measure import measure_cup
-    from ..render import geojson, overlay, svg
-    from ..scan import stored, stored_points
     from ..thumbs import thumb_of
 
     upright, *cups = (

@@ -118,7 +118,7 @@ def train_vae(
 
     from .. import recipe as recipes
     from ..devices import resolve_dtype
-    from ..imaging import read_mask
+    from ..images.read import read_mask
 
     place = training.place_of(device)
     samples = recipes.hold_out(recipes.gather(data), hold_out)

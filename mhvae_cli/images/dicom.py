@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from ..errors import InputError
 from .dicom_values import grey, spacing
-from .errors import InputError
 from .scan import MAX_PIXELS, Scan, Window
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from .errors import UsageError, os_error_text
-from .imaging import SUFFIXES, read_resolution
+from ..errors import UsageError, os_error_text
+from .read import SUFFIXES, read_resolution
 from .scan import Scan
 
 Size = tuple[float, float]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .square import to_uint8
+from .transforms import to_uint8
 
 Polygons = Sequence[np.ndarray]
 Colour = tuple[int, int, int]

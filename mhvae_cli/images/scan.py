@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 MAX_PIXELS = 100_000_000
 

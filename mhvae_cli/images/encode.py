@@ -1,4 +1,4 @@
-"""Arrays to the bytes of image files, and bytes to disk: whole or not at all."""
+"""Arrays to the bytes of image files."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 """Image files to numbers (section 5.1): the only place that opens them.
 
-A picture is read as `Scan.pixels`, upright and unscaled; the network sees `to_square` of it. What is made of
-scans beside (see `scan`, `square` and `files`) goes by the names that it has here.
+An image is read as `Scan.pixels`, upright and unscaled; the network sees `transforms.to_square` of it.
 """
 
 import io
@@ -17,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..errors import InputError, MhvaeError, os_error_text
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
-from .errors import InputError, MhvaeError, os_error_text
 from .scan import MAX_PIXELS, Scan, Window, scan_of, stored, upright
 
 MAX_TEXT = 2**20
