@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoint import load_state, read_config, save_model
+from .checkpoints.folder import load_state, read_config, save_model
 from .datasets import Sample
 from .images.read import read_mask, read_scan
 from .networks import Networks

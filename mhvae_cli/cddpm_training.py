@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .card import model_card
-from .checkpoint import save_model
+from .checkpoints.folder import save_model
+from .checkpoints.model_card import model_card
 from .config import CDDPMConfig
 from .datasets import Images
 from .diffusion.refiner import Refiner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .checkpoint import load_state, model_config, read_config
+from .checkpoints.folder import load_state, model_config, read_config
 from .devices import layout
 from .edit import Code, Density
 from .errors import InputError, ModelError

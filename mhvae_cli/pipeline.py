@@ -9,7 +9,7 @@ from typing import Literal, Unpack
 import numpy as np
 import torch
 
-from .checkpoint import resolve
+from .checkpoints.registry import resolve
 from .devices import resolve_device, resolve_dtype
 from .edit import Code, Density
 from .generation import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped

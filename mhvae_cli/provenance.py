@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.tensors import read_metadata
 from .errors import InputError, ModelError, os_error_text
 from .images.encode import RECORD
 from .images.read import MAX_TEXT, read_text
-from .tensors import read_metadata
 
 LATENTS = (".safetensors", ".json")
 NOTICE = "Synthetic image made by a model; not for diagnosis."

@@ -12,7 +12,7 @@ import torch
 
 from .calibration import calibrate, write_trust
 from .cddpm_training import CDDPMTask
-from .checkpoint import digest, load_state, read_config
+from .checkpoints.folder import digest, load_state, read_config
 from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
 from .diffusion.refiner import Refiner, load_refiner

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .card import model_card
-from .checkpoint import FORMAT, KIND, bundled, save_model
+from .checkpoints.folder import FORMAT, KIND, save_model
+from .checkpoints.model_card import model_card
+from .checkpoints.registry import bundled
 from .config import (
     DecoderConfig,
     DiffusionConfig,

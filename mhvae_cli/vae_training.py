@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .card import model_card
-from .checkpoint import bundled, load_pretrained, load_state, resolve, save_model
+from .checkpoints.folder import load_state, save_model
+from .checkpoints.model_card import model_card
+from .checkpoints.registry import bundled, load_pretrained, resolve
 from .config import ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages
 from .errors import ModelError

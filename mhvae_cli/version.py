@@ -1,14 +1,16 @@
-"""The version of the installed package."""
-
-from functools import cache
+"""Versions of installed packages, this one's first."""
 
 
-@cache
 def version() -> str:
-    """The version in the package's metadata; "0+unknown" where it runs from a clone that is not installed."""
-    from importlib import metadata  # not needed to segment an image, and slow to import
+    """This package's version; "0+unknown" where it runs from a clone that is not installed."""
+    return installed_version("mhvae") or "0+unknown"
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package by its metadata, without importing it; None if it is not installed."""
+    from importlib import metadata  # slow to import, and no image needs it
 
     try:
-        return metadata.version("mhvae")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "0+unknown"
+        return None

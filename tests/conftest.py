@@ -27,8 +27,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder (32 px, grey, thin-plate spline) with random weights: its masks are lopsided blobs."""
     import torch
 
-    from mhvae_cli.card import model_card
-    from mhvae_cli.checkpoint import FORMAT, KIND, save_model
+    from mhvae_cli.checkpoints.folder import FORMAT, KIND, save_model
+    from mhvae_cli.checkpoints.model_card import model_card
     from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, TrainConfig, to_dict
     from mhvae_cli.vae.model import build
 
@@ -56,8 +56,8 @@ def tiny_refined(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The tiny model with a cDDPM of random weights: what it adds to a picture is seeded noise of sd 0.1."""
     import torch
 
-    from mhvae_cli.card import model_card
-    from mhvae_cli.checkpoint import load_state, read_config, save_model
+    from mhvae_cli.checkpoints.folder import load_state, read_config, save_model
+    from mhvae_cli.checkpoints.model_card import model_card
     from mhvae_cli.config import DiffusionConfig, UNetConfig, to_dict
     from mhvae_cli.diffusion.refiner import Refiner
 

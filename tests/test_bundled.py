@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mhvae_cli.checkpoint import MODELS, bundled, read_config
+from mhvae_cli.checkpoints.folder import read_config
+from mhvae_cli.checkpoints.registry import MODELS, bundled
 
 ROOT = Path(__file__).parents[1]
 MODELS_OF = {"heads": "fetal-head", "lesions": "skin-lesion"}

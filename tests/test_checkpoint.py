@@ -16,8 +16,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from mhvae_cli import card, checkpoint, sums
-from mhvae_cli import tensors as files
+from mhvae_cli.checkpoints import checksums, model_card, registry
+from mhvae_cli.checkpoints import folder as model_folder
+from mhvae_cli.checkpoints import tensors as files
+from mhvae_cli.checkpoints.checksums import parse_sums
+from mhvae_cli.checkpoints.folder import FILES, load_state, read_config
+from mhvae_cli.checkpoints.registry import bundled, load_pretrained, resolve
 from mhvae_cli.errors import ModelError, OutputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -50,8 +54,8 @@ def tensors() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "heads"
-    text = card.model_card(CONFIG)
-    checkpoint.save_model(place, config=CONFIG, states={"vae": tensors()}, card=text)
+    text = model_card.model_card(CONFIG)
+    model_folder.save_model(place, config=CONFIG, states={"vae": tensors()}, card=text)
     return place
 
 
@@ -61,7 +65,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("fetal-head", "skin-lesion"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text("{}")
-    monkeypatch.setattr(checkpoint, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(registry, "MODELS", tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -78,35 +82,34 @@ def raw(header: Any, data: bytes = b"") -> bytes:
 
 
 def test_names_then_folders(shelf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    assert checkpoint.bundled() == ["fetal-head", "skin-lesion"]
-    assert checkpoint.resolve("fetal-head") == shelf / "fetal-head"
-    assert checkpoint.resolve(folder) == checkpoint.resolve(f"{folder}/") == folder
+    assert bundled() == ["fetal-head", "skin-lesion"]
+    assert resolve("fetal-head") == shelf / "fetal-head"
+    assert resolve(folder) == resolve(f"{folder}/") == folder
     monkeypatch.chdir(folder.parent)
-    assert checkpoint.resolve("./heads").samefile(folder)
+    assert resolve("./heads").samefile(folder)
     (folder.parent / "fetal-head").mkdir()
-    assert checkpoint.resolve("fetal-head") == shelf / "fetal-head"  # a bundled name wins
-    refused("no config.json", checkpoint.resolve, "./fetal-head")
+    assert resolve("fetal-head") == shelf / "fetal-head"  # a bundled name wins
+    refused("no config.json", resolve, "./fetal-head")
 
 
 def test_unknown_names_are_helped(shelf: Path, folder: Path):
-    assert "'fetal-head'" in refused("no model 'fetal-haed'", checkpoint.resolve, "fetal-haed").hint
-    hint = refused("no model 'xyz'", checkpoint.resolve, "xyz").hint
+    assert "'fetal-head'" in refused("no model 'fetal-haed'", resolve, "fetal-haed").hint
+    hint = refused("no model 'xyz'", resolve, "xyz").hint
     assert "fetal-head, skin-lesion" in hint and "ORG/NAME" in hint
     for ref in ("", "a/b/c", "no such place/", "lab/heads@"):
-        refused("no model", checkpoint.resolve, ref)
-    assert str(folder) in refused("a file", checkpoint.resolve, folder / "vae.safetensors").hint
+        refused("no model", resolve, ref)
+    assert str(folder) in refused("a file", resolve, folder / "vae.safetensors").hint
 
 
 def test_names_folders_and_headers_need_neither_torch_nor_the_hub(folder: Path):
     code = f"""
 import sys
 from pathlib import Path
-from mhvae_cli import card, checkpoint, sums
-from mhvae_cli import tensors as files
-folder = checkpoint.resolve({str(folder)!r})
-card.model_card(checkpoint.read_config(folder))
+from mhvae_cli.checkpoints import checksums, folder as checkpoint, model_card, registry, tensors as files
+folder = registry.resolve({str(folder)!r})
+model_card.model_card(checkpoint.read_config(folder))
 files.read_metadata(folder / "vae.safetensors")
-try: checkpoint.resolve("nothing")
+try: registry.resolve("nothing")
 except checkpoint.ModelError: pass
 print([name for name in ("torch", "safetensors", "huggingface_hub") if name in sys.modules])
 """
@@ -116,7 +119,7 @@ print([name for name in ("torch", "safetensors", "huggingface_hub") if name in s
 
 def test_config_comes_back_and_figures_that_are_not_finite_are_null(folder: Path):
     figures = {**CONFIG["figures"], "hd_mm": None}
-    assert checkpoint.read_config(folder) == {**CONFIG, "figures": figures}
+    assert read_config(folder) == {**CONFIG, "figures": figures}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +141,11 @@ def test_config_comes_back_and_figures_that_are_not_finite_are_null(folder: Path
 )
 def test_configs_that_are_refused(tmp_path: Path, text: str | bytes, match: str):
     (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    refused(match, checkpoint.read_config, tmp_path)
+    refused(match, read_config, tmp_path)
 
 
 def test_weights_come_back_to_the_bit(folder: Path):
-    state, truth = checkpoint.load_state(folder), tensors()
+    state, truth = load_state(folder), tensors()
     assert state.keys() == truth.keys()
     for name, tensor in truth.items():
         assert state[name].dtype == tensor.dtype and torch.equal(state[name], tensor), name
@@ -151,14 +154,14 @@ def test_weights_come_back_to_the_bit(folder: Path):
 
 
 def test_loaded_tensors_are_private(folder: Path):
-    checkpoint.load_state(folder)["conv.weight"].zero_()
-    assert torch.equal(checkpoint.load_state(folder)["conv.weight"], tensors()["conv.weight"])
+    load_state(folder)["conv.weight"].zero_()
+    assert torch.equal(load_state(folder)["conv.weight"], tensors()["conv.weight"])
 
 
 def test_float16_halves_the_matrices_only(tmp_path: Path):
-    save_model, truth = checkpoint.save_model, tensors()
+    save_model, truth = model_folder.save_model, tensors()
     save_model(tmp_path, config=CONFIG, states={"vae": truth}, card="", dtype="float16")
-    state = checkpoint.load_state(tmp_path)
+    state = load_state(tmp_path)
     assert torch.equal(state["conv.weight"], truth["conv.weight"].half())
     assert torch.equal(state["bn.running_var"], truth["bn.running_var"])  # 1e-7 would be half lost
     large = {"vae": {"w": torch.full((2, 2), 1e6)}}
@@ -175,13 +178,13 @@ def test_float16_halves_the_matrices_only(tmp_path: Path):
 
 def test_weights_must_fit_the_model(folder: Path):
     shapes = {name: tensor.shape for name, tensor in tensors().items()}
-    assert checkpoint.load_state(folder, expected=shapes).keys() == shapes.keys()
+    assert load_state(folder, expected=shapes).keys() == shapes.keys()
     wrong = {**shapes, "conv.weight": (4, 1, 5, 5)}
     more = {**shapes, "head.bias": (2,)}
     fewer = {name: shape for name, shape in shapes.items() if name != "bn.num_batches_tracked"}
-    refused(r"conv.weight is \(4, 3, 5, 5\) in the file", checkpoint.load_state, folder, expected=wrong)
-    refused("head.bias is absent in the file", checkpoint.load_state, folder, expected=more)
-    refused("bn.num_batches_tracked is .* absent in the model", checkpoint.load_state, folder, expected=fewer)
+    refused(r"conv.weight is \(4, 3, 5, 5\) in the file", load_state, folder, expected=wrong)
+    refused("head.bias is absent in the file", load_state, folder, expected=more)
+    refused("bn.num_batches_tracked is .* absent in the model", load_state, folder, expected=fewer)
 
 
 def entry(shape: list[Any], start: int, end: Any) -> dict[str, Any]:
@@ -222,18 +225,18 @@ def entry(shape: list[Any], start: int, end: Any) -> dict[str, Any]:
 )
 def test_weights_that_are_refused(tmp_path: Path, data: bytes, match: str):
     (tmp_path / "vae.safetensors").write_bytes(data)
-    refused(match, checkpoint.load_state, tmp_path)
+    refused(match, load_state, tmp_path)
 
 
 def test_pickled_weights_are_not_opened(tmp_path: Path, folder: Path):
-    refused("no vae.safetensors", checkpoint.load_state, tmp_path)
+    refused("no vae.safetensors", load_state, tmp_path)
     torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
-    refused("model.pt: pickled weights are never loaded", checkpoint.load_state, tmp_path)
-    refused("pickled", checkpoint.load_pretrained, tmp_path / "model.pt")
+    refused("model.pt: pickled weights are never loaded", load_state, tmp_path)
+    refused("pickled", load_pretrained, tmp_path / "model.pt")
     (tmp_path / "vae.safetensors").write_bytes((tmp_path / "model.pt").read_bytes())
-    refused("pickled", checkpoint.load_state, tmp_path)
+    refused("pickled", load_state, tmp_path)
     (folder / "pytorch_model.bin").touch()
-    checkpoint.load_state(folder)
+    load_state(folder)
 
 
 def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -242,7 +245,7 @@ def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.Mo
     first = {"rng": torch.get_rng_state(), "w": torch.ones(3, 2, requires_grad=True).T}
     files.save_state(path, first, place)
     assert json.loads(files.read_metadata(path)["progress"]) == {"epoch": 2, "step": 17}
-    state = checkpoint.load_state(path.parent, "last")
+    state = load_state(path.parent, "last")
     assert torch.equal(state["rng"], first["rng"]) and torch.equal(state["w"], torch.ones(2, 3))
 
     def fails(*_: Any) -> None:
@@ -251,7 +254,7 @@ def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OutputError):
         files.save_state(path, {"w": torch.zeros(2)}, {})
-    assert torch.equal(checkpoint.load_state(path.parent, "last")["w"], torch.ones(2, 3))
+    assert torch.equal(load_state(path.parent, "last")["w"], torch.ones(2, 3))
     assert os.listdir(path.parent) == ["last.safetensors"]
 
 
@@ -263,16 +266,16 @@ def test_metadata_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_a_folder_is_a_model_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     order: list[tuple[str, bytes]] = []
-    monkeypatch.setattr(checkpoint, "write_atomic", lambda path, data: order.append((path.name, data)))
-    checkpoint.save_model(tmp_path, config=CONFIG, states={"vae": tensors()}, card="card")
+    monkeypatch.setattr(model_folder, "write_atomic", lambda path, data: order.append((path.name, data)))
+    model_folder.save_model(tmp_path, config=CONFIG, states={"vae": tensors()}, card="card")
     names = [name for name, _ in order]
     assert names == ["SHA256SUMS", "vae.safetensors", "README.md", "SHA256SUMS", "config.json"]
     assert order[0][1] == b""  # until all is there, nothing is said of it
     order.clear()
     bad = {**CONFIG, "format": 9}
-    refused("format 9", checkpoint.save_model, tmp_path, config=bad, states={"vae": tensors()}, card="")
+    refused("format 9", model_folder.save_model, tmp_path, config=bad, states={"vae": tensors()}, card="")
     nan = {"vae": {"w": torch.tensor([float("nan")])}}
-    refused("w is not finite", checkpoint.save_model, tmp_path, config=CONFIG, states=nan, card="")
+    refused("w is not finite", model_folder.save_model, tmp_path, config=CONFIG, states=nan, card="")
     assert order == []
 
 
@@ -284,7 +287,7 @@ def test_the_sums_are_those_that_sha256sum_finds(folder: Path):
     }
     lines = [f"{truth[name]}  {name}" for name in ("README.md", "config.json", "vae.safetensors")]
     assert (folder / "SHA256SUMS").read_text().splitlines() == lines
-    assert sums.check(folder, checkpoint.FILES) == truth
+    assert checksums.check(folder, FILES) == truth
 
 
 def test_weights_that_are_not_those_of_the_sums_are_not_loaded(folder: Path):
@@ -292,27 +295,27 @@ def test_weights_that_are_not_those_of_the_sums_are_not_loaded(folder: Path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1  # still a safetensors file of finite numbers
     path.write_bytes(data)
-    refused("vae.safetensors: is not the file it was", checkpoint.load_state, folder)
+    refused("vae.safetensors: is not the file it was", load_state, folder)
     (folder / "SHA256SUMS").unlink()
-    checkpoint.load_state(folder)
+    load_state(folder)
     (folder / "SHA256SUMS").write_text("all is well\n")
-    refused("not a list of SHA-256 sums", checkpoint.load_state, folder)
+    refused("not a list of SHA-256 sums", load_state, folder)
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "vae.safetensors"])
 def test_check_finds_what_was_altered_lost_or_added(folder: Path, name: str):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data + b" ")
-    refused(f"{name}: is not the file it was", sums.check, folder, checkpoint.FILES)
+    refused(f"{name}: is not the file it was", checksums.check, folder, FILES)
     (folder / name).unlink()
-    refused(f"{name}: no such file", sums.check, folder, checkpoint.FILES)
+    refused(f"{name}: no such file", checksums.check, folder, FILES)
     (folder / name).write_bytes(data)
     (folder / "log.csv").write_text("epoch\n")  # a run's other files are no part of the model
-    sums.check(folder, checkpoint.FILES)
+    checksums.check(folder, FILES)
     (folder / "cddpm.safetensors").write_bytes(data)
-    refused("cddpm.safetensors: is not in SHA256SUMS", sums.check, folder, checkpoint.FILES)
+    refused("cddpm.safetensors: is not in SHA256SUMS", checksums.check, folder, FILES)
     (folder / "SHA256SUMS").unlink()
-    assert "sha256sum config.json" in refused("no SHA256SUMS", sums.check, folder, checkpoint.FILES).hint
+    assert "sha256sum config.json" in refused("no SHA256SUMS", checksums.check, folder, FILES).hint
 
 
 @pytest.mark.parametrize(
@@ -327,16 +330,16 @@ def test_check_finds_what_was_altered_lost_or_added(folder: Path, name: str):
     ],
 )
 def test_sums_that_are_refused(text: str):
-    refused("not a list of SHA-256 sums", sums.parse_sums, text.encode(), "SHA256SUMS")
+    refused("not a list of SHA-256 sums", parse_sums, text.encode(), "SHA256SUMS")
 
 
 def test_pretrained_weights_from_a_file(tmp_path: Path):
     path = tmp_path / "resnet50.safetensors"
     path.write_bytes(save({"conv1.weight": torch.ones(1, 3, 7, 7, dtype=torch.float16)}))
-    state = checkpoint.load_pretrained(path)
+    state = load_pretrained(path)
     assert state["conv1.weight"].dtype == torch.float16 and state["conv1.weight"].sum() == 147
     for ref in (tmp_path, tmp_path / "none.safetensors", "weights/none.safetensors"):
-        refused("no weights", checkpoint.load_pretrained, ref)
+        refused("no weights", load_pretrained, ref)
 
 
 def front_and_body(card: str) -> tuple[dict[str, Any], str]:
@@ -371,17 +374,17 @@ def test_the_card_says_what_the_config_knows(folder: Path):
 )
 def test_licences_are_named_as_the_hub_names_them(licence: str, front: dict[str, str]):
     licensed = {**CONFIG["card"], "license": licence}
-    found, _ = front_and_body(card.model_card({**CONFIG, "card": licensed}))
+    found, _ = front_and_body(model_card.model_card({**CONFIG, "card": licensed}))
     assert {key: found[key] for key in found if key.startswith("license")} == front
 
 
 def test_a_card_needs_a_licence_and_little_else():
     least = {**CONFIG, "training": {}, "card": {"license": "MIT"}, "figures": {}}
-    _, body = front_and_body(card.model_card(least))
+    _, body = front_and_body(model_card.model_card(least))
     assert "## Licence\n\nMIT" in body and "## Figures" not in body and "## Training" not in body
     for licence in ({}, {"license": " "}, {"license": None}):
         with pytest.raises(UsageError, match="licence"):
-            card.model_card({**CONFIG, "card": licence})
+            model_card.model_card({**CONFIG, "card": licence})
 
 
 def test_saved_files_can_be_read_by_others(folder: Path):

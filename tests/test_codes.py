@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mhvae_cli import provenance
-from mhvae_cli.checkpoint import digest, load_state, read_config, save_model
+from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_model
 from mhvae_cli.codes import encode_latents, is_latents, load_latents, save_latents
 from mhvae_cli.edit import Code, turned
 from mhvae_cli.errors import InputError, ModelError, OutputError
@@ -162,7 +162,7 @@ def test_they_are_told_apart_without_torch(tmp_path: Path, tiny_model: Path) -> 
     paths = save_latents(tmp_path / "a", code(), **ABOUT)
     told = (
         "import sys\nfrom pathlib import Path\nfrom mhvae_cli.codes import is_latents\n"
-        "from mhvae_cli.checkpoint import digest\n"
+        "from mhvae_cli.checkpoints.folder import digest\n"
         f"assert all(is_latents(Path(p)) for p in {[str(path) for path in paths]})\n"
         f"digest(Path({str(tiny_model)!r}))\n"
         "print([name for name in ('torch', 'safetensors') if name in sys.modules])"

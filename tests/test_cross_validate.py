@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mhvae_cli import recipe
-from mhvae_cli.checkpoint import read_config
+from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.commands import training
 from mhvae_cli.datasets import Sample
 from mhvae_cli.phantoms import write_phantoms

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hub_server import TOKEN, Fault, HubServer
 
-from mhvae_cli import checkpoint
+from mhvae_cli.checkpoints.registry import resolve
 from mhvae_cli.errors import ModelError
 
 FILES = {
@@ -28,11 +28,11 @@ TAKEN = {"config.json", "vae.safetensors", "README.md"}
 # A process of its own: the client reads its environment when it is imported.
 CLIENT = """
 import json, sys
-from mhvae_cli import card, checkpoint
+from mhvae_cli.checkpoints import registry
 from mhvae_cli.errors import ModelError
 for call, ref, offline in json.load(sys.stdin):
     try:
-        result = getattr(checkpoint, call)(ref, offline=offline)
+        result = getattr(registry, call)(ref, offline=offline)
         print(json.dumps({"folder": str(result)} if call == "resolve" else {"tensors": sorted(result)}))
     except ModelError as error:
         print(json.dumps({"error": str(error), "hint": error.hint}))
@@ -206,7 +206,7 @@ def test_a_full_disk(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", full)
     with pytest.raises(ModelError, match="disk is full") as caught:
-        checkpoint.resolve("lab/heads")
+        resolve("lab/heads")
     assert "HF_HOME" in caught.value.hint
 
 

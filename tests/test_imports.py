@@ -12,11 +12,18 @@ import mhvae_cli
 
 PACKAGE = Path(mhvae_cli.__file__).parent
 
+
+def name_of(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix("__init__").rstrip(".")
+
+
 LAYERS = [
     "errors",
     "version hashing filesystem",
-    "config textures devices metrics measure card sums hub_faults processes machine markup trust",
-    "hub tensors parcel images.encode",
+    "config textures devices metrics measure processes machine markup trust",
+    "checkpoints.model_card checkpoints.checksums checkpoints.hub_errors",
+    "checkpoints.hub checkpoints.tensors checkpoints.archive images.encode",
     "images.scan",
     "images.transforms images.dicom_values",
     "images.dicom",
@@ -26,7 +33,8 @@ LAYERS = [
     "vae.fitting vae.flips vae.raster vae.encoder vae.decoder vae.losses",
     "diffusion.unet diffusion.solvers edit",
     "vae.model vae.pretrained diffusion.score",
-    "checkpoint datasets vae.handles review",
+    "checkpoints.folder datasets vae.handles review",
+    "checkpoints.registry checkpoints.describe",
     "training_state provenance run_record diffusion.refiner",
     "codes networks",
     "generation calibration",
@@ -49,12 +57,13 @@ LAYERS = [
     "__main__",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
-PACKAGES = {"", "images", "vae", "diffusion", "commands"}  # their __init__ imports nothing, or only when asked
+PACKAGES = {name_of(path) for path in PACKAGE.rglob("__init__.py")}
+"""Their `__init__` imports nothing, or only when asked."""
 OWNERS = {  # what is written (a name, or the end of a dotted one): the modules that may
     "grid_sample": {"vae.decoder", "datasets"},
     "affine_grid": {"datasets"},
     "Image.open": {"images.read", "images.dicom"},
-    "safe_open": {"tensors"},
+    "safe_open": {"checkpoints.tensors"},
     "print": {"commands", "cli"},
 }
 LIGHT = [
@@ -76,28 +85,25 @@ LIGHT = [
     "phantoms",
     "images.render",
     "images.spacing",
-    "checkpoint",
+    "checkpoints.folder",
+    "checkpoints.registry",
+    "checkpoints.describe",
     "provenance",
     "edit",
     "codes",
     "devices",
     "machine",
-    "hub",
-    "hub_faults",
-    "sums",
-    "tensors",
-    "parcel",
-    "card",
+    "checkpoints.hub",
+    "checkpoints.hub_errors",
+    "checkpoints.checksums",
+    "checkpoints.tensors",
+    "checkpoints.archive",
+    "checkpoints.model_card",
     "markup",
     "thumbs",
     "trust",
     "review",
 ]
-
-
-def name_of(path: Path) -> str:
-    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    return name.removesuffix("__init__").rstrip(".")
 
 
 MODULES = {name_of(path): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
@@ -133,12 +139,14 @@ def own(module: str) -> list[str]:
 
 def test_the_walk_sees_every_kind_of_import() -> None:
     assert "images.encode" in own("phantoms")
-    assert {"errors", "vae.contour", "checkpoint"} <= set(own("networks"))  # relative
+    assert {"errors", "vae.contour", "checkpoints.folder"} <= set(own("networks"))  # relative
     assert "config" in own("vae.warp")  # from the package above
     assert "pipeline" in own("commands.segment")  # in a function
     assert "commands.options" in own("commands.segment")  # a module by name
     assert ("mhvae_cli.pipeline", False) in set(imports("commands.segment"))
-    assert ("torch", True) in set(imports("pipeline")) and ("torch", False) in set(imports("checkpoint"))
+    assert ("torch", True) in set(imports("pipeline")) and ("torch", False) in set(
+        imports("checkpoints.folder")
+    )
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - PACKAGES))
@@ -192,7 +200,10 @@ def test_a_fact_has_one_owner(fact: str) -> None:
 
 
 def test_a_library_has_one_user() -> None:
-    for library, owners in (("safetensors", {"tensors"}), ("huggingface_hub", {"hub", "hub_faults"})):
+    for library, owners in (
+        ("safetensors", {"checkpoints.tensors"}),
+        ("huggingface_hub", {"checkpoints.hub", "checkpoints.hub_errors"}),
+    ):
         users = {m for m in MODULES if any(name.split(".")[0] == library for name, _ in imports(m))}
         assert users == owners
 

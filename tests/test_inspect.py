@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from mhvae_cli import provenance
-from mhvae_cli.checkpoint import bundled, load_state
+from mhvae_cli.checkpoints.folder import load_state
+from mhvae_cli.checkpoints.registry import bundled
 from mhvae_cli.images.encode import encode_gif, encode_png, encode_tiff
 
 Mhvae = Callable[..., Any]

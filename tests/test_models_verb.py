@@ -22,11 +22,13 @@ import pytest
 from hub_server import TOKEN, Fault, HubServer
 from typer.testing import CliRunner
 
-from mhvae_cli import parcel
-from mhvae_cli.checkpoint import FILES, MODELS, bundled, load_state, read_config, save_model
+from mhvae_cli.checkpoints.archive import pack, unpack
+from mhvae_cli.checkpoints.checksums import SUMS, format_sums
+from mhvae_cli.checkpoints.folder import FILES, load_state, read_config, save_model
+from mhvae_cli.checkpoints.registry import MODELS, bundled
 from mhvae_cli.cli import app
+from mhvae_cli.errors import ModelError
 from mhvae_cli.images.encode import encode_png
-from mhvae_cli.sums import SUMS, format_sums
 
 Mhvae = Callable[..., Any]
 ROOT = Path(__file__).parents[1]
@@ -342,7 +344,7 @@ def test_archives_that_are_refused(mhvae: Mhvae, tiny_model: Path, home: Path, t
 
 
 def test_every_flipped_bit_is_found(tiny_model: Path, tmp_path: Path) -> None:
-    good = b"".join(parcel.pack(tiny_model, "tiny", sums_of(tiny_model)))
+    good = b"".join(pack(tiny_model, "tiny", sums_of(tiny_model)))
     rng = np.random.default_rng(0)
     starts = [good.index(f"tiny/{name}".encode()) for name in files_of(tiny_model)]
     places = [*rng.integers(0, len(good), 60), *(s + rng.integers(0, 512) for s in starts * 8)]
@@ -351,8 +353,8 @@ def test_every_flipped_bit_is_found(tiny_model: Path, tmp_path: Path) -> None:
         data[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "x").write_bytes(data)
         try:
-            parcel.unpack(tmp_path / "x", tmp_path / f"{index}", FILES)
-        except parcel.ModelError:
+            unpack(tmp_path / "x", tmp_path / f"{index}", FILES)
+        except ModelError:
             continue
         name = data[:100].split(b"/")[0]  # the name of the model is the one thing without a sum
         assert name != b"tiny" and files_of(tmp_path / f"{index}") == files_of(tiny_model)

@@ -199,7 +199,7 @@ def test_bad_inputs_cost_their_own_rows(mhvae: Mhvae) -> None:
 
 
 def test_every_file_says_what_it_is(mhvae: Mhvae, tiny_refined: Path) -> None:
-    from mhvae_cli.checkpoint import digest
+    from mhvae_cli.checkpoints.folder import digest
 
     shutil.move("scans/a.png", "scans/jane-doe.png")
     options = [*QUICK, "--seed", 4, "--save-latents", "--sheet", "sheet.png"]

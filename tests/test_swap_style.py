@@ -220,8 +220,8 @@ def test_a_model_without_a_cddpm(mhvae: Mhvae, tiny_model: Path) -> None:
 @pytest.fixture(scope="module")
 def colour_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's shape, but of colour, with weights of its own and no cDDPM."""
-    from mhvae_cli.card import model_card
-    from mhvae_cli.checkpoint import read_config, save_model
+    from mhvae_cli.checkpoints.folder import read_config, save_model
+    from mhvae_cli.checkpoints.model_card import model_card
     from mhvae_cli.config import ModelConfig, from_dict
     from mhvae_cli.vae.model import build
 

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 from two_processes import two_processes
 
-from mhvae_cli.checkpoint import read_config
+from mhvae_cli.checkpoints.folder import read_config
+from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.commands import training
 from mhvae_cli.config import merge
 from mhvae_cli.phantoms import write_phantoms
-from mhvae_cli.tensors import load_tensors, save_state
 
 CONFIG: dict[str, Any] = {
     "model": {

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from two_processes import two_processes
 
+from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
 from mhvae_cli.errors import OutputError, UsageError
-from mhvae_cli.tensors import load_tensors, save_state
 from mhvae_cli.training import Diverged, Outcome, fit, order, schedule
 from mhvae_cli.training_state import STATE, Run, check_out
 from mhvae_cli.vae.encoder import BatchNorm2d

@@ -22,7 +22,7 @@ def tilted(family: str, folder: Path) -> Path:
     """A model, 32 px and grey, that finds the same slanting ellipse of about 2 : 1 in every image."""
     import torch
 
-    from mhvae_cli.checkpoint import FORMAT, KIND, save_model
+    from mhvae_cli.checkpoints.folder import FORMAT, KIND, save_model
     from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, TrainConfig, WarpConfig, to_dict
     from mhvae_cli.vae.model import build
 

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from mhvae_cli.card import model_card
-from mhvae_cli.checkpoint import load_state, read_config, save_model
+from mhvae_cli.checkpoints.folder import load_state, read_config, save_model
+from mhvae_cli.checkpoints.model_card import model_card
 
 run, target, figures = map(Path, sys.argv[1:])
 config = read_config(run)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mhvae_cli import Pipeline
 from mhvae_cli.calibration import calibrate, write_trust
-from mhvae_cli.checkpoint import read_config
+from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.datasets import split
 from mhvae_cli.recipe import gather, hold_out
 

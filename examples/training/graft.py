@@ -9,8 +9,8 @@ STYLE's. Masks are POSITION's to the bit.
 import sys
 from pathlib import Path
 
-from mhvae_cli.card import model_card
-from mhvae_cli.checkpoint import load_state, read_config, save_model
+from mhvae_cli.checkpoints.folder import load_state, read_config, save_model
+from mhvae_cli.checkpoints.model_card import model_card
 
 position, style, out = map(Path, sys.argv[1:])
 config = {**read_config(style), "name": out.name}

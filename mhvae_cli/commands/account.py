@@ -196,7 +196,8 @@ class Account:
 
 
 def _model_sha256(ref: str, offline: bool) -> str:
-    from ..checkpoint import digest, resolve
+    from ..checkpoints.folder import digest
+    from ..checkpoints.registry import resolve
 
     return digest(resolve(ref, offline=offline))
 

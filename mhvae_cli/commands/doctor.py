@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +75,10 @@ def doctor(
 
 
 def _versions() -> dict[str, str]:
-    from ..version import version
+    from ..version import installed_version, version
 
     found = {"mhvae": version(), "python": platform.python_version(), "platform": platform.platform()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return found | {name: installed_version(name) or "not installed" for name in PACKAGES}
 
 
 def _machine() -> dict[str, Any]:
@@ -105,7 +99,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _models() -> dict[str, Any]:
-    from ..checkpoint import MODELS, bundled, home, imported
+    from ..checkpoints.registry import MODELS, bundled, home, imported
 
     return {
         "folder": _tilde(MODELS),

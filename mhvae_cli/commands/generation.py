@@ -199,7 +199,7 @@ def _sheet(shared: Shared) -> Path | None:
 
 
 def _maker(shared: Shared, kind: str, command: str, *, drawn: bool) -> Maker:
-    from ..checkpoint import resolve
+    from ..checkpoints.registry import resolve
 
     folder = resolve(shared.model, offline=shared.offline)  # a wrong name shows before torch is imported
 

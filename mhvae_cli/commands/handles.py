@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def need_spline(shared: Shared) -> None:
     """UsageError for a model whose outlines have no handles, ModelError for one without outlines."""
-    from ..checkpoint import read_config, resolve
+    from ..checkpoints.folder import read_config
+    from ..checkpoints.registry import resolve
     from ..config import ModelConfig, from_dict
 
     content = read_config(resolve(shared.model, offline=shared.offline))

@@ -1,7 +1,6 @@
 """`mhvae inspect FILES`: what a file says of its making, and what a model is. Needs no torch."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checkpoints.describe import describe
 from ..errors import InputError, ModelError
 from . import options
 from .inputs import Item, gather
@@ -73,7 +73,7 @@ def tell(name: str, facts: dict[str, Any], as_json: bool) -> None:
 
 
 def _is_model(ref: str) -> bool:
-    from ..checkpoint import bundled
+    from ..checkpoints.registry import bundled
 
     return os.path.isfile(os.path.join(ref, "config.json")) or (ref in bundled() and not os.path.lexists(ref))
 
@@ -101,57 +101,9 @@ def _file(item: Item) -> dict[str, Any]:
 
 
 def _model(ref: str) -> dict[str, Any]:
-    from ..checkpoint import resolve
+    from ..checkpoints.registry import resolve
 
     return describe(Path(ref) if os.path.isdir(ref) else resolve(ref, offline=True))
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """What a model's folder says of it. `parameters` counts the numbers stored, buffers among them.
-
-    `sha256` is what the records of its pictures call model_sha256; nothing is checked.
-    """
-    from ..card import INTENDED_USE
-    from ..checkpoint import FILES, digest, model_config, read_config
-
-    content = read_config(folder)
-    config = model_config(content, folder)
-    present = components(folder)
-    return {
-        "kind": "model",
-        "name": content["name"],
-        "folder": str(folder),
-        "sha256": digest(folder),
-        "components": present,
-        "parameters": {name: _count(folder / f"{name}.safetensors") for name in present},
-        "image_size": config.image_size,
-        "channels": config.channels,
-        "warp": None if config.single_head else config.warp.family,
-        "licence": content["card"].get("license"),
-        "attribution": content["card"].get("attribution"),
-        "data": content["card"].get("data"),
-        "intended_use": content["card"].get("intended_use") or INTENDED_USE,
-        "figures": content["figures"],
-        "files": {name: _size_and_sum(folder / name) for name in FILES if (folder / name).is_file()},
-    }
-
-
-def components(folder: Path) -> list[str]:
-    """Which weights a model's folder has."""
-    return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
-
-
-def _size_and_sum(path: Path) -> dict[str, Any]:
-    from ..hashing import sha256_of
-
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path, error=ModelError)}
-
-
-def _count(path: Path) -> int:
-    from ..tensors import read_header
-
-    header = read_header(path)
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

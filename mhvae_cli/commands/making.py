@@ -116,7 +116,7 @@ class Maker:
         latents: bool = False,
         drawn: bool = False,
     ) -> None:
-        from ..checkpoint import digest
+        from ..checkpoints.folder import digest
         from ..provenance import Origin
 
         self.pipeline, self.how, self.kind = pipeline, how, kind
@@ -130,7 +130,7 @@ class Maker:
     @cached_property
     def vae_sha256(self) -> str:
         """What latents files tell their model by."""
-        from ..checkpoint import digest
+        from ..checkpoints.folder import digest
 
         return digest(self.pipeline.folder, ["vae"])
 

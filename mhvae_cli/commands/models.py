@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checkpoints.describe import components, describe
 from ..errors import ModelError, OutputError, UsageError, os_error_text
 from . import options
-from .inspect import components, describe, shown, tell
+from .inspect import shown, tell
 from .outputs import complain, say
 
 app = typer.Typer(name="models", add_completion=False, no_args_is_help=True)
@@ -42,7 +43,8 @@ def list_models(as_json: options.Json = False) -> None:
     A line a model: the REF that means it, where it is from, its size and
     licence, tab-separated.
     """
-    from ..checkpoint import FILES, known, read_config
+    from ..checkpoints.folder import FILES, read_config
+    from ..checkpoints.registry import known
 
     for ref, source, folder in known():
         try:
@@ -67,7 +69,7 @@ def show(ref: Ref, as_json: options.Json = False) -> None:
     The same as inspect tells of a model; of one on the Hub, if it is in the
     cache.
     """
-    from ..checkpoint import resolve
+    from ..checkpoints.registry import resolve
 
     tell(ref, describe(resolve(ref, offline=True)), as_json)
 
@@ -79,7 +81,7 @@ def pull(ref: Ref) -> None:
     Each file is compared with the hash that the Hub names for it, which is
     kept for verify. A download that broke off goes on where it broke.
     """
-    from ..checkpoint import resolve
+    from ..checkpoints.registry import resolve
 
     folder = resolve(ref, check=True)
     _verify(folder)
@@ -124,9 +126,10 @@ def export_model(
     The file is a plain tar archive with the SHA-256 of all that is in it; the
     same model makes the same bytes. Models that verify refuses are refused.
     """
-    from ..checkpoint import read_config, resolve
+    from ..checkpoints.archive import pack
+    from ..checkpoints.folder import read_config
+    from ..checkpoints.registry import resolve
     from ..filesystem import write_atomic
-    from ..parcel import pack
 
     folder = resolve(ref, offline=True)
     sums = _verify(folder)
@@ -152,8 +155,9 @@ def import_model(
     Everything is checked as verify does before it is put into its place, in
     MHVAE_HOME, which is ~/.local/share/mhvae unless you set it.
     """
-    from ..checkpoint import FILES, bundled, digest, home
-    from ..parcel import NAME, name_in, unpack
+    from ..checkpoints.archive import NAME, name_in, unpack
+    from ..checkpoints.folder import FILES, digest
+    from ..checkpoints.registry import bundled, home
 
     called = name or name_in(file)
     if not NAME.fullmatch(called):
@@ -187,8 +191,9 @@ def push(
     With the token of `hf auth login` or HF_TOKEN. Models that verify refuses
     are refused.
     """
-    from ..checkpoint import FILES, resolve
-    from ..hub import push as upload
+    from ..checkpoints.folder import FILES
+    from ..checkpoints.hub import push as upload
+    from ..checkpoints.registry import resolve
 
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
@@ -200,7 +205,8 @@ def push(
 
 
 def _verified(ref: str) -> dict[str, Any]:
-    from ..checkpoint import digest, resolve
+    from ..checkpoints.folder import digest
+    from ..checkpoints.registry import resolve
 
     folder = resolve(ref, offline=True)
     files = _verify(folder)
@@ -209,8 +215,8 @@ def _verified(ref: str) -> dict[str, Any]:
 
 def _verify(folder: Path) -> dict[str, str]:
     """The SHA-256 of a model's files. ModelError unless they are what they should be and fit config.json."""
-    from ..checkpoint import FILES, read_config
-    from ..sums import SUMS, check
+    from ..checkpoints.checksums import SUMS, check
+    from ..checkpoints.folder import FILES, read_config
 
     sums = check(folder, FILES)
     content = read_config(folder)
@@ -236,7 +242,7 @@ def _place(beside: Path, folder: Path) -> None:
 
 
 def _same(folder: Path, sha256: str) -> bool:
-    from ..checkpoint import digest
+    from ..checkpoints.folder import digest
 
     try:
         _verify(folder)

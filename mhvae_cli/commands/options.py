@@ -23,7 +23,7 @@ def _option(*names: str, panel: str | None = None, **settings: Any) -> Any:
 
 def complete_model(incomplete: str) -> list[str]:
     """What a shell completes --model with; without a match it goes on with folders."""
-    from ..checkpoint import bundled
+    from ..checkpoints.registry import bundled
 
     return [name for name in bundled() if name.startswith(incomplete)]
 

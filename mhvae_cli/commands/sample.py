@@ -117,7 +117,8 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _look(shared: Shared, codes: Codes) -> dict[str, Any]:
     """The model's config.json; ModelError if it cannot draw such pictures."""
-    from ..checkpoint import read_config, resolve
+    from ..checkpoints.folder import read_config
+    from ..checkpoints.registry import resolve
 
     content = read_config(resolve(shared.model, offline=shared.offline))
     if "cddpm" not in content and (codes == "density" or not shared.no_refine):

@@ -149,7 +149,7 @@ def segment(
     todo = [job for job in jobs if not job.skip and job.item.fault is None]
     results: Generator[Any] = (_ for _ in ())
     if todo:
-        from ..checkpoint import resolve
+        from ..checkpoints.registry import resolve
 
         folders = [resolve(ref, offline=offline) for ref in (model, cup_model) if ref]  # before torch, too
 

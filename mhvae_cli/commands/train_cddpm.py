@@ -82,7 +82,7 @@ def train_cddpm(
     )
     recipe = load_cddpm_recipe(config, flags)
 
-    from ..checkpoint import resolve
+    from ..checkpoints.registry import resolve
 
     folder = resolve(model, offline=offline)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import load_state, read_config
+from ..checkpoints.folder import load_state, read_config
 from ..config import DiffusionConfig, check_diffusion, from_dict
 from ..devices import layout
 from ..errors import ModelError, UsageError

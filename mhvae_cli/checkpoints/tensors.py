@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError
-from .filesystem import write_atomic
+from ..errors import ModelError
+from ..filesystem import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

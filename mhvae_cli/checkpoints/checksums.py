@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import ModelError, os_error_text
-from .hashing import sha256_of
+from ..errors import ModelError, os_error_text
+from ..hashing import sha256_of
 
 SUMS = "SHA256SUMS"
 SUMS_CAP = 2**16

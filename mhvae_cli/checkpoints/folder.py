@@ -4,21 +4,17 @@ Names, folders and configurations need neither torch nor the network. Weights th
 SHA256SUMS says are not loaded.
 """
 
-import difflib
 import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .config import ModelConfig, check_model, from_dict
-from .errors import ModelError, UsageError
-from .filesystem import write_atomic
-from .hashing import sha256_of
-from .hub import cached, fetch
-from .sums import SUMS, altered, format_sums, pinned
+from ..config import ModelConfig, check_model, from_dict
+from ..errors import ModelError, UsageError
+from ..filesystem import write_atomic
+from ..hashing import sha256_of
+from .checksums import SUMS, altered, format_sums, pinned
 from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
 
 if TYPE_CHECKING:
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KIND = "mhvae"
-MODELS = Path(__file__).parent / "models"
 FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
     ("model", "training", "card", "figures"), dict
 )
@@ -34,65 +29,6 @@ OPTIONAL = {"cddpm": dict, "trust": dict}
 FILES = ("config.json", "vae.safetensors", "cddpm.safetensors", "README.md", SUMS)
 """All that a model's folder may consist of; it needs the first two."""
 CONFIG_CAP = 2**20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-
-
-def bundled() -> list[str]:
-    """Names of the models that ship with the package, sorted."""
-    return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
-
-
-def home() -> Path:
-    """Where imported models are kept: MHVAE_HOME, or mhvae/ in XDG_DATA_HOME (LOCALAPPDATA on Windows)."""
-    if place := os.environ.get("MHVAE_HOME"):
-        return Path(place).expanduser()
-    data = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME")
-    return (Path(data) if data else Path("~/.local/share").expanduser()) / "mhvae"
-
-
-def imported() -> list[str]:
-    """Names of the models that `mhvae models import` has put into `home`, sorted."""
-    found = (path.parent.name for path in (home() / "models").glob("*/config.json"))
-    return sorted(name for name in found if not name.startswith("."))
-
-
-def known() -> list[tuple[str, str, Path]]:
-    """Every model at hand: the ref that means it, "bundled", "imported" or "hub", and its folder."""
-    found = [(name, "bundled", MODELS / name) for name in bundled()]
-    found += [(name, "imported", home() / "models" / name) for name in imported()]
-    return found + [(ref, "hub", folder) for ref, folder in cached()]
-
-
-def resolve(ref: str | Path, *, offline: bool = False, check: bool = False) -> Path:
-    """The folder that `ref` means: a bundled name, a folder, an imported name, or ORG/NAME[@REVISION].
-
-    A Hub model is downloaded into the Hub's usual cache (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT as
-    its users know them) and served from there later; with `offline` no socket is opened, with `check` the Hub
-    is asked what each file is. ModelError if none.
-    """
-    ref = os.fspath(ref)
-    names = bundled()
-    if ref in names:
-        return MODELS / ref
-    path = Path(os.path.expanduser(ref))
-    if ref and os.path.isdir(path):
-        return _with_config(path, ref)
-    if ref in imported():
-        return home() / "models" / ref
-    if ref and os.path.exists(path):
-        raise ModelError(f"{ref}: a file, not a model", hint=f"a model is a folder: --model {path.parent}")
-    if _HUB_ID.fullmatch(ref):
-        return fetch(ref, FILES[:2], FILES[2:], offline=offline, check=check)
-    names += imported()
-    near = difflib.get_close_matches(ref, names, 1)
-    others = f"models here: {', '.join(names) or 'none'}; or give a folder, or ORG/NAME on the Hub"
-    raise ModelError(f"no model {ref!r}", hint=f"did you mean {near[0]!r}?" if near else others)
-
-
-def _with_config(folder: Path, ref: str) -> Path:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{ref}: no config.json in it, so not a model", hint="train-vae makes models")
-    return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -174,22 +110,6 @@ def load_state(
     if wanted is not None and sha256_of(path, error=ModelError) != wanted:
         raise altered(path)
     return load_tensors(path, device=device, expected=expected)
-
-
-def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Tensor"]:
-    """The tensors, as stored, of a .safetensors file, or of model.safetensors of ORG/NAME[@REVISION].
-
-    ModelError if there is none.
-    """
-    ref = os.fspath(ref)
-    path = Path(os.path.expanduser(ref))
-    if path.suffix in PICKLED:
-        raise pickled(path)
-    if not os.path.isfile(path):
-        if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(ref):
-            raise ModelError(f"no weights {ref!r}", hint="give a .safetensors file, or ORG/NAME on the Hub")
-        path = fetch(ref, ["model.safetensors"], offline=offline) / "model.safetensors"
-    return load_tensors(path)
 
 
 def save_model(

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import ModelError, os_error_text
-from .filesystem import write_atomic
-from .hashing import sha256_of
-from .sums import SUMS, SUMS_CAP, format_sums, parse_sums
+from ..errors import ModelError, os_error_text
+from ..filesystem import write_atomic
+from ..hashing import sha256_of
+from .checksums import SUMS, SUMS_CAP, format_sums, parse_sums
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
 """What an imported model, and a file in an archive, may be called."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError, OutputError
-from .hashing import git_blob_id, sha256_of
-from .hub_faults import hub_fault
-from .sums import format_sums, read_sums, record_of
+from ..errors import ModelError, OutputError
+from ..hashing import git_blob_id, sha256_of
+from .checksums import format_sums, read_sums, record_of
+from .hub_errors import hub_fault
 
 _TRIES = 4
 

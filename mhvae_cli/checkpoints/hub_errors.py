@@ -2,7 +2,7 @@
 
 import errno
 
-from .errors import ModelError
+from ..errors import ModelError
 
 _LOGIN = "`hf auth login`, or set HF_TOKEN"
 

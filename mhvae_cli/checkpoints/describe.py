@@ -1,0 +1,52 @@
+"""What a model's folder says of the model. Needs no torch."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..hashing import sha256_of
+from .folder import FILES, digest, model_config, read_config
+from .model_card import INTENDED_USE
+from .tensors import read_header
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What a model's folder says of it. `parameters` counts the numbers stored, buffers among them.
+
+    `sha256` is what the records of its pictures call model_sha256; nothing is checked.
+    """
+    content = read_config(folder)
+    config = model_config(content, folder)
+    present = components(folder)
+    return {
+        "kind": "model",
+        "name": content["name"],
+        "folder": str(folder),
+        "sha256": digest(folder),
+        "components": present,
+        "parameters": {name: _count(folder / f"{name}.safetensors") for name in present},
+        "image_size": config.image_size,
+        "channels": config.channels,
+        "warp": None if config.single_head else config.warp.family,
+        "licence": content["card"].get("license"),
+        "attribution": content["card"].get("attribution"),
+        "data": content["card"].get("data"),
+        "intended_use": content["card"].get("intended_use") or INTENDED_USE,
+        "figures": content["figures"],
+        "files": {name: _size_and_sum(folder / name) for name in FILES if (folder / name).is_file()},
+    }
+
+
+def components(folder: Path) -> list[str]:
+    """Which weights a model's folder has."""
+    return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
+
+
+def _size_and_sum(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path, error=ModelError)}
+
+
+def _count(path: Path) -> int:
+    header = read_header(path)
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
