@@ -11,7 +11,7 @@ import torch
 from .checkpoints.folder import load_state, read_config, save_model
 from .datasets import Sample
 from .images.read import read_mask, read_scan
-from .networks import Networks
+from .inference.networks import Networks
 from .trust import DISTANCES, SIGNALS, Evidence, Trust, draw, interval
 
 PARTS = ("vae", "cddpm")

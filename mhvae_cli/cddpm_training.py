@@ -17,12 +17,12 @@ from .datasets import Images
 from .diffusion.refiner import Refiner
 from .diffusion.sde import SDE
 from .diffusion.solvers import END
-from .edit import Density
 from .filesystem import write_atomic
 from .images.encode import encode_png
 from .images.render import sheet
 from .images.transforms import from_square
 from .training import sheet_due, weights
+from .vae.density import Density
 from .vae.latents import Latents
 from .vae.model import MultiHeadedVAE
 

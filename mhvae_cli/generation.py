@@ -6,13 +6,14 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from .edit import Code, Density, between, blend, turned
 from .errors import InputError
 from .hashing import seed_of, sha256_of
 from .images.scan import Scan, scan_of
 from .images.transforms import composite, to_native, to_uint8
+from .inference.networks import Networks
 from .metrics import dice
-from .networks import Networks
+from .vae.density import Density
+from .vae.editing import Code, between, blend, turned
 from .vae.handles import moved
 
 DRAWS = 100

@@ -11,13 +11,15 @@ import torch
 
 from .checkpoints.registry import resolve
 from .devices import resolve_device, resolve_dtype
-from .edit import Code, Density
 from .generation import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
 from .hashing import sha256_of
 from .images.read import read_scan
 from .images.scan import Scan, scan_of
-from .networks import Networks, load_model
+from .inference.loading import load_model
+from .inference.networks import Networks
 from .trust import Verdict
+from .vae.density import Density
+from .vae.editing import Code
 
 Given = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""

@@ -15,7 +15,7 @@ from .cddpm_training import CDDPMTask
 from .checkpoints.folder import digest, load_state, read_config
 from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
-from .diffusion.refiner import Refiner, load_refiner
+from .diffusion.refiner import Refiner
 from .errors import InputError, UsageError
 from .evaluation import Pair, Row, score
 from .filesystem import write_atomic
@@ -23,8 +23,8 @@ from .hashing import sha256_of
 from .images.encode import encode_png
 from .images.read import read_scan
 from .images.scan import stored
+from .inference.loading import load_model, load_refiner
 from .metrics import Profile
-from .networks import load_model
 from .pipeline import Pipeline
 from .training import Outcome, fit
 from .training_state import STATE, Run, check_out

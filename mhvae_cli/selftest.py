@@ -27,10 +27,10 @@ from .config import (
 )
 from .devices import resolve_device, resolve_dtype
 from .diffusion.refiner import Refiner
-from .edit import Code
 from .errors import DeviceError
-from .networks import Networks
+from .inference.networks import Networks
 from .pipeline import Pipeline
+from .vae.editing import Code
 from .vae.model import build
 
 STEPS = 3

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from mhvae_cli import provenance
 from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_model
 from mhvae_cli.codes import encode_latents, is_latents, load_latents, save_latents
-from mhvae_cli.edit import Code, turned
 from mhvae_cli.errors import InputError, ModelError, OutputError
+from mhvae_cli.vae.editing import Code, turned
 
 VAE = "ab" * 32
 RECORD = provenance.make_record(provenance.Origin("heads", "cd" * 32, 7, "mhvae reconstruct"), ["ef" * 32])

@@ -11,11 +11,12 @@ from scipy import stats
 from scipy.spatial import KDTree
 
 from mhvae_cli.config import EncoderConfig, ModelConfig, WarpConfig
-from mhvae_cli.edit import HANDLES, Code, Density, between, blend, turned
 from mhvae_cli.errors import InputError, MhvaeError, ModelError, UsageError
 from mhvae_cli.metrics import dice
 from mhvae_cli.pipeline import Pipeline
 from mhvae_cli.vae.contour import contours
+from mhvae_cli.vae.density import Density
+from mhvae_cli.vae.editing import HANDLES, Code, between, blend, turned
 from mhvae_cli.vae.fitting import distance_map, fit
 from mhvae_cli.vae.handles import handles, moved
 from mhvae_cli.vae.model import MultiHeadedVAE, build

@@ -18,13 +18,13 @@ from mhvae_cli.commands.inputs import Item
 from mhvae_cli.commands.making import Wish, beside
 from mhvae_cli.commands.options import SolverChoice
 from mhvae_cli.commands.shared import Shared, generative
-from mhvae_cli.edit import Density
 from mhvae_cli.errors import InputError, ModelError
 from mhvae_cli.generation import draft_of, make, noise_key, sampled
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.metrics import dice
 from mhvae_cli.phantoms import phantom
 from mhvae_cli.pipeline import Pipeline
+from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.warp import pixel_centres
 
 SIZE = (61, 90)

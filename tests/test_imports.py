@@ -30,13 +30,14 @@ LAYERS = [
     "images.read",
     "phantoms images.render images.spacing thumbs",
     "vae.latents vae.warp vae.contour diffusion.sde diffusion.noise",
-    "vae.fitting vae.flips vae.raster vae.encoder vae.decoder vae.losses",
-    "diffusion.unet diffusion.solvers edit",
+    "vae.fitting vae.tta vae.density vae.raster vae.encoder vae.decoder vae.losses",
+    "diffusion.unet diffusion.solvers vae.editing",
     "vae.model vae.pretrained diffusion.score",
     "checkpoints.folder datasets vae.handles review",
     "checkpoints.registry checkpoints.describe",
     "training_state provenance run_record diffusion.refiner",
-    "codes networks",
+    "inference.loading",
+    "codes inference.networks",
     "generation calibration",
     "pipeline training",
     "evaluation vae_training cddpm_training selftest",
@@ -89,7 +90,7 @@ LIGHT = [
     "checkpoints.registry",
     "checkpoints.describe",
     "provenance",
-    "edit",
+    "vae.editing",
     "codes",
     "devices",
     "machine",
@@ -139,7 +140,7 @@ def own(module: str) -> list[str]:
 
 def test_the_walk_sees_every_kind_of_import() -> None:
     assert "images.encode" in own("phantoms")
-    assert {"errors", "vae.contour", "checkpoints.folder"} <= set(own("networks"))  # relative
+    assert {"errors", "vae.contour", "checkpoints.folder"} <= set(own("inference.networks"))  # relative
     assert "config" in own("vae.warp")  # from the package above
     assert "pipeline" in own("commands.segment")  # in a function
     assert "commands.options" in own("commands.segment")  # a module by name

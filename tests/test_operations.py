@@ -492,7 +492,7 @@ SHORT = {
 
 @pytest.mark.parametrize("kind", SHORT)
 def test_out_of_memory_halves_the_batch(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    from mhvae_cli.networks import Networks
+    from mhvae_cli.inference.networks import Networks
 
     crowd(10)
     assert mhvae("segment", "scans", "-o", "right", "-b", 8).code == 0
@@ -510,7 +510,7 @@ def test_out_of_memory_halves_the_batch(mhvae: Mhvae, monkeypatch: pytest.Monkey
 
 
 def test_out_of_memory_for_one_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.networks import Networks
+    from mhvae_cli.inference.networks import Networks
 
     names = [name for name in ("locate", "examine") if hasattr(Networks, name)]
     real = {name: getattr(Networks, name) for name in names}
@@ -540,7 +540,7 @@ def test_made_pictures_out_of_memory(
         return real(networks, drafts, **how)
 
     monkeypatch.setattr(generation, "make", make)
-    monkeypatch.setattr("mhvae_cli.networks.Networks.one_by_one", property(lambda self: False))
+    monkeypatch.setattr("mhvae_cli.inference.networks.Networks.one_by_one", property(lambda self: False))
     ended = mhvae("reconstruct", "scans", "-o", "m", "-m", tiny_refined, "--steps", 1)
     assert ended.code == 3 and states() == {"a": "ok", "b": "failed", "c": "ok"}
     assert "error: scans/b.png: not enough memory" in ended.stderr

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from mhvae_cli.config import DiffusionConfig, UNetConfig
 from mhvae_cli.diffusion.noise import path_noise
-from mhvae_cli.diffusion.refiner import Refiner, load_refiner
+from mhvae_cli.diffusion.refiner import Refiner
 from mhvae_cli.diffusion.score import ScoreNetwork
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import SOLVERS
 from mhvae_cli.errors import ModelError, UsageError
+from mhvae_cli.inference.loading import load_refiner
 
 TINY = UNetConfig(channels=8, levels=2, blocks=1)
 SEES = ["residual+recon", "residual", "x"]

@@ -311,7 +311,7 @@ def test_what_a_mirror_image_shows_is_brought_back(family: Any, points: Any) -> 
     import torch
 
     from mhvae_cli.config import WarpConfig
-    from mhvae_cli.vae.flips import FLIPS, aligned, unflipped
+    from mhvae_cli.vae.tta import FLIPS, aligned, unflipped
     from mhvae_cli.vae.warp import Warp
 
     warp = Warp(WarpConfig(family, points))

@@ -26,8 +26,8 @@ import numpy as np
 from scipy.ndimage import convolve1d
 
 from mhvae_cli.datasets import discover
-from mhvae_cli.edit import Code
-from mhvae_cli.networks import Networks
+from mhvae_cli.inference.networks import Networks
+from mhvae_cli.vae.editing import Code
 
 BATCH = 8
 ROUNDING = (2 / 255) ** 2 / 12

@@ -107,10 +107,10 @@ def _locate(pipeline: "Pipeline", images: "list[np.ndarray]") -> "np.ndarray":
 def _finish(
     pipeline: "Pipeline", job: Job, scan: "Scan", theta: "np.ndarray"
 ) -> tuple[list[bytes], dict[str, Any]]:
-    from ..edit import Code
     from ..images.encode import encode_png
     from ..images.render import number_points
     from ..images.transforms import to_uint8
+    from ..vae.editing import Code
     from ..vae.handles import handles
 
     size = scan.pixels.shape[:2]

@@ -211,8 +211,8 @@ class Maker:
         return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: Any) -> "Source":
-        from ..edit import Code
         from ..generation import Source, noise_key
+        from ..vae.editing import Code
 
         key = (item.source, item.page)
         if isinstance(read, _Read) and key not in self._known:

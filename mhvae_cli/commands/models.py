@@ -82,9 +82,10 @@ def pull(ref: Ref) -> None:
     kept for verify. A download that broke off goes on where it broke.
     """
     from ..checkpoints.registry import resolve
+    from ..inference.loading import verify_model
 
     folder = resolve(ref, check=True)
-    _verify(folder)
+    verify_model(folder)
     say(str(folder))
 
 
@@ -130,9 +131,10 @@ def export_model(
     from ..checkpoints.folder import read_config
     from ..checkpoints.registry import resolve
     from ..filesystem import write_atomic
+    from ..inference.loading import verify_model
 
     folder = resolve(ref, offline=True)
-    sums = _verify(folder)
+    sums = verify_model(folder)
     if os.path.lexists(file) and existing != "overwrite":
         if existing == "error":
             raise OutputError(f"{file}: exists already", hint="--existing skip or --existing overwrite")
@@ -158,6 +160,7 @@ def import_model(
     from ..checkpoints.archive import NAME, name_in, unpack
     from ..checkpoints.folder import FILES, digest
     from ..checkpoints.registry import bundled, home
+    from ..inference.loading import verify_model
 
     called = name or name_in(file)
     if not NAME.fullmatch(called):
@@ -168,7 +171,7 @@ def import_model(
     beside = folder.with_name(f".{os.urandom(8).hex()}.part")
     try:
         unpack(file, beside, FILES)
-        _verify(beside)
+        verify_model(beside)
         if not folder.exists():
             _place(beside, folder)
         elif not _same(folder, digest(beside)):
@@ -194,11 +197,12 @@ def push(
     from ..checkpoints.folder import FILES
     from ..checkpoints.hub import push as upload
     from ..checkpoints.registry import resolve
+    from ..inference.loading import verify_model
 
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
     place = resolve(folder, offline=True)
-    _verify(place)
+    verify_model(place)
     if not (place / "README.md").is_file():
         raise ModelError(f"{place}: no README.md in it, so no card")
     say(f"{repo}@{upload(place, repo, FILES, private=private)}")
@@ -207,31 +211,11 @@ def push(
 def _verified(ref: str) -> dict[str, Any]:
     from ..checkpoints.folder import digest
     from ..checkpoints.registry import resolve
+    from ..inference.loading import verify_model
 
     folder = resolve(ref, offline=True)
-    files = _verify(folder)
+    files = verify_model(folder)
     return {"folder": str(folder), "sha256": digest(folder), "files": files}
-
-
-def _verify(folder: Path) -> dict[str, str]:
-    """The SHA-256 of a model's files. ModelError unless they are what they should be and fit config.json."""
-    from ..checkpoints.checksums import SUMS, check
-    from ..checkpoints.folder import FILES, read_config
-
-    sums = check(folder, FILES)
-    content = read_config(folder)
-    parts = ["vae"] + ["cddpm"] * ("cddpm" in content)
-    if lost := [name for part in parts if (name := f"{part}.safetensors") not in sums]:
-        raise ModelError(f"{folder}: no {lost[0]} in it")
-
-    from ..networks import load_model
-
-    load_model(folder)
-    if "cddpm" in parts:
-        from ..diffusion.refiner import load_refiner
-
-        load_refiner(folder)
-    return {name: sums[name] for name in FILES if name in sums and name != SUMS}
 
 
 def _place(beside: Path, folder: Path) -> None:
@@ -243,9 +227,10 @@ def _place(beside: Path, folder: Path) -> None:
 
 def _same(folder: Path, sha256: str) -> bool:
     from ..checkpoints.folder import digest
+    from ..inference.loading import verify_model
 
     try:
-        _verify(folder)
+        verify_model(folder)
         return digest(folder) == sha256
     except ModelError:
         return False

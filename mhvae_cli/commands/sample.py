@@ -146,8 +146,8 @@ def _places(layout: Layout, name: str) -> dict[str, Any]:
 def _drawn(
     codes: Codes, index: int, how: dict[str, Any], pipeline: "Pipeline", _sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..edit import Density
     from ..generation import sampled
+    from ..vae.density import Density
 
     prior = codes == "prior"
     density = Density.prior(pipeline.config.z_dim, pipeline.model.theta_dim) if prior else pipeline.density

@@ -225,7 +225,7 @@ class _Asked:
         """The moves by their handles' numbers."""
         if not self.move:
             return {}
-        from ..edit import HANDLES
+        from ..vae.editing import HANDLES
 
         moves: dict[int, Pair] = {}
         for text in self.move:

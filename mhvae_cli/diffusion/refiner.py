@@ -1,21 +1,15 @@
 """Section 4: the cDDPM that sharpens the VAE's picture x_hat, and the density of the training codes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.folder import load_state, read_config
-from ..config import DiffusionConfig, check_diffusion, from_dict
-from ..devices import layout
-from ..errors import ModelError, UsageError
-from ..vae.model import NoDraws
+from ..config import DiffusionConfig
+from ..errors import UsageError
 from .noise import path_noise
 from .score import ScoreNetwork
 from .solvers import END, SOLVERS
-
-HINT = "--no-refine gives the VAE's own picture; train-cddpm trains one"
 
 
 class Refiner(nn.Module):
@@ -64,28 +58,3 @@ class Refiner(nn.Module):
             start=start,
         )
         return network.image(u, x_hat).clamp(-1, 1)
-
-
-def load_refiner(
-    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Refiner:
-    """The cDDPM of a model folder, its network in `dtype`. ModelError if it has none, or one that misfits."""
-    content = read_config(folder)
-    if "cddpm" not in content:
-        raise ModelError(f"{content['name']}: has no cDDPM, so it cannot refine pictures", hint=HINT)
-    state = load_state(folder, "cddpm")
-    try:
-        config = from_dict(DiffusionConfig, content["cddpm"]["model"], where="cddpm.model.")
-        check_diffusion(config)
-        with torch.device("meta"), NoDraws():
-            refiner = Refiner(config, channels=content["model"]["channels"], codes=len(state["codes_mean"]))
-    except (UsageError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: {error}") from error
-    shapes = {name: value.shape for name, value in refiner.state_dict().items()}
-    state = load_state(folder, "cddpm", expected=shapes)
-    refiner.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
-        assign=True,
-    )
-    refiner.network.unet.to(dtype)
-    return refiner.eval().to(device=device, memory_format=layout(torch.device(device)))

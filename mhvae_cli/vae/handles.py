@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..edit import HANDLES, Code
 from ..errors import InputError, ModelError, UsageError
 from .contour import contours
 from .decoder import SegmentationHead
+from .editing import HANDLES, Code
 from .model import MultiHeadedVAE
 from .warp import RADIUS, Warp
 

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .checkpoints.folder import load_state, model_config, read_config
-from .devices import layout
-from .edit import Code, Density
-from .errors import InputError, ModelError
-from .images.scan import Scan
-from .images.transforms import to_square
-from .trust import GRID, Evidence, Trust, draw, parse
-from .vae.contour import contours, ellipse
-from .vae.encoder import fold_batch_norms
-from .vae.flips import FLIPS, aligned, unflipped
-from .vae.latents import Latents
-from .vae.model import MultiHeadedVAE, build
-from .vae.raster import Level, rasterise
-from .vae.warp import RADIUS
+from ..checkpoints.folder import read_config
+from ..devices import layout
+from ..errors import InputError, ModelError
+from ..images.scan import Scan
+from ..images.transforms import to_square
+from ..trust import GRID, Evidence, Trust, draw, parse
+from ..vae.contour import contours, ellipse
+from ..vae.density import Density
+from ..vae.editing import Code
+from ..vae.encoder import fold_batch_norms
+from ..vae.latents import Latents
+from ..vae.model import MultiHeadedVAE
+from ..vae.raster import Level, rasterise
+from ..vae.tta import FLIPS, aligned, unflipped
+from ..vae.warp import RADIUS
 
 if TYPE_CHECKING:
-    from .diffusion.refiner import Refiner
+    from ..diffusion.refiner import Refiner
 
 
 class Networks:
@@ -47,7 +48,7 @@ class Networks:
     @cached_property
     def refiner(self) -> "Refiner":
         """The cDDPM of the folder; ModelError if it has none."""
-        from .diffusion.refiner import load_refiner  # segmenting needs none of it
+        from .loading import load_refiner  # segmenting needs none of it
 
         return load_refiner(self.folder, device=self.device, dtype=self.dtype)
 
@@ -230,14 +231,3 @@ class Networks:
         """ModelError for a single-headed VAE, which has no position code and no masks."""
         if self.model.warp is None:
             raise ModelError(f"{self.name}: a single-headed VAE finds no object")
-
-
-def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
-    """The model of a folder and its name: no weights are drawn, those of the file are taken over."""
-    content = read_config(folder)
-    model = build(model_config(content, folder), seed=None)
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    state = load_state(folder, expected=shapes)
-    ready = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    model.load_state_dict(ready, assign=True)
-    return model, content["name"]
