@@ -16,11 +16,11 @@ import numpy as np
 from mhvae_cli import Pipeline
 from mhvae_cli.config import WarpConfig
 from mhvae_cli.filesystem import write_atomic
-from mhvae_cli.generation import Draft, Picture, Source, draft_of, make
 from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import SUFFIXES
 from mhvae_cli.images.render import YELLOW, draw_grid, overlay, sheet
 from mhvae_cli.images.transforms import to_native
+from mhvae_cli.inference.synthesis import Draft, Picture, Source, draft_of, make
 from mhvae_cli.vae.editing import between
 from mhvae_cli.vae.fitting import fit
 from mhvae_cli.vae.warp import Warp, pixel_centres

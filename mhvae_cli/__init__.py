@@ -7,7 +7,7 @@ heavy is imported before a name below is touched (PEP 562).
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from .inference.pipeline import Pipeline
     from .vae.latents import Latents
 
     __version__: str
@@ -17,7 +17,7 @@ __all__ = ["Latents", "Pipeline", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Pipeline":
-        from .pipeline import Pipeline
+        from .inference.pipeline import Pipeline
 
         return Pipeline
     if name == "Latents":

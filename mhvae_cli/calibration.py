@@ -12,7 +12,8 @@ from .checkpoints.folder import load_state, read_config, save_model
 from .datasets import Sample
 from .images.read import read_mask, read_scan
 from .inference.networks import Networks
-from .trust import DISTANCES, SIGNALS, Evidence, Trust, draw, interval
+from .inference.posterior import draw, interval
+from .inference.qc import DISTANCES, SIGNALS, Evidence, Trust
 
 PARTS = ("vae", "cddpm")
 LEAST = 20

@@ -17,15 +17,15 @@ from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
 from .diffusion.refiner import Refiner
 from .errors import InputError, UsageError
-from .evaluation import Pair, Row, score
+from .evaluation.metrics import Profile
+from .evaluation.scoring import Pair, Row, score
 from .filesystem import write_atomic
 from .hashing import sha256_of
 from .images.encode import encode_png
 from .images.read import read_scan
 from .images.scan import stored
 from .inference.loading import load_model, load_refiner
-from .metrics import Profile
-from .pipeline import Pipeline
+from .inference.pipeline import Pipeline
 from .training import Outcome, fit
 from .training_state import STATE, Run, check_out
 from .vae_training import About, VAETask, prepare_model

@@ -16,11 +16,11 @@ from .checkpoints.registry import bundled, load_pretrained, resolve
 from .config import ModelConfig, TrainConfig, to_dict
 from .datasets import Batch, MaskedImages
 from .errors import ModelError
+from .evaluation.metrics import dice, hausdorff
 from .filesystem import write_atomic
 from .images.encode import encode_png
 from .images.render import YELLOW, draw_grid, overlay, sheet
 from .images.transforms import from_square
-from .metrics import dice, hausdorff
 from .training import sheet_due, weights
 from .vae.contour import contours
 from .vae.fitting import distance_map

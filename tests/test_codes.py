@@ -13,10 +13,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mhvae_cli import provenance
 from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_model
-from mhvae_cli.codes import encode_latents, is_latents, load_latents, save_latents
 from mhvae_cli.errors import InputError, ModelError, OutputError
+from mhvae_cli.inference import provenance
+from mhvae_cli.inference.latent_files import encode_latents, is_latents, load_latents, save_latents
 from mhvae_cli.vae.editing import Code, turned
 
 VAE = "ab" * 32
@@ -161,7 +161,7 @@ def test_what_is_no_file_of_latents(tmp_path: Path, tiny_model: Path) -> None:
 def test_they_are_told_apart_without_torch(tmp_path: Path, tiny_model: Path) -> None:
     paths = save_latents(tmp_path / "a", code(), **ABOUT)
     told = (
-        "import sys\nfrom pathlib import Path\nfrom mhvae_cli.codes import is_latents\n"
+        "import sys\nfrom pathlib import Path\nfrom mhvae_cli.inference.latent_files import is_latents\n"
         "from mhvae_cli.checkpoints.folder import digest\n"
         f"assert all(is_latents(Path(p)) for p in {[str(path) for path in paths]})\n"
         f"digest(Path({str(tiny_model)!r}))\n"

@@ -13,8 +13,9 @@ import pytest
 import torch
 from device_shim import Shim
 
-from mhvae_cli import Pipeline, selftest
+from mhvae_cli import Pipeline
 from mhvae_cli.commands import doctor
+from mhvae_cli.inference import selftest
 from mhvae_cli.vae.latents import Latents
 
 Mhvae = Callable[..., Any]

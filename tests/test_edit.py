@@ -12,8 +12,8 @@ from scipy.spatial import KDTree
 
 from mhvae_cli.config import EncoderConfig, ModelConfig, WarpConfig
 from mhvae_cli.errors import InputError, MhvaeError, ModelError, UsageError
-from mhvae_cli.metrics import dice
-from mhvae_cli.pipeline import Pipeline
+from mhvae_cli.evaluation.metrics import dice
+from mhvae_cli.inference.pipeline import Pipeline
 from mhvae_cli.vae.contour import contours
 from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.editing import HANDLES, Code, between, blend, turned

@@ -13,9 +13,10 @@ import pytest
 from scipy.stats import wilcoxon
 from typer.testing import CliRunner, Result
 
-from mhvae_cli import evaluation, metrics
 from mhvae_cli.cli import app
 from mhvae_cli.errors import InputError
+from mhvae_cli.evaluation import metrics
+from mhvae_cli.evaluation import scoring as evaluation
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png, encode_tiff
 
@@ -342,7 +343,7 @@ def test_folds_give_the_mean_and_population_sd_of_their_means() -> None:
 def test_evaluating_needs_no_torch(preds: Path, truths: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from mhvae_cli.evaluation import pair, score\n"
+        "from mhvae_cli.evaluation.scoring import pair, score\n"
         "from pathlib import Path\n"
         "pairs = pair(Path(sys.argv[1]), Path(sys.argv[2])).pairs\n"
         "print([score(each).values['dice'] for each in pairs][0])"

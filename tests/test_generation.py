@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from mhvae_cli import generation
 from mhvae_cli.commands.generation import generate
 from mhvae_cli.commands.inputs import Item
 from mhvae_cli.commands.making import Wish, beside
 from mhvae_cli.commands.options import SolverChoice
 from mhvae_cli.commands.shared import Shared, generative
 from mhvae_cli.errors import InputError, ModelError
-from mhvae_cli.generation import draft_of, make, noise_key, sampled
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.metrics import dice
+from mhvae_cli.inference import synthesis as generation
+from mhvae_cli.inference.pipeline import Pipeline
+from mhvae_cli.inference.synthesis import draft_of, make, noise_key, sampled
 from mhvae_cli.phantoms import phantom
-from mhvae_cli.pipeline import Pipeline
 from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.warp import pixel_centres
 
@@ -158,7 +158,8 @@ def test_no_object_has_no_centre(
     pipeline: Pipeline, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mhvae_cli.pipeline.Pipeline.mask", lambda self, theta, size, pose=None: np.zeros(size, bool)
+        "mhvae_cli.inference.pipeline.Pipeline.mask",
+        lambda self, theta, size, pose=None: np.zeros(size, bool),
     )
     with pytest.raises(InputError, match="no object"):
         pipeline.warp(images[0], rotate=10, refine=False)

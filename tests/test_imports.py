@@ -21,8 +21,8 @@ def name_of(path: Path) -> str:
 LAYERS = [
     "errors",
     "version hashing filesystem",
-    "config textures devices metrics measure processes machine markup trust",
-    "checkpoints.model_card checkpoints.checksums checkpoints.hub_errors",
+    "config textures devices evaluation.metrics evaluation.biometry processes machine markup inference.qc",
+    "inference.posterior checkpoints.model_card checkpoints.checksums checkpoints.hub_errors",
     "checkpoints.hub checkpoints.tensors checkpoints.archive images.encode",
     "images.scan",
     "images.transforms images.dicom_values",
@@ -35,12 +35,12 @@ LAYERS = [
     "vae.model vae.pretrained diffusion.score",
     "checkpoints.folder datasets vae.handles review",
     "checkpoints.registry checkpoints.describe",
-    "training_state provenance run_record diffusion.refiner",
+    "training_state inference.provenance run_record diffusion.refiner",
     "inference.loading",
-    "codes inference.networks",
-    "generation calibration",
-    "pipeline training",
-    "evaluation vae_training cddpm_training selftest",
+    "inference.latent_files inference.networks",
+    "inference.synthesis calibration",
+    "inference.pipeline training",
+    "evaluation.scoring vae_training cddpm_training inference.selftest",
     "recipe",
     "commands.examples commands.inputs commands.options commands.asked commands.table",
     "commands.account",
@@ -81,17 +81,17 @@ LIGHT = [
     "images.dicom",
     "images.dicom_values",
     "images.read",
-    "measure",
-    "metrics",
+    "evaluation.biometry",
+    "evaluation.metrics",
     "phantoms",
     "images.render",
     "images.spacing",
     "checkpoints.folder",
     "checkpoints.registry",
     "checkpoints.describe",
-    "provenance",
+    "inference.provenance",
     "vae.editing",
-    "codes",
+    "inference.latent_files",
     "devices",
     "machine",
     "checkpoints.hub",
@@ -102,7 +102,7 @@ LIGHT = [
     "checkpoints.model_card",
     "markup",
     "thumbs",
-    "trust",
+    "inference.qc",
     "review",
 ]
 
@@ -142,10 +142,10 @@ def test_the_walk_sees_every_kind_of_import() -> None:
     assert "images.encode" in own("phantoms")
     assert {"errors", "vae.contour", "checkpoints.folder"} <= set(own("inference.networks"))  # relative
     assert "config" in own("vae.warp")  # from the package above
-    assert "pipeline" in own("commands.segment")  # in a function
+    assert "inference.pipeline" in own("commands.segment")  # in a function
     assert "commands.options" in own("commands.segment")  # a module by name
-    assert ("mhvae_cli.pipeline", False) in set(imports("commands.segment"))
-    assert ("torch", True) in set(imports("pipeline")) and ("torch", False) in set(
+    assert ("mhvae_cli.inference.pipeline", False) in set(imports("commands.segment"))
+    assert ("torch", True) in set(imports("inference.pipeline")) and ("torch", False) in set(
         imports("checkpoints.folder")
     )
 

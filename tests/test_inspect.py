@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli import provenance
 from mhvae_cli.checkpoints.folder import load_state
 from mhvae_cli.checkpoints.registry import bundled
 from mhvae_cli.images.encode import encode_gif, encode_png, encode_tiff
+from mhvae_cli.inference import provenance
 
 Mhvae = Callable[..., Any]
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from mhvae_cli import Pipeline, generation
+from mhvae_cli import Pipeline
 from mhvae_cli.images.read import read_scan
+from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.phantoms import phantom
 
 Mhvae = Callable[..., Any]

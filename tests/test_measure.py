@@ -5,8 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from mhvae_cli.evaluation.biometry import (
+    COLUMNS,
+    HEAD_COLUMNS,
+    Ellipse,
+    fit_ellipse,
+    measure,
+    measure_cup,
+    measure_head,
+)
 from mhvae_cli.images.scan import stored, stored_points
-from mhvae_cli.measure import COLUMNS, HEAD_COLUMNS, Ellipse, fit_ellipse, measure, measure_cup, measure_head
 
 
 def oval(x: float, y: float, a: float, b: float, turn: float = 0.0, *, vertices: int = 4000) -> np.ndarray:

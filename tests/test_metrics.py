@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from mhvae_cli import metrics
+from mhvae_cli.evaluation import metrics
 
 SPACINGS = [(1.0, 1.0), (0.5, 0.5), (0.3, 1.7)]
 

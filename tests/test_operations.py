@@ -530,7 +530,7 @@ def test_made_pictures_out_of_memory(
     mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path
 ) -> None:
     """One of many that are made is too much by itself: it fails alone."""
-    from mhvae_cli import generation
+    from mhvae_cli.inference import synthesis as generation
 
     real = generation.make
 
@@ -550,7 +550,7 @@ def test_a_model_that_finds_no_room(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any, **__: Any) -> None:
         raise SHORT["cuda"]
 
-    monkeypatch.setattr("mhvae_cli.pipeline.Pipeline.load", full)
+    monkeypatch.setattr("mhvae_cli.inference.pipeline.Pipeline.load", full)
     ended = mhvae("segment", "scans", "-o", "m")
     assert (
         ended.code == 5 and ended.stderr.splitlines()[0] == "error: out of memory" and not Path("m").exists()

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli import __version__, provenance
+from mhvae_cli import __version__
 from mhvae_cli.errors import InputError
 from mhvae_cli.hashing import sha256_of
 from mhvae_cli.images.encode import encode_gif, encode_png, encode_tiff
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored
 from mhvae_cli.images.transforms import to_native, to_square
+from mhvae_cli.inference import provenance
 
 ORIGIN = provenance.Origin("fetal-head", "ab" * 32, 7, "mhvae warp 'ünï.png' --rotate 45")
 RECORD = provenance.make_record(ORIGIN, ["cd" * 32], edit={"rotate": 45.0, "scale": 0.7})

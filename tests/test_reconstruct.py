@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mhvae_cli import provenance
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_scan
-from mhvae_cli.metrics import dice
+from mhvae_cli.inference import provenance
 from mhvae_cli.phantoms import phantom
 
 Mhvae = Callable[..., Any]

@@ -482,7 +482,7 @@ def test_a_stopped_run_has_a_page_of_what_is_done(mhvae: Mhvae, scans: Path) -> 
 
 
 def test_an_interrupted_run_has_one_too(mhvae: Mhvae, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.pipeline import Pipeline
+    from mhvae_cli.inference.pipeline import Pipeline
 
     mask, calls = Pipeline.mask, []
 

@@ -64,7 +64,7 @@ def test_a_set_is_what_train_vae_reads(mhvae: Mhvae) -> None:
 
 
 def test_codes_are_the_densitys_own_and_come_back(mhvae: Mhvae, tiny_refined: Path) -> None:
-    from mhvae_cli.pipeline import Pipeline
+    from mhvae_cli.inference.pipeline import Pipeline
 
     pipeline = Pipeline.load(tiny_refined, device="cpu", dtype="float32")
     made = list(pipeline.sample(2, size=(40, 60), steps=2, seed=5))
@@ -131,7 +131,7 @@ def test_the_layout_of_nnunet(mhvae: Mhvae) -> None:
 
 
 def test_codes_without_an_object_are_drawn_again(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.pipeline import Pipeline
+    from mhvae_cli.inference.pipeline import Pipeline
 
     mask, seen = Pipeline.mask, []
 

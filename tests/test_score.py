@@ -349,7 +349,7 @@ def test_weights_that_are_missing_are_named(tiny_refined: Path, tmp_path: Path) 
 def test_loading_imports_no_compiler(tiny_refined: Path) -> None:
     """Which would cost seconds."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mhvae_cli.diffusion.refiner import load_refiner\n"
+        "import sys\nfrom pathlib import Path\nfrom mhvae_cli.inference.loading import load_refiner\n"
         "load_refiner(Path(sys.argv[1]))\n"
         "print([m for m in ('torch._dynamo', 'torch._inductor', 'sympy', 'scipy') if m in sys.modules])"
     )

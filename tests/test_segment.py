@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from mhvae_cli import measure
+from mhvae_cli.evaluation import biometry as measure
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored, stored_points
 
@@ -79,8 +79,10 @@ def test_masks_are_the_pipelines_at_native_size(mhvae: Mhvae, tiny_model: Path) 
 
 
 def test_empty_masks_are_written(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mhvae_cli.pipeline.Pipeline.mask", lambda self, theta, size: np.zeros(size, bool))
-    monkeypatch.setattr("mhvae_cli.pipeline.Pipeline.contour", lambda self, theta, size: [])
+    monkeypatch.setattr(
+        "mhvae_cli.inference.pipeline.Pipeline.mask", lambda self, theta, size: np.zeros(size, bool)
+    )
+    monkeypatch.setattr("mhvae_cli.inference.pipeline.Pipeline.contour", lambda self, theta, size: [])
     ended = mhvae("segment", "scans/a.png", "-o", "masks/", "--measure", "fetal-head", "--spacing", "0.2")
     assert ended.code == 0 and not pixels("masks/a.png").any()
     (row,) = csv.DictReader(io.StringIO(Path("masks/results.csv").read_text()))
@@ -363,7 +365,7 @@ def test_a_bug_is_one_line_and_exit_1(mhvae: Mhvae, monkeypatch: pytest.MonkeyPa
     def broken(self: object, batch: np.ndarray) -> np.ndarray:
         raise KeyError("weights")
 
-    monkeypatch.setattr("mhvae_cli.pipeline.Pipeline.locate", broken)
+    monkeypatch.setattr("mhvae_cli.inference.pipeline.Pipeline.locate", broken)
     ended = mhvae("segment", "scans/a.png", "-o", "m.png")
     assert ended.code == 1 and "error: internal error: KeyError" in ended.stderr
     assert "Traceback" not in ended.stderr and not Path("m.png").exists()

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mhvae_cli.evaluation.biometry import (
+    COLUMNS,
+    CUP_COLUMNS,
+    HEAD_COLUMNS,
+    measure,
+    measure_cup,
+    measure_head,
+)
 from mhvae_cli.images.read import read_resolution, read_scan
 from mhvae_cli.images.scan import Scan, stored_points
 from mhvae_cli.images.spacing import Spacings, parse, read_table
-from mhvae_cli.measure import COLUMNS, CUP_COLUMNS, HEAD_COLUMNS, measure, measure_cup, measure_head
 
 Mhvae = Callable[..., Any]
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -226,7 +233,7 @@ def test_cup_and_disc_of_two_models(
 def test_vertical_is_up_as_one_looks_at_it(
     mhvae: Mhvae, scans: list[str], orientation: int, tiny_refined: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mhvae_cli.pipeline import Pipeline
+    from mhvae_cli.inference.pipeline import Pipeline
 
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -15,18 +15,8 @@ from PIL import Image
 from mhvae_cli.errors import ModelError
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored
-from mhvae_cli.trust import (
-    COLUMNS,
-    SIGNALS,
-    Evidence,
-    Trust,
-    draw,
-    interval,
-    parse,
-    smallest_jacobian,
-    tones,
-    warmed,
-)
+from mhvae_cli.inference.posterior import draw, interval, warmed
+from mhvae_cli.inference.qc import COLUMNS, SIGNALS, Evidence, Trust, parse, smallest_jacobian, tones
 from mhvae_cli.vae.warp import pixel_centres
 
 Mhvae = Callable[..., Any]
@@ -338,7 +328,7 @@ def test_what_a_mirror_image_shows_is_brought_back(family: Any, points: Any) -> 
 
 def test_tta_sees_mirror_images_alike(mhvae: Mhvae, scans: Path, judged_model: Path) -> None:
     from mhvae_cli import Pipeline
-    from mhvae_cli.metrics import dice
+    from mhvae_cli.evaluation.metrics import dice
 
     pipeline = Pipeline.load(judged_model, device="cpu", dtype="float32")
     pixels = read_scan(scans / "a.png").pixels

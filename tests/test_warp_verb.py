@@ -232,7 +232,7 @@ def test_the_files_tell_the_edit_and_no_names(mhvae: Mhvae) -> None:
 
 
 def test_an_image_without_an_object_fails_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.pipeline import Pipeline
+    from mhvae_cli.inference.pipeline import Pipeline
 
     shutil.copy("a.png", "b.png")
     Image.fromarray(np.zeros((50, 70), np.uint8)).save("none.png")

@@ -25,13 +25,13 @@ import numpy as np
 from sharpness import BATCH, held_out, pm
 
 from mhvae_cli import Pipeline
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.render import overlay, sheet
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.metrics import dice
 from mhvae_cli.vae.editing import Code
 
 DRAWS, GENERATIONS, SHEET_ROWS = 4, 3, 6

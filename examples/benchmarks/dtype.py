@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from mhvae_cli import Pipeline
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import SUFFIXES, read_scan
-from mhvae_cli.metrics import dice
 
 TYPES = ("float32", "bfloat16")
 

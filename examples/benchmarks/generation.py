@@ -32,11 +32,11 @@ import torch
 from sharpness import BATCH, held_out, pictures, pm, sharpness, show
 
 from mhvae_cli import Pipeline
-from mhvae_cli.generation import Source
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.metrics import dice
+from mhvae_cli.inference.synthesis import Source
 from mhvae_cli.vae.editing import Code, blend, turned
 
 OTHERS = 50

@@ -19,7 +19,7 @@ from .inputs import Item
 from .table import read_rows
 
 if TYPE_CHECKING:
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
 
 _NEUTRAL = """
     --out --model --device --dtype --batch-size --workers --threads --deterministic --offline --existing

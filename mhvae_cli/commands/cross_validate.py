@@ -12,7 +12,7 @@ from ..machine import worker_count
 from . import options, training
 
 if TYPE_CHECKING:
-    from ..evaluation import Row, Spread
+    from ..evaluation.scoring import Row, Spread
 
 
 def cross_validate(
@@ -73,7 +73,7 @@ def cross_validate(
     from .. import recipe as recipes
     from ..datasets import discover
     from ..devices import resolve_dtype
-    from ..evaluation import over_folds
+    from ..evaluation.scoring import over_folds
 
     place = training.place_of(device)
     recipe = recipes.with_channels(recipe, given, discover(data))
@@ -105,7 +105,7 @@ def cross_validate(
 
 def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
     """A row an image: its fold, its id and its scores."""
-    from ..evaluation import METRICS
+    from ..evaluation.scoring import METRICS
     from ..filesystem import write_atomic
 
     names = [m for m in METRICS if any(m in row.values for rows in tested.values() for row in rows)]

@@ -15,7 +15,7 @@ from . import options
 from .outputs import say
 
 if TYPE_CHECKING:
-    from ..selftest import Outcome
+    from ..inference.selftest import Outcome
 
 PACKAGES = (
     "torch",
@@ -59,7 +59,7 @@ def doctor(
     facts["devices"] = _devices()
     tell({"devices": facts["devices"], "self-test": []})
     from ..devices import resolve_device
-    from ..selftest import check
+    from ..inference.selftest import check
 
     names = [entry["device"] for entry in facts["devices"]]
     tests = []

@@ -16,8 +16,8 @@ from .options import Existing, Json, Quiet, Seed
 from .outputs import complain, say
 
 if TYPE_CHECKING:
-    from ..evaluation import Pairing, Row
-    from ..metrics import Profile, Spacing
+    from ..evaluation.metrics import Profile, Spacing
+    from ..evaluation.scoring import Pairing, Row
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
 
     A truth without a prediction counts as a missed object. A mask that cannot be used fails its own row.
     """
-    from ..evaluation import pair, read_spacing
+    from ..evaluation.scoring import pair, read_spacing
     from ..filesystem import write_atomic
 
     if csv_file is not None and existing == "error" and csv_file.exists():
@@ -108,7 +108,7 @@ def _unpaired(folder: Path, pairing: "Pairing") -> list[str]:
 
 def _unsized(pairing: "Pairing", sizes: "Mapping[str, Spacing]", source: Path) -> list[str]:
     """The same of images whose pixel size `source` does not give; InputError if it gives none's."""
-    from ..evaluation import spacing_of
+    from ..evaluation.scoring import spacing_of
 
     unsized = [pair.id for pair in pairing.pairs if spacing_of(pair, sizes) is None]
     if len(unsized) == len(pairing.pairs):
@@ -118,7 +118,7 @@ def _unsized(pairing: "Pairing", sizes: "Mapping[str, Spacing]", source: Path) -
 
 
 def _score(pairing: "Pairing", profile: "Profile", sizes: "Mapping[str, Spacing]") -> list["Row"]:
-    from ..evaluation import score, spacing_of
+    from ..evaluation.scoring import score, spacing_of
 
     return [score(pair, profile=profile, spacing=spacing_of(pair, sizes)) for pair in pairing.pairs]
 
@@ -127,7 +127,7 @@ def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: 
     """What --json prints, as plain values: `pred`, `counts`, `summary`; also `other` and `comparison`."""
     import numpy as np
 
-    from ..evaluation import compare, count, summarise
+    from ..evaluation.scoring import compare, count, summarise
 
     sets = [
         {
@@ -146,7 +146,7 @@ def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: 
 
 def _record(row: "Row") -> dict[str, Any]:
     """One image as plain values, with the same keys whatever became of it."""
-    from ..evaluation import METRICS
+    from ..evaluation.scoring import METRICS
 
     status = "failed" if row.scores is None else "missing" if row.missing else "ok"
     return {

@@ -43,7 +43,7 @@ from .report import Report, drive, preview
 from .shared import Shared
 
 if TYPE_CHECKING:
-    from ..generation import Picture
+    from ..inference.synthesis import Picture
 
 SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
@@ -203,7 +203,7 @@ def _maker(shared: Shared, kind: str, command: str, *, drawn: bool) -> Maker:
 
     folder = resolve(shared.model, offline=shared.offline)  # a wrong name shows before torch is imported
 
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
 
     pipeline = Pipeline.load(
         folder, device=shared.device, dtype=shared.dtype, deterministic=shared.deterministic

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..images.scan import Scan, Window
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
 
 
 def need_spline(shared: Shared) -> None:
@@ -61,7 +61,7 @@ def draw_handles(named: Gathered, shared: Shared) -> int:
 
 
 def _drawn(jobs: list[Job], shared: Shared, account: Account) -> Generator[Any]:
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
 
     pipeline = Pipeline.load(
         shared.model,
@@ -88,8 +88,8 @@ def _drawn(jobs: list[Job], shared: Shared, account: Account) -> Generator[Any]:
 
 
 def _load(pipeline: "Pipeline", window: "Window", job: Job) -> "tuple[np.ndarray, Scan]":
-    from ..codes import is_latents
     from ..images.read import read_scan
+    from ..inference.latent_files import is_latents
 
     if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
         hint = "the JSON file of the two lists its handles"

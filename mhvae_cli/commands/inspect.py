@@ -80,7 +80,7 @@ def _is_model(ref: str) -> bool:
 
 def _file(item: Item) -> dict[str, Any]:
     from ..images.read import count_pages, read_scan
-    from ..provenance import LATENTS, read
+    from ..inference.provenance import LATENTS, read
 
     if item.fault is not None:
         raise item.fault

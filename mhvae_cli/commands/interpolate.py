@@ -19,8 +19,8 @@ from .shared import Shared, generative
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..generation import Draft, Picture, Source
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, Picture, Source
 
 FRAMES = 7
 MOST = 100
@@ -151,7 +151,7 @@ def _wish(a: Item, b: Item, mark: str, style: float, position: float) -> Wish:
 
 
 def _midway(style: float, position: float, pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
-    from ..generation import midway
+    from ..inference.synthesis import midway
 
     return midway(pipeline, sources[0], sources[1], style=style, position=position)
 

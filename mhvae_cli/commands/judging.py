@@ -9,8 +9,8 @@ from ..errors import ModelError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..pipeline import Pipeline
-    from ..trust import Evidence
+    from ..inference.pipeline import Pipeline
+    from ..inference.qc import Evidence
 
 Fields = dict[str, Any]
 INTERVALS = ("area_px", "area_mm2")
@@ -43,7 +43,7 @@ class Judging:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of what `fields` and `drawn` give."""
-        from ..trust import COLUMNS
+        from ..inference.qc import COLUMNS
 
         return (*(COLUMNS if self.qc != "off" else ()), *(f"{n}_{end}" for n in self._spans for end in _ENDS))
 
@@ -79,8 +79,8 @@ class Judging:
 
     def key(self, source: Any, page: int) -> str:
         """The name of an input's draws: of its bytes; "" if there are none."""
-        from ..generation import noise_key
         from ..hashing import sha256_of
+        from ..inference.synthesis import noise_key
 
         return noise_key(sha256_of(source), page) if self.draws else ""
 
@@ -104,7 +104,7 @@ class Judging:
 
         from ..images.encode import encode_png
         from ..images.scan import stored, stored_points
-        from ..trust import interval
+        from ..inference.posterior import interval
 
         thetas = pipeline.draws(located.evidence, self.draws, seed=self.seed, key=key)
         levels = np.rint(pipeline.probability(thetas, size) * 255).astype(np.uint8)

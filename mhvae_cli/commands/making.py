@@ -15,9 +15,9 @@ from .inputs import Item
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..generation import Draft, How, Picture, Source
     from ..images.scan import Scan, Window
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, How, Picture, Source
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
@@ -29,7 +29,7 @@ Edit = Callable[["Pipeline", "Sequence[Source]"], "Draft"]
 
 def unedited(_pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
     """The picture of the first source as it is."""
-    from ..generation import draft_of
+    from ..inference.synthesis import draft_of
 
     return draft_of(sources[0])
 
@@ -117,7 +117,7 @@ class Maker:
         drawn: bool = False,
     ) -> None:
         from ..checkpoints.folder import digest
-        from ..provenance import Origin
+        from ..inference.provenance import Origin
 
         self.pipeline, self.how, self.kind = pipeline, how, kind
         self.window, self.latents, self.drawn = window, latents, drawn
@@ -156,7 +156,7 @@ class Maker:
 
     def text(self, sources: Sequence[str] = (), **extra: Any) -> dict[str, str]:
         """The texts of a made file, from the SHA-256 of its sources."""
-        from ..provenance import embed, make_record
+        from ..inference.provenance import embed, make_record
 
         return embed(make_record(self.origin, sources, **extra))
 
@@ -165,9 +165,9 @@ class Maker:
 
     def _read(self, item: Item) -> Any:
         """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
-        from ..codes import is_latents
         from ..hashing import sha256_of
         from ..images.read import read_scan
+        from ..inference.latent_files import is_latents
 
         known = self._known.get((item.source, item.page))
         if known is not None:
@@ -179,10 +179,10 @@ class Maker:
         return _Read(scan, digest, self.pipeline.prepare(scan))
 
     def _from_latents(self, path: Path) -> "Source":
-        from ..codes import load_latents
-        from ..generation import Source
         from ..hashing import sha256_of
-        from ..provenance import read
+        from ..inference.latent_files import load_latents
+        from ..inference.provenance import read
+        from ..inference.synthesis import Source
 
         lengths = {"z_dim": self.pipeline.config.z_dim, "theta_dim": self.pipeline.model.theta_dim}
         digest = sha256_of(path)
@@ -191,7 +191,7 @@ class Maker:
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
 
     def _make(self, drafts: "Sequence[Draft]") -> "list[Picture]":
-        from ..generation import make
+        from ..inference.synthesis import make
 
         return make(self.pipeline, drafts, **self.how)
 
@@ -211,7 +211,7 @@ class Maker:
         return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: Any) -> "Source":
-        from ..generation import Source, noise_key
+        from ..inference.synthesis import Source, noise_key
         from ..vae.editing import Code
 
         key = (item.source, item.page)
@@ -247,8 +247,8 @@ class Maker:
         return Made(wish, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes)
 
     def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
-        from ..codes import encode_latents
-        from ..provenance import make_record
+        from ..inference.latent_files import encode_latents
+        from ..inference.provenance import make_record
 
         record = make_record(self.origin, hashes, **facts)
         own = {"model": self.pipeline.name, "vae_sha256": self.vae_sha256}

@@ -12,8 +12,8 @@ from .making import Wish, beside
 from .shared import Shared, generative
 
 if TYPE_CHECKING:
-    from ..generation import Draft, Source
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, Source
 
 
 @generative
@@ -46,6 +46,6 @@ def reconstruct(
 
 
 def _drawn(number: int, _pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
-    from ..generation import draft_of
+    from ..inference.synthesis import draft_of
 
     return draft_of(sources[0], draw=number)

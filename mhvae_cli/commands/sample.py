@@ -19,8 +19,8 @@ from .shared import Shared, generative
 from .table import Table
 
 if TYPE_CHECKING:
-    from ..generation import Draft, Source
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, Source
 
 Codes = Literal["density", "prior"]
 Layout = Literal["data", "flat", "nnunet"]
@@ -146,7 +146,7 @@ def _places(layout: Layout, name: str) -> dict[str, Any]:
 def _drawn(
     codes: Codes, index: int, how: dict[str, Any], pipeline: "Pipeline", _sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..generation import sampled
+    from ..inference.synthesis import sampled
     from ..vae.density import Density
 
     prior = codes == "prior"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..images.scan import Window
     from ..images.spacing import Spacings
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
     from ..thumbs import Thumb
 
 Format = Literal["png", "tiff", "svg", "geojson"]
@@ -144,7 +144,7 @@ def segment(
     jobs = settle_existing(planned, existing, account, target)
     if dry_run:
         raise typer.Exit(preview(jobs, as_json))
-    from .. import measure as figures  # a wrong option needed no numbers
+    from ..evaluation import biometry as figures  # a wrong option needed no numbers
 
     todo = [job for job in jobs if not job.skip and job.item.fault is None]
     results: Generator[Any] = (_ for _ in ())
@@ -153,7 +153,7 @@ def segment(
 
         folders = [resolve(ref, offline=offline) for ref in (model, cup_model) if ref]  # before torch, too
 
-        from ..pipeline import Pipeline
+        from ..inference.pipeline import Pipeline
         from .batching import stream
 
         load = partial(Pipeline.load, device=device, dtype=dtype, deterministic=deterministic)
@@ -255,10 +255,10 @@ def _finish(
     task: Task, job: Job, seen: Seen, located: tuple[Located, ...]
 ) -> "tuple[list[bytes], Fields, str | None, Thumb | None]":
     """The bytes of a job's files, its columns, the gate that it misses, and its picture for the page."""
+    from ..evaluation.biometry import measure_cup
     from ..images.encode import encode_png, encode_tiff
     from ..images.render import geojson, overlay, svg
     from ..images.scan import stored, stored_points
-    from ..measure import measure_cup
     from ..thumbs import thumb_of
 
     upright, *cups = (
@@ -292,7 +292,7 @@ def _finish(
 
 def _measured(task: Task, seen: Seen, rings: Rings) -> Fields:
     """The columns that an outline gives; `rings` lie as the file does."""
-    from ..measure import measure, measure_head
+    from ..evaluation.biometry import measure, measure_head
 
     size = seen.size if seen.orientation < 5 else seen.size[::-1]
     found: Fields = dict(measure(rings, seen.spacing))

@@ -14,8 +14,8 @@ from .making import Wish, beside
 from .shared import Shared, generative
 
 if TYPE_CHECKING:
-    from ..generation import Draft, Source
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, Source
 
 
 @generative
@@ -92,7 +92,7 @@ def _wish(content: Item, style: Item, mix: float) -> Wish:
 
 
 def _styled(mix: float, pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
-    from ..generation import styled
+    from ..inference.synthesis import styled
 
     return styled(pipeline, sources[0], sources[1], mix=mix)
 

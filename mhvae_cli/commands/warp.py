@@ -18,8 +18,8 @@ from .making import Wish, beside
 from .shared import Shared, generative
 
 if TYPE_CHECKING:
-    from ..generation import Draft, Source
-    from ..pipeline import Pipeline
+    from ..inference.pipeline import Pipeline
+    from ..inference.synthesis import Draft, Source
 
 STIFF = 1.0
 """Pixels that an outline may stay away from its handles before it is told."""
@@ -261,7 +261,7 @@ def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pai
 def _warped(
     edit: dict[str, Any], name: str, notes: list[str], pipeline: "Pipeline", sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..generation import Warping, warped
+    from ..inference.synthesis import Warping, warped
 
     position = sources[1].code if len(sources) > 1 else None
     draft, away = warped(pipeline, sources[0], Warping(**edit), position=position)

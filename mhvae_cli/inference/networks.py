@@ -13,7 +13,6 @@ from ..devices import layout
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
 from ..images.transforms import to_square
-from ..trust import GRID, Evidence, Trust, draw, parse
 from ..vae.contour import contours, ellipse
 from ..vae.density import Density
 from ..vae.editing import Code
@@ -23,6 +22,8 @@ from ..vae.model import MultiHeadedVAE
 from ..vae.raster import Level, rasterise
 from ..vae.tta import FLIPS, aligned, unflipped
 from ..vae.warp import RADIUS
+from .posterior import draw
+from .qc import GRID, Evidence, Trust, parse
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.tensors import read_metadata
-from .errors import InputError, ModelError, os_error_text
-from .images.encode import RECORD
-from .images.read import MAX_TEXT, read_text
+from ..checkpoints.tensors import read_metadata
+from ..errors import InputError, ModelError, os_error_text
+from ..images.encode import RECORD
+from ..images.read import MAX_TEXT, read_text
 
 LATENTS = (".safetensors", ".json")
 NOTICE = "Synthetic image made by a model; not for diagnosis."
@@ -37,7 +37,7 @@ def make_record(origin: Origin, sources: Sequence[str] = (), **extra: Any) -> di
     `sources` are the SHA-256 of the files it was made from (`sha256_of`); `extra` is the verb's own, such
     as edit={...}.
     """
-    from .version import version
+    from ..version import version
 
     return {
         "mhvae": version(),

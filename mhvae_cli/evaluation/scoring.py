@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, os_error_text
-from .images.read import SUFFIXES, read_mask
+from ..errors import InputError, os_error_text
+from ..images.read import SUFFIXES, read_mask
 from .metrics import Profile, Scores, Spacing, measure
 
 METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoints.tensors import encode_state, load_tensors, read_metadata
-from .errors import InputError, ModelError
-from .filesystem import write_atomic
-from .images.scan import MAX_PIXELS
+from ..checkpoints.tensors import encode_state, load_tensors, read_metadata
+from ..errors import InputError, ModelError
+from ..filesystem import write_atomic
+from ..images.scan import MAX_PIXELS
+from ..vae.editing import Code
 from .provenance import embed
-from .vae.editing import Code
 
 if TYPE_CHECKING:
     from torch import Tensor

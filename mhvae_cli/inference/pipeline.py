@@ -9,17 +9,17 @@ from typing import Literal, Unpack
 import numpy as np
 import torch
 
-from .checkpoints.registry import resolve
-from .devices import resolve_device, resolve_dtype
-from .generation import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
-from .hashing import sha256_of
-from .images.read import read_scan
-from .images.scan import Scan, scan_of
-from .inference.loading import load_model
-from .inference.networks import Networks
-from .trust import Verdict
-from .vae.density import Density
-from .vae.editing import Code
+from ..checkpoints.registry import resolve
+from ..devices import resolve_device, resolve_dtype
+from ..hashing import sha256_of
+from ..images.read import read_scan
+from ..images.scan import Scan, scan_of
+from ..vae.density import Density
+from ..vae.editing import Code
+from .loading import load_model
+from .networks import Networks
+from .qc import Verdict
+from .synthesis import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
 
 Given = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""

@@ -6,15 +6,15 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from .errors import InputError
-from .hashing import seed_of, sha256_of
-from .images.scan import Scan, scan_of
-from .images.transforms import composite, to_native, to_uint8
-from .inference.networks import Networks
-from .metrics import dice
-from .vae.density import Density
-from .vae.editing import Code, between, blend, turned
-from .vae.handles import moved
+from ..errors import InputError
+from ..evaluation.metrics import dice
+from ..hashing import seed_of, sha256_of
+from ..images.scan import Scan, scan_of
+from ..images.transforms import composite, to_native, to_uint8
+from ..vae.density import Density
+from ..vae.editing import Code, between, blend, turned
+from ..vae.handles import moved
+from .networks import Networks
 
 DRAWS = 100
 """Codes, at most, that are drawn for a picture with an object."""

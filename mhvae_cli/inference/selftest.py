@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.folder import FORMAT, KIND, save_model
-from .checkpoints.model_card import model_card
-from .checkpoints.registry import bundled
-from .config import (
+from ..checkpoints.folder import FORMAT, KIND, save_model
+from ..checkpoints.model_card import model_card
+from ..checkpoints.registry import bundled
+from ..config import (
     DecoderConfig,
     DiffusionConfig,
     EncoderConfig,
@@ -25,13 +25,13 @@ from .config import (
     UNetConfig,
     to_dict,
 )
-from .devices import resolve_device, resolve_dtype
-from .diffusion.refiner import Refiner
-from .errors import DeviceError
-from .inference.networks import Networks
+from ..devices import resolve_device, resolve_dtype
+from ..diffusion.refiner import Refiner
+from ..errors import DeviceError
+from ..vae.editing import Code
+from ..vae.model import build
+from .networks import Networks
 from .pipeline import Pipeline
-from .vae.editing import Code
-from .vae.model import build
 
 STEPS = 3
 POSE = np.array([[0.9, -0.2, 0.05], [0.2, 0.9, -0.1]])

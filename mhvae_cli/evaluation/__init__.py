@@ -1,0 +1,1 @@
+"""Masks against masks, and measurements of outlines."""

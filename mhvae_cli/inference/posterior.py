@@ -1,0 +1,36 @@
+"""Draws of theta from its posterior, and intervals of what is measured on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..hashing import seed_of
+from .qc import Evidence
+
+
+def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
+    """The posterior's sd times `temperature`, together with the prior's of 1, which it never exceeds."""
+    warm = np.float32(temperature) * sd
+    return warm / np.sqrt(1 + warm * warm)
+
+
+def draw(evidence: Evidence, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+    """`count` draws (count, P) float32 of theta's `warmed` posterior.
+
+    They depend on `seed` and the image's `key` alone.
+    """
+    rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
+    noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
+    return evidence.theta + warmed(evidence.sd, temperature) * noise
+
+
+def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """The 5th and the 95th percentile of draws; None if a fifth of them or more is missing.
+
+    Percentiles at (n + 1) p, so that few draws make no narrow intervals.
+    """
+    told = [value for value in values if value is not None]
+    if len(told) <= 0.8 * len(values):
+        return None, None
+    low, high = np.quantile(told, (0.05, 0.95), method="weibull")
+    return float(low), float(high)
