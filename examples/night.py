@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 
 SIZE = (540, 800)
 PATIENT = "Doe^Jane"

@@ -15,7 +15,7 @@ for name in [name for name in os.environ if name.startswith("MHVAE_")]:
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight fetal-head phantoms, 64 x 80 px, as a data folder: images/, masks/, index.csv."""
-    from mhvae_cli.phantoms import write_phantoms
+    from mhvae_cli.training.phantoms import write_phantoms
 
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantoms(folder, "fetal-head", 8, size=(64, 80))

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli import recipe
 from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.commands import training
-from mhvae_cli.datasets import Sample
-from mhvae_cli.phantoms import write_phantoms
+from mhvae_cli.training import train as recipe
+from mhvae_cli.training.datasets import Sample
+from mhvae_cli.training.phantoms import write_phantoms
 
 CONFIG: dict[str, Any] = {
     "model": {

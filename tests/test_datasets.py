@@ -11,19 +11,9 @@ from PIL import Image
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from mhvae_cli.config import AugmentConfig
-from mhvae_cli.datasets import (
-    POSES,
-    Batch,
-    Images,
-    MaskedImages,
-    Sample,
-    discover,
-    folds_of,
-    similarity,
-    split,
-    tone,
-)
 from mhvae_cli.errors import InputError, UsageError
+from mhvae_cli.training.augmentation import similarity, tone
+from mhvae_cli.training.datasets import POSES, Batch, Images, MaskedImages, Sample, discover, folds_of, split
 from mhvae_cli.vae.warp import pixel_centres
 
 STILL = AugmentConfig(rotate=0, scale=0, shift=0, flip_x=False, flip_y=False, tone=0, noise=0)

@@ -6,7 +6,7 @@ import torch
 
 from mhvae_cli.config import WarpConfig
 from mhvae_cli.evaluation.metrics import dice
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.decoder import SegmentationHead
 from mhvae_cli.vae.fitting import affine_of, distance_map, fit, rim
 from mhvae_cli.vae.warp import RADIUS, Warp, pixel_centres

@@ -23,7 +23,7 @@ from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.inference.pipeline import Pipeline
 from mhvae_cli.inference.synthesis import draft_of, make, noise_key, sampled
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.warp import pixel_centres
 

@@ -21,27 +21,27 @@ def name_of(path: Path) -> str:
 LAYERS = [
     "errors",
     "version hashing filesystem",
-    "config textures devices evaluation.metrics evaluation.biometry processes machine markup inference.qc",
+    "config training.textures devices evaluation.metrics evaluation.biometry training.distributed machine markup inference.qc",
     "inference.posterior checkpoints.model_card checkpoints.checksums checkpoints.hub_errors",
-    "checkpoints.hub checkpoints.tensors checkpoints.archive images.encode",
+    "training.augmentation checkpoints.hub checkpoints.tensors checkpoints.archive images.encode",
     "images.scan",
     "images.transforms images.dicom_values",
     "images.dicom",
     "images.read",
-    "phantoms images.render images.spacing thumbs",
+    "training.phantoms images.render images.spacing thumbs",
     "vae.latents vae.warp vae.contour diffusion.sde diffusion.noise",
     "vae.fitting vae.tta vae.density vae.raster vae.encoder vae.decoder vae.losses",
     "diffusion.unet diffusion.solvers vae.editing",
     "vae.model vae.pretrained diffusion.score",
-    "checkpoints.folder datasets vae.handles review",
+    "checkpoints.folder training.datasets vae.handles review",
     "checkpoints.registry checkpoints.describe",
-    "training_state inference.provenance run_record diffusion.refiner",
+    "training.state inference.provenance run_record diffusion.refiner",
     "inference.loading",
     "inference.latent_files inference.networks",
-    "inference.synthesis calibration",
-    "inference.pipeline training",
-    "evaluation.scoring vae_training cddpm_training inference.selftest",
-    "recipe",
+    "inference.synthesis training.calibration",
+    "inference.pipeline training.loop",
+    "evaluation.scoring training.vae_task training.cddpm_task inference.selftest",
+    "training.train",
     "commands.examples commands.inputs commands.options commands.asked commands.table",
     "commands.account",
     "commands.outputs",
@@ -61,8 +61,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split(
 PACKAGES = {name_of(path) for path in PACKAGE.rglob("__init__.py")}
 """Their `__init__` imports nothing, or only when asked."""
 OWNERS = {  # what is written (a name, or the end of a dotted one): the modules that may
-    "grid_sample": {"vae.decoder", "datasets"},
-    "affine_grid": {"datasets"},
+    "grid_sample": {"vae.decoder", "training.augmentation"},
+    "affine_grid": {"training.augmentation"},
     "Image.open": {"images.read", "images.dicom"},
     "safe_open": {"checkpoints.tensors"},
     "print": {"commands", "cli"},
@@ -83,7 +83,7 @@ LIGHT = [
     "images.read",
     "evaluation.biometry",
     "evaluation.metrics",
-    "phantoms",
+    "training.phantoms",
     "images.render",
     "images.spacing",
     "checkpoints.folder",
@@ -139,7 +139,7 @@ def own(module: str) -> list[str]:
 
 
 def test_the_walk_sees_every_kind_of_import() -> None:
-    assert "images.encode" in own("phantoms")
+    assert "images.encode" in own("training.phantoms")
     assert {"errors", "vae.contour", "checkpoints.folder"} <= set(own("inference.networks"))  # relative
     assert "config" in own("vae.warp")  # from the package above
     assert "inference.pipeline" in own("commands.segment")  # in a function

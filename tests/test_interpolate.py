@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from mhvae_cli import Pipeline
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.inference import synthesis as generation
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
 SIZES = {"a": (64, 80), "b": (50, 40)}

@@ -19,7 +19,7 @@ from mhvae_cli import Pipeline
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.inference.networks import Networks
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.model import build
 
 ANYWHERE = {"CompositeImplicitAutograd", "CompositeExplicitAutograd"}

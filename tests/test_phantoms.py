@@ -7,7 +7,7 @@ import pytest
 
 from mhvae_cli.errors import OutputError
 from mhvae_cli.images.read import read_mask, read_scan
-from mhvae_cli.phantoms import phantom, write_phantoms
+from mhvae_cli.training.phantoms import phantom, write_phantoms
 
 KINDS = ["fetal-head", "skin-lesion", "optic-disc"]
 SEEDS = range(12)

@@ -18,7 +18,7 @@ from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.inference.pipeline import Pipeline
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.warp import RADIUS, control_points, pixel_centres
 
 

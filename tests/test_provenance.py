@@ -220,7 +220,7 @@ def test_the_reading_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_png(GREY, text=TEXT))
     latents(tmp_path / "a.safetensors", TEXT)
     code = (
-        "import sys, pathlib\nfrom mhvae_cli import provenance\n"
+        "import sys, pathlib\nfrom mhvae_cli.inference import provenance\n"
         f"for path in pathlib.Path({str(tmp_path)!r}).iterdir(): print(provenance.read(path)['seed'])\n"
         "print([name for name in ('torch', 'safetensors') if name in sys.modules])"
     )

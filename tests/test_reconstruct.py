@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.inference import provenance
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
 HEADER = "input,page,output,status,mask,dice,tries,seed,error,made_by"

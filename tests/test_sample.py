@@ -39,7 +39,7 @@ def rows(path: str) -> list[dict[str, str]]:
 
 
 def test_a_set_is_what_train_vae_reads(mhvae: Mhvae) -> None:
-    from mhvae_cli.datasets import MaskedImages, discover
+    from mhvae_cli.training.datasets import MaskedImages, discover
 
     ended = mhvae("sample", "-n", 3, "--steps", 2, "--out", "set/", "--json")
     assert ended.code == 0
@@ -154,7 +154,7 @@ def test_codes_without_an_object_are_drawn_again(mhvae: Mhvae, monkeypatch: pyte
 def test_a_full_disk_is_7_and_leaves_whole_pairs(
     mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    from mhvae_cli.datasets import discover
+    from mhvae_cli.training.datasets import discover
 
     move = os.replace
 

@@ -19,7 +19,7 @@ from mhvae_cli import Pipeline
 from mhvae_cli.images import read as imaging
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.inference import synthesis as generation
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
 SIZES = {"a": (64, 80), "b": (50, 40), "c": (70, 60)}

@@ -21,11 +21,11 @@ from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors
 from mhvae_cli.commands import training
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
-from mhvae_cli.datasets import discover, split
 from mhvae_cli.inference.loading import load_refiner
-from mhvae_cli.phantoms import write_phantoms
+from mhvae_cli.training.datasets import discover, split
+from mhvae_cli.training.phantoms import write_phantoms
+from mhvae_cli.training.vae_task import About, write_model
 from mhvae_cli.vae.model import MultiHeadedVAE, build
-from mhvae_cli.vae_training import About, write_model
 
 CONFIG: dict[str, Any] = {
     "diffusion": {"unet": {"channels": 8, "levels": 2, "blocks": 1}},

@@ -22,7 +22,7 @@ from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.commands import training
 from mhvae_cli.config import merge
-from mhvae_cli.phantoms import write_phantoms
+from mhvae_cli.training.phantoms import write_phantoms
 
 CONFIG: dict[str, Any] = {
     "model": {
@@ -417,7 +417,7 @@ def test_several_folders_train_one_model(heads: Path, train: Any, tmp_path: Path
 
 
 def test_a_subject_never_straddles(heads: Path, tmp_path: Path, monkeypatch: Any, train: Any) -> None:
-    from mhvae_cli import recipe
+    from mhvae_cli.training import train as recipe
 
     data, seen = tmp_path / "data", []
     shutil.copytree(heads, data)

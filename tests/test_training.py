@@ -20,8 +20,8 @@ from two_processes import two_processes
 from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
 from mhvae_cli.errors import OutputError, UsageError
-from mhvae_cli.training import Diverged, Outcome, fit, order, schedule
-from mhvae_cli.training_state import STATE, Run, check_out
+from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule
+from mhvae_cli.training.state import STATE, Run, check_out
 from mhvae_cli.vae.encoder import BatchNorm2d
 
 COUNT, BATCH = 13, 4  # three steps an epoch, one sample left over
@@ -136,7 +136,7 @@ def test_workers_change_nothing(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_moments_keep_their_layout_on_disk_and_back(tmp_path: Path) -> None:
-    from mhvae_cli.training_state import begin
+    from mhvae_cli.training.state import begin
 
     fit(ToyTask(tmp_path), _run(tmp_path), say=_signal_at(2))
     live = begin(Toy(), _run(tmp_path, resume=True))
@@ -350,7 +350,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_training import CONFIG, ToyTask, _quiet, _run, _signal_at
 from mhvae_cli.errors import UsageError
-from mhvae_cli.training import fit
+from mhvae_cli.training.loop import fit
 from dataclasses import replace
 import os
 torch.set_num_threads(1)

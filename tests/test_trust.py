@@ -108,7 +108,7 @@ def test_draws_depend_on_the_seed_and_the_image_alone() -> None:
 
 
 def test_limits_go_on_as_the_tail_does() -> None:
-    from mhvae_cli.calibration import BEYOND, limit
+    from mhvae_cli.training.calibration import BEYOND, limit
 
     values = np.random.default_rng(0).exponential(size=200_000)
     assert limit(values) == pytest.approx(-math.log(BEYOND), rel=0.02)
@@ -150,7 +150,7 @@ def test_statistics_outlive_the_file() -> None:
 
 @pytest.fixture(scope="session")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mhvae_cli.phantoms import write_phantoms
+    from mhvae_cli.training.phantoms import write_phantoms
 
     folder = tmp_path_factory.mktemp("heads")
     write_phantoms(folder, "fetal-head", 60, size=(64, 80))
@@ -161,8 +161,8 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged_model(tiny_model: Path, heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model, calibrated on phantoms, theta's limit aside: its weights are random."""
     from mhvae_cli import Pipeline
-    from mhvae_cli.calibration import calibrate, write_trust
-    from mhvae_cli.datasets import discover
+    from mhvae_cli.training.calibration import calibrate, write_trust
+    from mhvae_cli.training.datasets import discover
 
     folder = tmp_path_factory.mktemp("judged") / "tiny"
     shutil.copytree(tiny_model, folder)
@@ -186,7 +186,7 @@ def odd_pictures() -> list[np.ndarray]:
 
 def test_the_pipeline_judges_what_it_finds(judged_model: Path, tiny_model: Path) -> None:
     from mhvae_cli import Pipeline
-    from mhvae_cli.phantoms import phantom
+    from mhvae_cli.training.phantoms import phantom
 
     pipeline = Pipeline.load(judged_model, device="cpu", dtype="float32")
     usual = [pipeline.segment(phantom("fetal-head", seed, (64, 80))[0]) for seed in range(500, 530)]

@@ -44,7 +44,7 @@ def run(*command: str) -> int:
 
 def scans(folder: Path, count: int, size: tuple[int, int] = (270, 400)) -> list[Path]:
     """Write `count` fetal-head phantoms of `size` (h, w), 50 of them different; their paths."""
-    from mhvae_cli.phantoms import write_phantoms
+    from mhvae_cli.training.phantoms import write_phantoms
 
     write_phantoms(folder, "fetal-head", min(count, 50), size=size)
     paths = sorted((folder / "images").iterdir())

@@ -38,13 +38,13 @@ from scipy.ndimage import gaussian_filter
 from sharpness import DIRECTIONS, jackknife, pm, projections, pyramid
 from torch import nn
 
-from mhvae_cli.cddpm_training import times
 from mhvae_cli.config import CDDPMConfig, DiffusionConfig, UNetConfig
 from mhvae_cli.diffusion.refiner import Refiner
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.images.transforms import to_square
-from mhvae_cli.phantoms import phantom
-from mhvae_cli.training import schedule
+from mhvae_cli.training.cddpm_task import times
+from mhvae_cli.training.loop import schedule
+from mhvae_cli.training.phantoms import phantom
 
 SIZE, TRAIN, TEST, DRAWS = 48, 400, 64, 4
 BLUR, FADED = 3.0, 0.2

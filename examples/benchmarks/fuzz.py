@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from mhvae_cli.images.read import read_mask
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.phantoms import phantom
 
 PATIENT = ("Doe^Jane", "PATIENT-4711")
 WHOLE = 0.1

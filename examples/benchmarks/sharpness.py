@@ -25,8 +25,8 @@ from common import table, verdict  # first: see there
 import numpy as np
 from scipy.ndimage import convolve1d
 
-from mhvae_cli.datasets import discover
 from mhvae_cli.inference.networks import Networks
+from mhvae_cli.training.datasets import discover
 from mhvae_cli.vae.editing import Code
 
 BATCH = 8

@@ -19,12 +19,12 @@ from common import held_out_arguments, table
 from PIL import Image, ImageDraw
 
 from mhvae_cli import Pipeline
-from mhvae_cli.datasets import discover
 from mhvae_cli.evaluation.biometry import measure
 from mhvae_cli.images.read import read_mask, read_scan
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.inference.posterior import interval
-from mhvae_cli.phantoms import phantom
+from mhvae_cli.training.datasets import discover
+from mhvae_cli.training.phantoms import phantom
 
 SIZE = (270, 400)
 SEED = 50_000

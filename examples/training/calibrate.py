@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from mhvae_cli import Pipeline
-from mhvae_cli.calibration import calibrate, write_trust
 from mhvae_cli.checkpoints.folder import read_config
-from mhvae_cli.datasets import split
-from mhvae_cli.recipe import gather, hold_out
+from mhvae_cli.training.calibration import calibrate, write_trust
+from mhvae_cli.training.datasets import split
+from mhvae_cli.training.train import gather, hold_out
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)

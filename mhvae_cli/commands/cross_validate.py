@@ -70,10 +70,10 @@ def cross_validate(
     limit = training.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
 
-    from .. import recipe as recipes
-    from ..datasets import discover
     from ..devices import resolve_dtype
     from ..evaluation.scoring import over_folds
+    from ..training import train as recipes
+    from ..training.datasets import discover
 
     place = training.place_of(device)
     recipe = recipes.with_channels(recipe, given, discover(data))

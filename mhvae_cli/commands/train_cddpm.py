@@ -86,8 +86,8 @@ def train_cddpm(
 
     folder = resolve(model, offline=offline)
 
-    from .. import recipe as recipes
     from ..devices import resolve_dtype
+    from ..training import train as recipes
 
     place = training.place_of(device)
     samples = recipes.hold_out(recipes.gather(data, masks=False), hold_out)

@@ -116,9 +116,9 @@ def train_vae(
     )
     recipe, given = load_recipe(preset, config, flags)
 
-    from .. import recipe as recipes
     from ..devices import resolve_dtype
     from ..images.read import read_mask
+    from ..training import train as recipes
 
     place = training.place_of(device)
     samples = recipes.hold_out(recipes.gather(data), hold_out)

@@ -16,7 +16,7 @@ from .progress import clock, draw
 if TYPE_CHECKING:
     import torch
 
-    from ..training import Outcome
+    from ..training.loop import Outcome
 
 EVERY = 30.0
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}

@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.folder import load_state, save_model
-from .checkpoints.model_card import model_card
-from .checkpoints.registry import bundled, load_pretrained, resolve
-from .config import ModelConfig, TrainConfig, to_dict
+from ..checkpoints.folder import load_state, save_model
+from ..checkpoints.model_card import model_card
+from ..checkpoints.registry import bundled, load_pretrained, resolve
+from ..config import ModelConfig, TrainConfig, to_dict
+from ..errors import ModelError
+from ..evaluation.metrics import dice, hausdorff
+from ..filesystem import write_atomic
+from ..images.encode import encode_png
+from ..images.render import YELLOW, draw_grid, overlay, sheet
+from ..images.transforms import from_square
+from ..vae.contour import contours
+from ..vae.fitting import distance_map
+from ..vae.fitting import fit as fit_warp
+from ..vae.latents import Latents
+from ..vae.losses import contour_miss, log_cosh, soft_dice, warmup
+from ..vae.model import MultiHeadedVAE, build
+from ..vae.pretrained import start_from
 from .datasets import Batch, MaskedImages
-from .errors import ModelError
-from .evaluation.metrics import dice, hausdorff
-from .filesystem import write_atomic
-from .images.encode import encode_png
-from .images.render import YELLOW, draw_grid, overlay, sheet
-from .images.transforms import from_square
-from .training import sheet_due, weights
-from .vae.contour import contours
-from .vae.fitting import distance_map
-from .vae.fitting import fit as fit_warp
-from .vae.latents import Latents
-from .vae.losses import contour_miss, log_cosh, soft_dice, warmup
-from .vae.model import MultiHeadedVAE, build
-from .vae.pretrained import start_from
+from .loop import sheet_due, weights
 
 REFERENCE_SIZE = 256
 SHEET_ROWS = 6

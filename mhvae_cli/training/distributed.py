@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from .errors import MhvaeError
+from ..errors import MhvaeError
 
 PATIENCE = timedelta(hours=4)
 """How long the others wait while the first process validates and writes."""

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .filesystem import write_atomic
-from .images.encode import encode_png
+from ..filesystem import write_atomic
+from ..images.encode import encode_png
 from .textures import blob, ellipse, noise, polar, speckle, step, stroke, turned
 
 Kind = Literal["fetal-head", "skin-lesion", "optic-disc"]

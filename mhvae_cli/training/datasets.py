@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .config import AugmentConfig
-from .errors import InputError, UsageError
-from .hashing import seed_of
-from .images.read import read_mask, read_scan
-from .images.scan import Scan, stored, upright
-from .images.transforms import to_square
-from .vae.fitting import rim
+from ..config import AugmentConfig
+from ..errors import InputError, UsageError
+from ..hashing import seed_of
+from ..images.read import read_mask, read_scan
+from ..images.scan import Scan, stored, upright
+from ..images.transforms import to_square
+from ..vae.fitting import rim
+from .augmentation import resample, identity_maps, similarity, tone
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
 """Range of the random edits that `Objective.consistency` asks for."""
@@ -124,7 +124,7 @@ class Images:
 
     def plain(self, indices: Sequence[int]) -> Tensor:
         """Images (B, C, S, S) in [-1, 1] as they are."""
-        return self._images(indices, _unmoved(len(indices)))
+        return self._images(indices, identity_maps(len(indices)))
 
     def augmented(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int
@@ -156,7 +156,7 @@ class Images:
     def _images(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
         images = self.images[torch.as_tensor(indices)].float()
         size = [len(indices), self.channels, self.image_size, self.image_size]
-        return _moved(images, moves, size, padding="border") / 127.5 - 1
+        return resample(images, moves, size, padding="border") / 127.5 - 1
 
 
 class MaskedImages(Images):
@@ -180,7 +180,7 @@ class MaskedImages(Images):
 
     def with_masks(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images as in `plain`, and masks (B, S, S) in [0, 1]."""
-        return self.plain(indices), self._masks(indices, _unmoved(len(indices)))
+        return self.plain(indices), self._masks(indices, identity_maps(len(indices)))
 
     def batch(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int, dims: tuple[int, int]
@@ -206,51 +206,7 @@ class MaskedImages(Images):
 
     def _masks(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
         masks = self.masks[torch.as_tensor(indices), None].float()
-        return _moved(masks, moves, [len(indices), 1, self.image_size, self.image_size])[:, 0] / 255
-
-
-def _unmoved(count: int) -> np.ndarray:
-    return np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (count, 1, 1))
-
-
-def _moved(images: Tensor, moves: np.ndarray, size: list[int], *, padding: str = "zeros") -> Tensor:
-    """Resample (B, C, H, W) to `size` under affine maps (B, 2, 3) from target to source, in [-1, 1]."""
-    grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
-
-
-def similarity(
-    rng: np.random.Generator, ranges: AugmentConfig, aspect: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
-
-    Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
-    """
-    turn = np.deg2rad(rng.uniform(-ranges.rotate, ranges.rotate))
-    zoom = np.exp(rng.uniform(-ranges.scale, ranges.scale))
-    flips = [-1.0 if on and rng.random() < 0.5 else 1.0 for on in (ranges.flip_x, ranges.flip_y)]
-    shift = rng.uniform(-ranges.shift, ranges.shift, 2) * 2
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    native = np.diag([aspect, 1.0])
-    linear = np.linalg.inv(native) @ (rotation * zoom) @ np.diag(flips) @ native
-    inverse = np.linalg.inv(linear)
-    return (
-        np.concatenate([linear, -(linear @ shift)[:, None]], axis=1),
-        np.concatenate([inverse, shift[:, None]], axis=1),
-    )
-
-
-def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tensor:
-    """Random gamma, gain and offset (a gain and offset of each channel's own too) and pixel noise."""
-    c, strength = len(image), ranges.tone
-    gamma = float(np.exp(rng.uniform(-strength, strength)))
-    gain = np.exp(rng.uniform(-strength, strength) + rng.uniform(-strength, strength, c) / 3)
-    offset = rng.uniform(-strength, strength) / 2 + rng.uniform(-strength, strength, c) / 6
-    noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)) * float(
-        rng.uniform(0, ranges.noise)
-    )
-    level = ((image + 1) / 2).clamp_min(0).pow(gamma) * torch.from_numpy(gain).float()[:, None, None]
-    return (2 * level - 1 + torch.from_numpy(offset).float()[:, None, None] + noise).clamp(-1, 1)
+        return resample(masks, moves, [len(indices), 1, self.image_size, self.image_size])[:, 0] / 255
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.tensors import load_tensors, read_metadata, save_state
-from .config import FitConfig
-from .errors import OutputError, UsageError
+from ..checkpoints.tensors import load_tensors, read_metadata, save_state
+from ..config import FitConfig
+from ..errors import OutputError, UsageError
 
 STATE = "state.safetensors"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.folder import load_state, read_config, save_model
+from ..checkpoints.folder import load_state, read_config, save_model
+from ..images.read import read_mask, read_scan
+from ..inference.networks import Networks
+from ..inference.posterior import draw, interval
+from ..inference.qc import DISTANCES, SIGNALS, Evidence, Trust
 from .datasets import Sample
-from .images.read import read_mask, read_scan
-from .inference.networks import Networks
-from .inference.posterior import draw, interval
-from .inference.qc import DISTANCES, SIGNALS, Evidence, Trust
 
 PARTS = ("vae", "cddpm")
 LEAST = 20

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.folder import save_model
-from .checkpoints.model_card import model_card
-from .config import CDDPMConfig
+from ..checkpoints.folder import save_model
+from ..checkpoints.model_card import model_card
+from ..config import CDDPMConfig
+from ..diffusion.refiner import Refiner
+from ..diffusion.sde import SDE
+from ..diffusion.solvers import END
+from ..filesystem import write_atomic
+from ..images.encode import encode_png
+from ..images.render import sheet
+from ..images.transforms import from_square
+from ..vae.density import Density
+from ..vae.latents import Latents
+from ..vae.model import MultiHeadedVAE
 from .datasets import Images
-from .diffusion.refiner import Refiner
-from .diffusion.sde import SDE
-from .diffusion.solvers import END
-from .filesystem import write_atomic
-from .images.encode import encode_png
-from .images.render import sheet
-from .images.transforms import from_square
-from .training import sheet_due, weights
-from .vae.density import Density
-from .vae.latents import Latents
-from .vae.model import MultiHeadedVAE
+from .loop import sheet_due, weights
 
 MEASURED = 512
 """Training images, at most, that the residual's sd and the density of the codes are measured on."""

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints.folder import digest, load_state, read_config
+from ..config import CDDPMRecipe, FitConfig, Recipe, to_dict
+from ..diffusion.refiner import Refiner
+from ..errors import InputError, UsageError
+from ..evaluation.metrics import Profile
+from ..evaluation.scoring import Pair, Row, score
+from ..filesystem import write_atomic
+from ..hashing import sha256_of
+from ..images.encode import encode_png
+from ..images.read import read_scan
+from ..images.scan import stored
+from ..inference.loading import load_model, load_refiner
+from ..inference.pipeline import Pipeline
 from .calibration import calibrate, write_trust
-from .cddpm_training import CDDPMTask
-from .checkpoints.folder import digest, load_state, read_config
-from .config import CDDPMRecipe, FitConfig, Recipe, to_dict
+from .cddpm_task import CDDPMTask
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
-from .diffusion.refiner import Refiner
-from .errors import InputError, UsageError
-from .evaluation.metrics import Profile
-from .evaluation.scoring import Pair, Row, score
-from .filesystem import write_atomic
-from .hashing import sha256_of
-from .images.encode import encode_png
-from .images.read import read_scan
-from .images.scan import stored
-from .inference.loading import load_model, load_refiner
-from .inference.pipeline import Pipeline
-from .training import Outcome, fit
-from .training_state import STATE, Run, check_out
-from .vae_training import About, VAETask, prepare_model
+from .loop import Outcome, fit
+from .state import STATE, Run, check_out
+from .vae_task import About, VAETask, prepare_model
 
 UNLICENSED = "not stated: all rights reserved"
 PEEK = 32

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .errors import QualityError, UsageError
-from .filesystem import write_atomic
-from .processes import agreed, averaged, group, stop_signals
-from .training_state import Live, Run, begin, save
+from ..errors import QualityError, UsageError
+from ..filesystem import write_atomic
+from .distributed import agreed, averaged, group, stop_signals
+from .state import Live, Run, begin, save
 
 MILDER = "a smaller --lr may help"
 

@@ -1,0 +1,1 @@
+"""Folders of images in, a model folder out."""

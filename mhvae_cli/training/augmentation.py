@@ -1,0 +1,53 @@
+"""Random turns, zooms, shifts, flips and tones that training images are shown in."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import AugmentConfig
+
+
+def identity_maps(count: int) -> np.ndarray:
+    """Affine maps (count, 2, 3) that move nothing."""
+    return np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (count, 1, 1))
+
+
+def resample(images: Tensor, moves: np.ndarray, size: list[int], *, padding: str = "zeros") -> Tensor:
+    """Resample (B, C, H, W) to `size` under affine maps (B, 2, 3) from target to source, in [-1, 1]."""
+    grid = F.affine_grid(torch.from_numpy(moves).float(), size, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+def similarity(
+    rng: np.random.Generator, ranges: AugmentConfig, aspect: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
+
+    Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
+    """
+    turn = np.deg2rad(rng.uniform(-ranges.rotate, ranges.rotate))
+    zoom = np.exp(rng.uniform(-ranges.scale, ranges.scale))
+    flips = [-1.0 if on and rng.random() < 0.5 else 1.0 for on in (ranges.flip_x, ranges.flip_y)]
+    shift = rng.uniform(-ranges.shift, ranges.shift, 2) * 2
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    native = np.diag([aspect, 1.0])
+    linear = np.linalg.inv(native) @ (rotation * zoom) @ np.diag(flips) @ native
+    inverse = np.linalg.inv(linear)
+    return (
+        np.concatenate([linear, -(linear @ shift)[:, None]], axis=1),
+        np.concatenate([inverse, shift[:, None]], axis=1),
+    )
+
+
+def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tensor:
+    """Random gamma, gain and offset (a gain and offset of each channel's own too) and pixel noise."""
+    c, strength = len(image), ranges.tone
+    gamma = float(np.exp(rng.uniform(-strength, strength)))
+    gain = np.exp(rng.uniform(-strength, strength) + rng.uniform(-strength, strength, c) / 3)
+    offset = rng.uniform(-strength, strength) / 2 + rng.uniform(-strength, strength, c) / 6
+    noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)) * float(
+        rng.uniform(0, ranges.noise)
+    )
+    level = ((image + 1) / 2).clamp_min(0).pow(gamma) * torch.from_numpy(gain).float()[:, None, None]
+    return (2 * level - 1 + torch.from_numpy(offset).float()[:, None, None] + noise).clamp(-1, 1)
