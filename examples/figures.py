@@ -21,7 +21,7 @@ from mhvae_cli.images.read import SUFFIXES
 from mhvae_cli.images.render import YELLOW, draw_grid, overlay, sheet
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.synthesis import Draft, Picture, Source, draft_of, make
-from mhvae_cli.vae.editing import between
+from mhvae_cli.vae.editing import interpolate
 from mhvae_cli.vae.fitting import fit
 from mhvae_cli.vae.warp import Warp, pixel_centres
 
@@ -41,12 +41,12 @@ def vae(picture: Picture) -> np.ndarray:
 def found(pipeline: Pipeline, picture: Picture) -> np.ndarray:
     """The picture with the outline that was asked for and the one that is found in it."""
     code = picture.code
-    asked = pipeline.contour(code.theta, code.size, code.pose)
+    asked = pipeline.networks.contour(code.theta, code.size, code.pose)
     return overlay(overlay(picture.pixels, asked), pipeline.segment(picture.pixels).contour(), colour=YELLOW)
 
 
 def outlined(pipeline: Pipeline, source: Source) -> np.ndarray:
-    return overlay(source.scan.pixels, pipeline.contour(source.code.theta, source.code.size))
+    return overlay(source.scan.pixels, pipeline.networks.contour(source.code.theta, source.code.size))
 
 
 def figure3(lesions: Pipeline, sources: list[Source], rival: Pipeline | None) -> Rows:
@@ -115,7 +115,7 @@ def figure7() -> Rows:
 
 def figure9(lesions: Pipeline, a: Source, b: Source, count: int = 5) -> Rows:
     shares = np.linspace(0, 1, count)
-    codes = [[between(a.code, b.code, style=s, position=p) for s in shares] for p in shares]
+    codes = [[interpolate(a.code, b.code, style=s, position=p) for s in shares] for p in shares]
     # One path of noise for all, as in the paper.
     made = [make(lesions, [Draft(code, a.key + b.key, a.scan) for code in row]) for row in codes]
     rows = [[picture.pixels for picture in row] for row in made]

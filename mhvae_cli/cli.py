@@ -4,16 +4,16 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .commands.asked import noted
-from .commands.examples import epilog
-from .commands.outputs import complain
-from .errors import DeviceError, MhvaeError, UsageError, lack_of_memory
+from .errors import DeviceError, MhvaeError, UsageError, out_of_memory_kind
+from .runs.console import print_error
+from .runs.invocation import record
 
 VERBS = {
     "segment": "Find the object in each image and write its mask.",
@@ -51,7 +51,7 @@ class _Group(TyperGroup):
         except SystemExit as error:  # a signal's code, or the 1 of Typer and rich for a closed pipe
             code = BROKEN_PIPE if error.code == 1 else error.code
         except MhvaeError as error:
-            complain(error)
+            print_error(error)
             code = error.exit_code
         except Exception as error:
             code = _unexpected(error)
@@ -67,11 +67,13 @@ class _Group(TyperGroup):
 
 
 class _Verb(TyperCommand):
-    """A verb: what it is asked for is noted, for the record of the run."""
+    """A verb: how it is called is recorded, for the manifest and the fingerprint of the run."""
+
+    function: Callable[..., Any]
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
-        with noted(ctx):
+        with record(ctx, self.function):
             return super().invoke(ctx)
 
 
@@ -93,11 +95,18 @@ def _load(verb: str) -> Any:
     module = import_module(f".commands.{name}", __package__)
     if hasattr(module, "app"):  # it has verbs of its own
         group = typer.main.get_command(module.app)
-        group.epilog = epilog(verb)
+        group.epilog = _epilog(module.EXAMPLES)
         return group
     single = typer.Typer(add_completion=False)
-    single.command(verb, cls=_Verb, epilog=epilog(verb))(getattr(module, name))
-    return typer.main.get_command(single)
+    single.command(verb, cls=_Verb, epilog=_epilog(module.EXAMPLES))(getattr(module, name))
+    command = typer.main.get_command(single)
+    vars(command)["function"] = getattr(module, name)
+    return command
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    """The end of a verb's help, a line a paragraph, as Typer splits it."""
+    return "\n\n".join(["Examples:", *examples])
 
 
 def _version(wanted: bool) -> None:
@@ -137,16 +146,18 @@ def _unexpected(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "mhvae"
         if message := error.format_message().rstrip("."):  # none where Typer has printed the help instead
-            complain(UsageError(message, hint=f"{path} --help"))
+            print_error(UsageError(message, hint=f"{path} --help"))
         return UsageError.exit_code
     if os.environ.get("MHVAE_DEBUG") == "1":
         import traceback
 
         traceback.print_exc()
-    if lack_of_memory(error):
-        complain(DeviceError("out of memory", hint="end other programs, or --device cpu"))
+    if out_of_memory_kind(error):
+        print_error(DeviceError("out of memory", hint="end other programs, or --device cpu"))
         return DeviceError.exit_code
-    complain(MhvaeError(f"internal error: {type(error).__name__}: {error}", hint="MHVAE_DEBUG=1 shows where"))
+    print_error(
+        MhvaeError(f"internal error: {type(error).__name__}: {error}", hint="MHVAE_DEBUG=1 shows where")
+    )
     return 1
 
 

@@ -52,7 +52,7 @@ class QualityError(MhvaeError):
     exit_code = 8
 
 
-def lack_of_memory(error: Exception) -> Literal["host", "device"] | None:
+def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:
     """Which memory is short, by what torch and Python say; None for another fault."""
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text or "can't allocate memory" in text:

@@ -17,7 +17,7 @@ from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_m
 from mhvae_cli.errors import InputError, ModelError, OutputError
 from mhvae_cli.inference import provenance
 from mhvae_cli.inference.latent_files import encode_latents, is_latents, load_latents, save_latents
-from mhvae_cli.vae.editing import Code, turned
+from mhvae_cli.vae.editing import LatentCode, transform_code
 
 VAE = "ab" * 32
 RECORD = provenance.make_record(provenance.Origin("heads", "cd" * 32, 7, "mhvae reconstruct"), ["ef" * 32])
@@ -25,11 +25,11 @@ ABOUT = {"model": "heads", "vae_sha256": VAE, "record": RECORD}
 LENGTHS = {"vae_sha256": VAE, "z_dim": 4, "theta_dim": 6}
 
 
-def code(*, pose: bool = True) -> Code:
+def code(*, pose: bool = True) -> LatentCode:
     rng = np.random.default_rng(0)
     z, theta = rng.standard_normal(4, np.float32), rng.standard_normal(6, np.float32)
-    plain = Code(z=z, theta=theta, pose=None, size=(200, 300))
-    return turned(plain, rotate=33, about=(10, 20)) if pose else plain
+    plain = LatentCode(z=z, theta=theta, pose=None, size=(200, 300))
+    return transform_code(plain, rotate=33, about=(10, 20)) if pose else plain
 
 
 def refused(path: Path, match: str, **options: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mhvae_cli.checkpoints.folder import read_config
-from mhvae_cli.commands import training
+from mhvae_cli.runs import console
 from mhvae_cli.training import train as recipe
 from mhvae_cli.training.datasets import Sample
 from mhvae_cli.training.phantoms import write_phantoms
@@ -169,15 +169,15 @@ def test_it_goes_on_where_it_was_cut(
     only = ("--folds", 4, "--only", 0, "--only", 1)
     first = cross(heads, whole, *only, epochs=2)
     assert first.code == 0, first.stderr
-    tell = training.Teller.__call__
+    tell = console.TrainingProgress.__call__
 
-    def told(teller: training.Teller, event: dict[str, Any]) -> None:
+    def told(teller: console.TrainingProgress, event: dict[str, Any]) -> None:
         tell(teller, event)
         if event.get("step") == 1 and (out / "fold0-masks").exists():
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Teller, "__call__", told)
+        patched.setattr(console.TrainingProgress, "__call__", told)
         ended = cross(heads, out, *only, epochs=2)
     assert ended.code == 143 and ended.lines == []
     assert ended.stderr.endswith("stopped in epoch 1; the same command goes on from here\n")

@@ -85,7 +85,7 @@ def test_a_device_that_is_not_there(mhvae: Mhvae) -> None:
 def test_the_truth_is_that_of_float64(tmp_path: Path) -> None:
     """The stored numbers again: in float64, on one thread, by torch's plain kernels."""
     selftest.write_model(tmp_path / "small")
-    networks = Pipeline.load(tmp_path / "small", device="cpu", dtype="float32")
+    networks = Pipeline.load(tmp_path / "small", device="cpu", dtype="float32").networks
     refiner, model = networks.refiner.double(), networks.model.double()
     pose, threads = torch.from_numpy(selftest.POSE)[None], torch.get_num_threads()
     torch.set_num_threads(1)

@@ -16,9 +16,9 @@ from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.inference.pipeline import Pipeline
 from mhvae_cli.vae.contour import contours
 from mhvae_cli.vae.density import Density
-from mhvae_cli.vae.editing import HANDLES, Code, between, blend, turned
+from mhvae_cli.vae.editing import HANDLES, LatentCode, blend, interpolate, transform_code
 from mhvae_cli.vae.fitting import distance_map, fit
-from mhvae_cli.vae.handles import handles, moved
+from mhvae_cli.vae.handles import handles, move_handles
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 from mhvae_cli.vae.raster import rasterise
 from mhvae_cli.vae.warp import RADIUS, Warp
@@ -28,8 +28,8 @@ ELLIPSE = np.array([[1.9, -0.6, 0.3], [0.5, 1.1, -0.1]])
 """An affine warp whose object is a slanting, off-centre ellipse."""
 
 
-def code(z: float = 0.0, theta: float = 0.0, pose: np.ndarray | None = None, size=SIZE) -> Code:
-    return Code(z=np.full(3, z, "f"), theta=np.full(6, theta, "f"), pose=pose, size=size)
+def code(z: float = 0.0, theta: float = 0.0, pose: np.ndarray | None = None, size=SIZE) -> LatentCode:
+    return LatentCode(z=np.full(3, z, "f"), theta=np.full(6, theta, "f"), pose=pose, size=size)
 
 
 def ellipse_mask(pose: np.ndarray | None, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_blend_takes_the_style_and_leaves_the_rest() -> None:
 
 def test_between_parts_style_from_position() -> None:
     a, b = code(0, 10, None, (7, 9)), code(4, 20)
-    found = between(a, b, style=0.75, position=0.1)
+    found = interpolate(a, b, style=0.75, position=0.1)
     np.testing.assert_allclose(found.z, 3)
     np.testing.assert_allclose(found.theta, 11)
     assert found.pose is None and found.size == (7, 9) and found.theta.dtype == np.float32
@@ -75,21 +75,21 @@ def test_between_parts_style_from_position() -> None:
 def test_shares_are_between_none_and_all(share: float) -> None:
     for call in (
         lambda: blend(code(), code(), mix=share),
-        lambda: between(code(), code(), style=share, position=0),
-        lambda: between(code(), code(), style=0, position=share),
+        lambda: interpolate(code(), code(), style=share, position=0),
+        lambda: interpolate(code(), code(), style=0, position=share),
     ):
         with pytest.raises(UsageError, match="not between 0 and 1"):
             call()
 
 
 def test_codes_of_two_models_do_not_mix() -> None:
-    other = Code(z=np.zeros(4, "f"), theta=np.zeros(6, "f"), pose=None, size=SIZE)
-    longer = Code(z=np.zeros(3, "f"), theta=np.zeros(40, "f"), pose=None, size=SIZE)
+    other = LatentCode(z=np.zeros(4, "f"), theta=np.zeros(6, "f"), pose=None, size=SIZE)
+    longer = LatentCode(z=np.zeros(3, "f"), theta=np.zeros(40, "f"), pose=None, size=SIZE)
     for stranger in (other, longer):
         with pytest.raises(ModelError, match="different models"):
             blend(code(), stranger)
         with pytest.raises(ModelError, match="different models"):
-            between(code(), stranger, style=0.5, position=0.5)
+            interpolate(code(), stranger, style=0.5, position=0.5)
 
 
 # Poses
@@ -98,7 +98,7 @@ def test_codes_of_two_models_do_not_mix() -> None:
 @pytest.mark.parametrize(("rotate", "scale"), [(45, 0.7), (-30, 1.3), (100, 1.0), (0, 0.5)])
 def test_what_was_asked_is_what_is_seen(rotate: float, scale: float) -> None:
     area, centre, angle = moments(ellipse_mask(None))
-    edited = turned(code(), rotate=rotate, scale=scale, about=tuple(centre))
+    edited = transform_code(code(), rotate=rotate, scale=scale, about=tuple(centre))
     found_area, found_centre, found_angle = moments(ellipse_mask(edited.pose))
     assert abs((found_angle - angle - rotate + 90) % 180 - 90) < 1
     assert abs(found_area / area - scale**2) < 0.02
@@ -108,22 +108,22 @@ def test_what_was_asked_is_what_is_seen(rotate: float, scale: float) -> None:
 def test_turns_are_pillows_about_any_point_and_then_shifted() -> None:
     truth = Image.fromarray(ellipse_mask(None).astype(np.uint8) * 255)
     truth = truth.rotate(25, center=(120, 90), translate=(13, -8), resample=Image.Resampling.BILINEAR)
-    edited = turned(code(), rotate=25, about=(120, 90), shift=(13, -8))
+    edited = transform_code(code(), rotate=25, about=(120, 90), shift=(13, -8))
     assert dice(ellipse_mask(edited.pose), np.asarray(truth) >= 128) > 0.99
 
 
 def test_edits_pile_up() -> None:
     """Two turns about one point are one; a later shift is in the edited picture's pixels, not turned."""
-    once = turned(code(), rotate=50, scale=0.6, about=(100, 80))
-    twice = turned(
-        turned(code(), rotate=20, scale=1.2, about=(100, 80)), rotate=30, scale=0.5, about=(100, 80)
+    once = transform_code(code(), rotate=50, scale=0.6, about=(100, 80))
+    twice = transform_code(
+        transform_code(code(), rotate=20, scale=1.2, about=(100, 80)), rotate=30, scale=0.5, about=(100, 80)
     )
     np.testing.assert_allclose(twice.pose, once.pose, atol=1e-12)
-    later = turned(once, shift=(30, 12), about=(5, 5))
-    at_once = turned(code(), rotate=50, scale=0.6, about=(100, 80), shift=(30, 12))
+    later = transform_code(once, shift=(30, 12), about=(5, 5))
+    at_once = transform_code(code(), rotate=50, scale=0.6, about=(100, 80), shift=(30, 12))
     np.testing.assert_allclose(later.pose, at_once.pose, atol=1e-12)
-    back = turned(later, shift=(-30, -12), about=(0, 0))
-    back = turned(back, rotate=-50, scale=1 / 0.6, about=(100, 80))
+    back = transform_code(later, shift=(-30, -12), about=(0, 0))
+    back = transform_code(back, rotate=-50, scale=1 / 0.6, about=(100, 80))
     np.testing.assert_allclose(back.pose, np.eye(2, 3), atol=1e-12)
 
 
@@ -132,7 +132,7 @@ def test_an_affine_pose_may_as_well_be_written_into_theta() -> None:
     warp.loc.copy_(torch.tensor([[0.2, 0, 0.1], [0, -0.1, 0.3]]))
     warp.modes.mul_(0.3)
     theta = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    pose = turned(code(), rotate=40, scale=1.7, about=(80, 150), shift=(-20, 9)).pose
+    pose = transform_code(code(), rotate=40, scale=1.7, about=(80, 150), shift=(-20, 9)).pose
     matrix = warp.parameters_of(theta)[0] @ torch.from_numpy(np.vstack([pose, [0, 0, 1]]))
     beside = warp(theta, SIZE, torch.from_numpy(pose)[None])
     torch.testing.assert_close(warp(warp.theta_of(matrix[None]), SIZE), beside, atol=1e-9, rtol=0)
@@ -154,24 +154,26 @@ def test_an_affine_pose_may_as_well_be_written_into_theta() -> None:
 )
 def test_edits_that_make_no_sense(edit: dict, said: str) -> None:
     with np.errstate(all="ignore"), pytest.raises(UsageError, match=said) as caught:
-        turned(code(), about=(1, 1), **edit)
+        transform_code(code(), about=(1, 1), **edit)
     assert "\n" not in str(caught.value)
 
 
 def test_poses_are_passed_through_on_their_arc() -> None:
     """Half of a turn by 90 degrees about a point is one by 45 about it; 170 and -170 meet at 180."""
     about = (250.0, 30.0)
-    quarter = turned(code(), rotate=90, about=about)
-    half = between(code(), quarter, style=0, position=0.5)
-    np.testing.assert_allclose(half.pose, turned(code(), rotate=45, about=about).pose, atol=1e-12)
-    a, b = (turned(code(), rotate=angle, scale=0.5, about=about) for angle in (170, -170))
-    half = between(a, b, style=0, position=0.5)
-    np.testing.assert_allclose(half.pose, turned(a, rotate=10, about=about).pose, atol=1e-12)
-    shifted = turned(a, shift=(10, 4), about=(0, 0))
-    third = between(a, shifted, style=0, position=0.3)
-    np.testing.assert_allclose(third.pose, turned(a, shift=(3, 1.2), about=(0, 0)).pose, atol=1e-12)
+    quarter = transform_code(code(), rotate=90, about=about)
+    half = interpolate(code(), quarter, style=0, position=0.5)
+    np.testing.assert_allclose(half.pose, transform_code(code(), rotate=45, about=about).pose, atol=1e-12)
+    a, b = (transform_code(code(), rotate=angle, scale=0.5, about=about) for angle in (170, -170))
+    half = interpolate(a, b, style=0, position=0.5)
+    np.testing.assert_allclose(half.pose, transform_code(a, rotate=10, about=about).pose, atol=1e-12)
+    shifted = transform_code(a, shift=(10, 4), about=(0, 0))
+    third = interpolate(a, shifted, style=0, position=0.3)
+    np.testing.assert_allclose(third.pose, transform_code(a, shift=(3, 1.2), about=(0, 0)).pose, atol=1e-12)
     for share, end in ((0, a), (1, quarter)):
-        np.testing.assert_allclose(between(a, quarter, style=0, position=share).pose, end.pose, atol=1e-12)
+        np.testing.assert_allclose(
+            interpolate(a, quarter, style=0, position=share).pose, end.pose, atol=1e-12
+        )
 
 
 # Density
@@ -264,7 +266,7 @@ def model_of(warp: WarpConfig, *, reference: np.ndarray | None = None, single: b
     return model
 
 
-def object_code(model: MultiHeadedVAE, *, pose: bool) -> Code:
+def object_code(model: MultiHeadedVAE, *, pose: bool) -> LatentCode:
     """A lopsided object on a 3:2 image, some 120 x 100 pixels large."""
     warp = model.warp
     ys, xs = np.mgrid[:200, :300] + 0.5
@@ -272,11 +274,11 @@ def object_code(model: MultiHeadedVAE, *, pose: bool) -> Code:
     mask = np.hypot((xs - 140) / 1.2, ys - 105) < 52 + 3 * np.cos(2 * angle + 1)
     offsets = torch.from_numpy(fit(warp, mask)).float()
     theta = warp.theta_of((warp.identity + offsets)[None])[0].numpy()
-    found = Code(z=np.zeros(4, "f"), theta=theta, pose=None, size=SIZE)
-    return turned(found, rotate=35, scale=0.9, about=(140, 105), shift=(8, -3)) if pose else found
+    found = LatentCode(z=np.zeros(4, "f"), theta=theta, pose=None, size=SIZE)
+    return transform_code(found, rotate=35, scale=0.9, about=(140, 105), shift=(8, -3)) if pose else found
 
 
-def sources(model: MultiHeadedVAE, code: Code, points: np.ndarray) -> np.ndarray:
+def sources(model: MultiHeadedVAE, code: LatentCode, points: np.ndarray) -> np.ndarray:
     """Sources (N, 2) of native pixels, by the warp's own `at`."""
     units = points * 2 / [SIZE[1], SIZE[0]] - 1
     if code.pose is not None:
@@ -284,7 +286,7 @@ def sources(model: MultiHeadedVAE, code: Code, points: np.ndarray) -> np.ndarray
     return model.warp.at(torch.from_numpy(code.theta)[None], units[None])[0].numpy().T
 
 
-def outline(model: MultiHeadedVAE, code: Code) -> np.ndarray:
+def outline(model: MultiHeadedVAE, code: LatentCode) -> np.ndarray:
     """The object's outline, closely spaced (n, 2) in native pixels."""
 
     def level(points: np.ndarray) -> np.ndarray:
@@ -326,7 +328,7 @@ def test_a_handle_is_moved_and_the_others_stay(config: WarpConfig, pose: bool, m
     model = model_of(config)
     code = object_code(model, pose=pose)
     before = handles(model, code)
-    after, off = moved(model, code, {3: move})
+    after, off = move_handles(model, code, {3: move})
     asked = before.copy()
     asked[3] += move
     line, old = outline(model, after), outline(model, code)
@@ -347,16 +349,16 @@ def test_several_handles_move_at_once_and_in_turn() -> None:
     asked = handles(model, code)
     for number, move in moves.items():
         asked[number] += move
-    after, off = moved(model, code, moves)
+    after, off = move_handles(model, code, moves)
     assert off < 0.5 and gaps(asked, outline(model, after)).max() < 0.5
-    again, _ = moved(model, after, {2: (-3.0, -4.0), 3: (-2.0, -5.0), 12: (4.0, 0.0)})
+    again, _ = move_handles(model, after, {2: (-3.0, -4.0), 3: (-2.0, -5.0), 12: (4.0, 0.0)})
     assert gaps(handles(model, code), outline(model, again)).max() < 1
 
 
 def test_an_idle_move_changes_nothing() -> None:
     model = model_of(TPS[0])
     code = object_code(model, pose=True)
-    after, off = moved(model, code, {0: (0.0, 0.0)})
+    after, off = move_handles(model, code, {0: (0.0, 0.0)})
     np.testing.assert_allclose(after.theta, code.theta, atol=1e-3)
     assert off < 1e-3
 
@@ -366,12 +368,12 @@ def test_a_reference_of_any_shape_has_handles() -> None:
     cross = ((np.abs(xs) < 8) & (np.abs(ys) < 18)) | ((np.abs(xs) < 20) & (np.abs(ys) < 9))
     model = model_of(TPS[0], reference=cross)
     theta = np.random.default_rng(0).normal(0, 0.1, 40).astype("f")
-    code = Code(z=np.zeros(4, "f"), theta=theta, pose=None, size=SIZE)
+    code = LatentCode(z=np.zeros(4, "f"), theta=theta, pose=None, size=SIZE)
     before = handles(model, code)
     line = outline(model, code)
     assert gaps(before, line).max() < 0.3
     assert np.linalg.norm(before - np.roll(before, 1, axis=0), axis=1).min() > 5
-    after, off = moved(model, code, {0: (8.0, 0.0)})
+    after, off = move_handles(model, code, {0: (8.0, 0.0)})
     asked = before[:1] + np.array([8.0, 0.0])
     assert gaps(asked, line) > 5 and gaps(asked, outline(model, after)) < max(0.5, off + 0.3) < 2
 
@@ -379,11 +381,11 @@ def test_a_reference_of_any_shape_has_handles() -> None:
 def test_what_cannot_be_moved() -> None:
     spline = model_of(TPS[0])
     code = object_code(spline, pose=False)
-    nowhere = Code(z=code.z, theta=np.zeros(40, "f"), pose=None, size=SIZE)
+    nowhere = LatentCode(z=code.z, theta=np.zeros(40, "f"), pose=None, size=SIZE)
     collapsed = model_of(TPS[0])
     collapsed.warp.loc.copy_(0.1 - collapsed.warp.identity)  # every point of the image has one source
     affine, single = model_of(WarpConfig("affine")), model_of(TPS[0], single=True)
-    faults: list[tuple[type[MhvaeError], str, MultiHeadedVAE, Code, dict]] = [
+    faults: list[tuple[type[MhvaeError], str, MultiHeadedVAE, LatentCode, dict]] = [
         (UsageError, "no point 20", spline, code, {20: (1, 1)}),
         (UsageError, "no point -1", spline, code, {-1: (1, 1)}),
         (UsageError, "not finite", spline, code, {4: (math.nan, 1)}),
@@ -394,16 +396,16 @@ def test_what_cannot_be_moved() -> None:
     ]
     for kind, said, model, of, moves in faults:
         with pytest.raises(kind, match=said) as caught:
-            moved(model, of, moves)
+            move_handles(model, of, moves)
         assert "\n" not in str(caught.value)
 
 
 def test_a_models_own_code_can_be_moved(tiny_model: Path) -> None:
     pipeline = Pipeline.load(tiny_model, device="cpu", dtype="float32")
     code = pipeline.source(np.random.default_rng(0).integers(0, 255, (60, 90), dtype=np.uint8)).code
-    before = handles(pipeline.model, code)
-    after, off = moved(pipeline.model, code, {5: (0.0, 3.0)})
+    before = handles(pipeline.networks.model, code)
+    after, off = move_handles(pipeline.networks.model, code, {5: (0.0, 3.0)})
     assert off < 0.5 and not np.allclose(after.theta, code.theta)
-    changed = pipeline.mask(after.theta, code.size) ^ pipeline.mask(code.theta, code.size)
+    changed = pipeline.networks.mask(after.theta, code.size) ^ pipeline.networks.mask(code.theta, code.size)
     ys, xs = np.nonzero(changed)
     assert len(xs) and np.median(np.hypot(xs + 0.5 - before[5, 0], ys + 0.5 - before[5, 1])) < 6

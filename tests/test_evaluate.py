@@ -232,13 +232,13 @@ def test_distances_in_mm(
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel size in mm"),
-        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel size in mm"),
-        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel's size in mm"),
+        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel's size in mm"),
+        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel's size in mm"),
         ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: 'A.png' is there twice"),
-        ("patient,pixel_size_mm\na,1\n", "no column for the image"),
+        ("patient,pixel_size_mm\na,1\n", "no column for the file's name"),
         ("id,spacing_x\na,1\n", "no column for the size of a pixel"),
-        ("", "no column for the image"),
+        ("", "no column for the file's name"),
         ("id,pixel_size_mm\nother,1\n", "names none of the images"),
     ],
 )
@@ -248,7 +248,7 @@ def test_pixel_sizes_that_make_no_sense(
     sizes = tmp_path / "index.csv"
     sizes.write_text(table)
     result = run(preds, truths, "--spacing-csv", sizes)
-    assert result.exit_code == 4
+    assert result.exit_code == 2
     assert words in result.stderr
     assert result.stdout == ""
 

@@ -12,17 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mhvae_cli.commands.generation import generate
-from mhvae_cli.commands.inputs import Item
-from mhvae_cli.commands.making import Wish, beside
-from mhvae_cli.commands.options import SolverChoice
-from mhvae_cli.commands.shared import Shared, generative
+from mhvae_cli.commands.generation_options import generative
 from mhvae_cli.errors import InputError, ModelError
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference import synthesis as generation
+from mhvae_cli.inference.networks import Networks
 from mhvae_cli.inference.pipeline import Pipeline
-from mhvae_cli.inference.synthesis import draft_of, make, noise_key, sampled
+from mhvae_cli.inference.provenance import noise_key
+from mhvae_cli.inference.synthesis import draft_of, make, sample_code
+from mhvae_cli.runs.generation import generate
+from mhvae_cli.runs.generation_jobs import GenerationRequest, output_stem
+from mhvae_cli.runs.inputs import Item
+from mhvae_cli.runs.settings import GenerationSettings, Solver
 from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.warp import pixel_centres
@@ -43,7 +45,7 @@ def images() -> list[np.ndarray]:
 def level_at(pipeline: Pipeline, theta: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The level of theta at points in native pixels of an image of SIZE."""
     unit = points / [SIZE[1], SIZE[0]] * 2 - 1
-    return pipeline.model.level(torch.from_numpy(theta)[None], unit)
+    return pipeline.networks.model.level(torch.from_numpy(theta)[None], unit)
 
 
 def native_centres() -> np.ndarray:
@@ -65,15 +67,15 @@ def test_a_picture_has_the_scans_size_and_is_looked_at_again(
 
 def test_company_and_order_change_no_bit(pipeline: Pipeline, images: list[np.ndarray]) -> None:
     drafts = [draft_of(pipeline.source(image)) for image in images]
-    together = make(pipeline, drafts, steps=3)
-    reverse = make(pipeline, drafts[::-1], steps=3)[::-1]
+    together = make(pipeline.networks, drafts, steps=3)
+    reverse = make(pipeline.networks, drafts[::-1], steps=3)[::-1]
     alone = [pipeline.reconstruct(image, steps=3) for image in images]
     for a, b, c in zip(together, reverse, alone, strict=True):
         assert np.array_equal(a.pixels, b.pixels) and np.array_equal(a.pixels, c.pixels)
-    batch = np.stack([pipeline.prepare(pipeline.source(image).scan) for image in images])
-    z, theta = pipeline.encode(batch)
+    batch = np.stack([pipeline.networks.prepare(pipeline.source(image).scan) for image in images])
+    z, theta = pipeline.networks.encode(batch)
     for i in range(len(images)):
-        own = pipeline.encode(batch[i : i + 1])
+        own = pipeline.networks.encode(batch[i : i + 1])
         assert np.array_equal(own[0][0], z[i]) and np.array_equal(own[1][0], theta[i])
 
 
@@ -81,7 +83,7 @@ def test_the_noise_follows_the_key_and_the_seed(pipeline: Pipeline, images: list
     source = pipeline.source(images[0])
     assert source.sha256 == source.key == hashlib.sha256(images[0].tobytes()).hexdigest()
     made = [
-        make(pipeline, [draft], steps=3, seed=seed)[0].pixels
+        make(pipeline.networks, [draft], steps=3, seed=seed)[0].pixels
         for draft, seed in [
             (draft_of(source), 0),
             (draft_of(source, draw=0), 0),
@@ -124,12 +126,12 @@ def test_a_posed_mask_is_the_moved_one(pipeline: Pipeline, images: list[np.ndarr
     theta = pipeline.segment(images[1]).theta
     pose = np.array([[0.9, -0.5, 0.1], [0.4, 1.2, -0.2]])
     moved = pixel_centres(SIZE) @ pose[:, :2].T + pose[:, 2]
-    brute = (pipeline.model.level(torch.from_numpy(theta)[None], moved) >= 0).reshape(SIZE)
-    assert np.array_equal(pipeline.mask(theta, SIZE, pose), brute)
+    brute = (pipeline.networks.model.level(torch.from_numpy(theta)[None], moved) >= 0).reshape(SIZE)
+    assert np.array_equal(pipeline.networks.mask(theta, SIZE, pose), brute)
     still = np.eye(2, 3)
-    assert np.array_equal(pipeline.mask(theta, SIZE, still), pipeline.mask(theta, SIZE))
+    assert np.array_equal(pipeline.networks.mask(theta, SIZE, still), pipeline.networks.mask(theta, SIZE))
     area = 0.0
-    for ring in pipeline.contour(theta, SIZE, pose):
+    for ring in pipeline.networks.contour(theta, SIZE, pose):
         x, y = ring.T
         area += (x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
     assert area == pytest.approx(brute.sum(), rel=0.03)
@@ -158,7 +160,7 @@ def test_no_object_has_no_centre(
     pipeline: Pipeline, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mhvae_cli.inference.pipeline.Pipeline.mask",
+        "mhvae_cli.inference.networks.Networks.mask",
         lambda self, theta, size, pose=None: np.zeros(size, bool),
     )
     with pytest.raises(InputError, match="no object"):
@@ -184,7 +186,9 @@ def test_samples_do_not_depend_on_their_number(pipeline: Pipeline) -> None:
     assert many[0].pixels.shape == (32, 32) and not np.array_equal(many[0].code.z, many[1].code.z)
     sized = next(pipeline.sample(1, size=SIZE, steps=2, seed=1))
     assert sized.pixels.shape == SIZE and not np.array_equal(sized.code.z, many[0].code.z)
-    codes = [sampled(pipeline, Density.prior(4, 40), i, seed=0, size=SIZE).code for i in range(400)]
+    codes = [
+        sample_code(pipeline.networks, Density.prior(4, 40), i, seed=0, size=SIZE).code for i in range(400)
+    ]
     drawn = np.array([[*code.z, *code.theta] for code in codes])
     assert np.abs(drawn.mean(0)).max() < 0.2 and np.abs(drawn.std(0) - 1).max() < 0.15
 
@@ -193,14 +197,14 @@ def test_tries_keep_the_best(
     pipeline: Pipeline, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts = [draft_of(pipeline.source(image)) for image in images[:2]]
-    second = make(pipeline, [replace(drafts[0], key=drafts[0].key + "/try1")], steps=2)[0]
+    second = make(pipeline.networks, [replace(drafts[0], key=drafts[0].key + "/try1")], steps=2)[0]
     scores = iter([0.5, 0.95, 0.8, 0.7])
     monkeypatch.setattr(generation, "dice", lambda *_: next(scores))
-    made = make(pipeline, drafts, steps=2, min_dice=0.9, tries=3)
+    made = make(pipeline.networks, drafts, steps=2, min_dice=0.9, tries=3)
     assert [(p.dice, p.tries) for p in made] == [(0.8, 3), (0.95, 1)]
     assert np.array_equal(made[0].pixels, second.pixels) and made[0].key == drafts[0].key + "/try1"
     scores = iter([0.5])  # the VAE's own picture is always the same
-    assert make(pipeline, drafts[:1], refine=False, min_dice=0.9, tries=3)[0].tries == 1
+    assert make(pipeline.networks, drafts[:1], refine=False, min_dice=0.9, tries=3)[0].tries == 1
 
 
 def test_what_is_composed_is_what_is_looked_at(pipeline: Pipeline, images: list[np.ndarray]) -> None:
@@ -208,7 +212,7 @@ def test_what_is_composed_is_what_is_looked_at(pipeline: Pipeline, images: list[
         return np.where(mask, made, images[2])
 
     plain = draft_of(pipeline.source(images[0]))
-    made = make(pipeline, [replace(plain, compose=own)], refine=False)[0]
+    made = make(pipeline.networks, [replace(plain, compose=own)], refine=False)[0]
     assert np.array_equal(made.pixels[~made.mask], images[2][~made.mask])
     assert made.dice == dice(pipeline.segment(made.pixels).mask, made.mask)
 
@@ -226,7 +230,7 @@ def test_the_solvers_offered_are_those_there_are() -> None:
 
     from mhvae_cli.diffusion.solvers import SOLVERS
 
-    assert set(get_args(SolverChoice)) == set(SOLVERS)
+    assert set(get_args(Solver)) == set(SOLVERS)
 
 
 def test_a_verb_has_its_own_options_and_the_shared_ones() -> None:
@@ -234,16 +238,16 @@ def test_a_verb_has_its_own_options_and_the_shared_ones() -> None:
 
     seen: list[Any] = []
 
-    @generative
-    def verb(depth: int = 2, *, shared: Shared) -> None:
+    @generative()
+    def verb(depth: int = 2, *, settings: GenerationSettings) -> None:
         """A verb."""
-        seen.append((depth, shared))
+        seen.append((depth, settings))
 
     parameters = inspect.signature(verb).parameters
-    assert list(parameters)[:3] == ["depth", "out", "model"] and "shared" not in parameters
+    assert list(parameters)[:3] == ["out", "model", "depth"] and "settings" not in parameters
     values = {name: each.default for name, each in parameters.items()}
     verb(**values | {"depth": 3, "steps": 7})
-    assert seen == [(3, Shared(steps=7))]
+    assert seen == [(3, GenerationSettings(steps=7))]
 
 
 def test_edits_of_two_sources_and_of_none(
@@ -253,7 +257,7 @@ def test_edits_of_two_sources_and_of_none(
     for name, image in zip("abc", images, strict=True):
         path = tmp_path / f"{name}.png"
         Image.fromarray(image).save(path)
-        items.append(Item(str(path), path, beside(Item("", path, Path(name)), "")))
+        items.append(Item(str(path), path, output_stem(Item("", path, Path(name)), "")))
     used: list[list[int]] = []
 
     def mixed(pipeline: Pipeline, sources: Any) -> Any:
@@ -266,19 +270,21 @@ def test_edits_of_two_sources_and_of_none(
 
     def nothing(pipeline: Pipeline, sources: Any) -> Any:
         assert not sources
-        return sampled(pipeline, Density.prior(4, 40), 0, seed=0, size=(20, 30))
+        return sample_code(pipeline.networks, Density.prior(4, 40), 0, seed=0, size=(20, 30))
 
     pairs = [(0, 1), (1, 1), (2, 0)]
-    wishes = [
-        Wish((items[i], items[j]), beside(items[i], f"__{j}"), edit=mixed, row={"style": items[j].name})
+    requests = [
+        GenerationRequest(
+            (items[i], items[j]), output_stem(items[i], f"__{j}"), edit=mixed, row={"style": items[j].name}
+        )
         for i, j in pairs
     ]
     stem = Path("images/s0")
-    wishes.append(Wish((), stem, edit=nothing, mask=Path("labels/s0"), label=1))
-    shared = Shared(out=str(tmp_path / "out"), model=str(tiny_refined), device="cpu", steps=2)
-    pictures: list[tuple[Wish, Any]] = []
+    requests.append(GenerationRequest((), stem, edit=nothing, mask=Path("labels/s0"), label=1))
+    settings = GenerationSettings(out=str(tmp_path / "out"), model=str(tiny_refined), device="cpu", steps=2)
+    pictures: list[tuple[GenerationRequest, Any]] = []
     code = generate(
-        "mix", wishes, shared, many=True, columns=["style"], collect=lambda w, p: pictures.append((w, p))
+        "mix", requests, settings, many=True, columns=["style"], collect=lambda w, p: pictures.append((w, p))
     )
     assert code == 3 and used == [[90, 90]] * 3
     assert [wish.stem.name for wish, _ in pictures] == ["a__1", "c__0", "s0"]
@@ -298,11 +304,13 @@ def test_sources_of_many_results_are_not_read_for_each(
     Image.fromarray(images[0]).save(path)
     item = Item(str(path), path, Path("a"))
     encoded = []
-    encode: Callable[..., Any] = Pipeline.encode
-    monkeypatch.setattr(Pipeline, "encode", lambda self, batch: (encoded.append(1), encode(self, batch))[1])
-    wishes = [Wish((item,), Path(f"a{number}")) for number in range(9)]
-    shared = Shared(out=str(tmp_path / "o"), model=str(tiny_refined), device="cpu", no_refine=True, workers=2)
-    assert generate("again", wishes, shared, many=True) == 0
+    encode: Callable[..., Any] = Networks.encode
+    monkeypatch.setattr(Networks, "encode", lambda self, batch: (encoded.append(1), encode(self, batch))[1])
+    requests = [GenerationRequest((item,), Path(f"a{number}")) for number in range(9)]
+    settings = GenerationSettings(
+        out=str(tmp_path / "o"), model=str(tiny_refined), device="cpu", no_refine=True, workers=2
+    )
+    assert generate("again", requests, settings, many=True) == 0
     assert len(encoded) == 1 and len(list((tmp_path / "o").glob("a?.png"))) == 9
 
 

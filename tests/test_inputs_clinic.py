@@ -9,10 +9,10 @@ import pytest
 from dicom_files import ID, NAME, dicom
 from PIL import Image
 
-from mhvae_cli.commands.inputs import Item, gather
 from mhvae_cli.images.encode import encode_png, encode_tiff
 from mhvae_cli.images.read import read_mask, read_scan, read_text
 from mhvae_cli.images.transforms import to_uint8
+from mhvae_cli.runs.inputs import Item, gather
 from mhvae_cli.training.phantoms import phantom
 
 HEAD, _ = phantom("fetal-head", 3, (64, 80))

@@ -63,8 +63,8 @@ def frames_of(path: str) -> list[np.ndarray]:
 
 def codes(pipeline: Pipeline) -> list[dict[str, np.ndarray]]:
     """What the encoder finds in a.png and in b.png."""
-    batches = [pipeline.prepare(read_scan(Path(f"{name}.png")))[None] for name in "ab"]
-    found = [pipeline.encode(batch) for batch in batches]
+    batches = [pipeline.networks.prepare(read_scan(Path(f"{name}.png")))[None] for name in "ab"]
+    found = [pipeline.networks.encode(batch) for batch in batches]
     return [{"z": z[0], "theta": theta[0]} for z, theta in found]
 
 
@@ -90,7 +90,7 @@ def test_codes_go_evenly_along_the_way(
             wanted = (1 - share * moves) * a[name] + share * moves * b[name]
             np.testing.assert_allclose(made[name], wanted, atol=1e-6)
         mask = pixels(f"o/a__to-b_{number}_mask.png") > 0
-        assert np.array_equal(mask, pipeline.mask(made["theta"], SIZES["a"]))
+        assert np.array_equal(mask, pipeline.networks.mask(made["theta"], SIZES["a"]))
         assert pixels(f"o/a__to-b_{number}.png").shape == SIZES["a"]
     rows = list(csv.DictReader(Path("o/results.csv").read_text().splitlines()))
     assert [(row["input"], row["to"]) for row in rows] == [("a.png", "b.png")] * 5

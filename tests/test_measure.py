@@ -14,7 +14,7 @@ from mhvae_cli.evaluation.biometry import (
     measure_cup,
     measure_head,
 )
-from mhvae_cli.images.scan import stored, stored_points
+from mhvae_cli.images.scan import Spacing, stored, stored_points
 
 
 def oval(x: float, y: float, a: float, b: float, turn: float = 0.0, *, vertices: int = 4000) -> np.ndarray:
@@ -73,8 +73,8 @@ def test_the_angle_is_counter_clockwise_on_the_screen() -> None:
     assert measure([rising])["angle_deg"] == pytest.approx(45)
 
 
-@pytest.mark.parametrize("spacing", [(0.3, 0.3), (0.1, 0.25), (0.5, 0.2)])
-def test_pixels_that_are_not_square(spacing: tuple[float, float]) -> None:
+@pytest.mark.parametrize("spacing", [Spacing(0.3, 0.3), Spacing(0.1, 0.25), Spacing(0.5, 0.2)])
+def test_pixels_that_are_not_square(spacing: Spacing) -> None:
     """A turned ellipse in mm, seen through a lattice of such pixels."""
     metric = oval(20, 15, 9, 6, 35)
     found = measure([metric / spacing], spacing)
@@ -146,7 +146,7 @@ def test_figures_are_those_of_the_stored_mask(orientation: int) -> None:
 
 
 def test_nothing_has_an_area_of_nil_and_no_more() -> None:
-    found = measure([], (0.1, 0.2))
+    found = measure([], Spacing(0.1, 0.2))
     told = {name: value for name, value in found.items() if value is not None}
     assert told == {"area_px": 0, "spacing_x": 0.1, "spacing_y": 0.2, "area_mm2": 0}
     assert {k: v for k, v in measure([]).items() if v is not None} == {"area_px": 0}
@@ -177,8 +177,8 @@ def cut(ring: np.ndarray, x: float) -> np.ndarray:
     return np.concatenate([[[x, kept[0, 1]]], kept, [[x, kept[-1, 1]]]])
 
 
-@pytest.mark.parametrize("spacing", [None, (0.15, 0.25)])
-def test_a_head_that_the_border_cuts_is_told_whole(spacing: tuple[float, float] | None) -> None:
+@pytest.mark.parametrize("spacing", [None, Spacing(0.15, 0.25)])
+def test_a_head_that_the_border_cuts_is_told_whole(spacing: Spacing | None) -> None:
     whole = oval(84, 130, 90, 70, 0)
     told, full = (
         measure_head([ring], (270, 400), spacing) for ring in (cut(whole, 0), oval(104, 130, 90, 70))

@@ -8,8 +8,9 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from mhvae_cli.evaluation import metrics
+from mhvae_cli.images.scan import Spacing
 
-SPACINGS = [(1.0, 1.0), (0.5, 0.5), (0.3, 1.7)]
+SPACINGS = [Spacing(1.0, 1.0), Spacing(0.5, 0.5), Spacing(1.7, 0.3)]
 
 
 def brute_boundary(mask: np.ndarray) -> np.ndarray:
@@ -23,10 +24,12 @@ def brute_boundary(mask: np.ndarray) -> np.ndarray:
     return edge
 
 
-def brute(pred: np.ndarray, truth: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float, float]:
+def brute(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> tuple[float, float, float]:
     """(hausdorff over ALL object pixels, hd95, assd) from the full matrix of distances."""
-    every = cdist(np.argwhere(pred) * spacing, np.argwhere(truth) * spacing)
-    rim = cdist(np.argwhere(brute_boundary(pred)) * spacing, np.argwhere(brute_boundary(truth)) * spacing)
+    every = cdist(np.argwhere(pred) * spacing[::-1], np.argwhere(truth) * spacing[::-1])
+    rim = cdist(
+        np.argwhere(brute_boundary(pred)) * spacing[::-1], np.argwhere(brute_boundary(truth)) * spacing[::-1]
+    )
     forth, back = rim.min(axis=1), rim.min(axis=0)
     return (
         max(every.min(axis=1).max(), every.min(axis=0).max()),
@@ -66,7 +69,7 @@ def pairs() -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize(("pred", "truth"), [case[1:] for case in pairs()], ids=[case[0] for case in pairs()])
-def test_equal_to_brute_force(pred: np.ndarray, truth: np.ndarray, spacing: tuple[float, float]) -> None:
+def test_equal_to_brute_force(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> None:
     expected = brute(pred, truth, spacing)
     found = [f(pred, truth, spacing=spacing) for f in (metrics.hausdorff, metrics.hd95, metrics.assd)]
     assert found == pytest.approx(expected, abs=1e-9)
@@ -93,7 +96,7 @@ def test_a_missed_or_invented_object_costs_the_diagonal(profile: metrics.Profile
     nothing, thing = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
     thing[10:20, 10:20] = True
     for pred, truth in ((nothing, thing), (thing, nothing), (None, thing), (None, nothing)):
-        scores = metrics.measure(pred, truth, profile=profile, spacing=(0.1, 0.2))
+        scores = metrics.measure(pred, truth, profile=profile, spacing=Spacing(0.2, 0.1))
         assert (scores.dice, scores.iou) == (0, 0)
         assert (scores.px.hausdorff, scores.px.hd95, scores.px.assd) == pytest.approx([diagonal] * 3)
         assert scores.mm is not None
@@ -105,7 +108,7 @@ def test_a_missed_or_invented_object_costs_the_diagonal(profile: metrics.Profile
 @pytest.mark.parametrize("profile", ["native", "paper256"])
 def test_two_empty_masks_agree(profile: metrics.Profile) -> None:
     nothing = np.zeros((30, 40), bool)
-    scores = metrics.measure(nothing, nothing, profile=profile, spacing=(1, 1))
+    scores = metrics.measure(nothing, nothing, profile=profile, spacing=Spacing(1, 1))
     assert (scores.dice, scores.iou) == (1, 1)
     assert scores.px == scores.mm == metrics.Distances(0, 0, 0)
     assert scores.pred_empty
@@ -122,15 +125,15 @@ def test_squash_is_the_nearest_neighbour_of_pillow(shape: tuple[int, int]) -> No
 def test_paper256_is_the_brute_force_on_the_squashed_masks() -> None:
     y, x = np.mgrid[:120, :400]
     pred, truth = np.hypot(y - 60, x - 190) < 30, np.hypot(y - 64, x - 200) < 33
-    scores = metrics.measure(pred, truth, profile="paper256", spacing=(0.2, 0.1))
+    scores = metrics.measure(pred, truth, profile="paper256", spacing=Spacing(0.1, 0.2))
     small_pred, small_truth = metrics.squash(pred), metrics.squash(truth)
     assert scores.dice == metrics.dice(small_pred, small_truth) != metrics.dice(pred, truth)
-    assert scores.px.hausdorff == pytest.approx(brute(small_pred, small_truth, (1, 1))[0])
+    assert scores.px.hausdorff == pytest.approx(brute(small_pred, small_truth, Spacing(1, 1))[0])
     assert scores.mm is not None
     assert scores.mm.hausdorff == pytest.approx(
-        brute(small_pred, small_truth, (0.2 * 120 / 256, 0.1 * 400 / 256))[0]
+        brute(small_pred, small_truth, Spacing(0.1 * 400 / 256, 0.2 * 120 / 256))[0]
     )
-    native = metrics.measure(pred, truth, spacing=(0.2, 0.1)).mm
+    native = metrics.measure(pred, truth, spacing=Spacing(0.1, 0.2)).mm
     assert native is not None
     assert scores.mm.hausdorff == pytest.approx(native.hausdorff, abs=0.15)
 

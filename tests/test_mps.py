@@ -97,9 +97,9 @@ def test_what_results_are_judged_by_is_found_on_mps() -> None:
     scan = scan_of(phantom("fetal-head", 0, (48, 64))[0])
     with Shim() as shim:
         pipeline = Pipeline.load("fetal-head", device="mps")
-        [found] = pipeline.examine(pipeline.prepare(scan)[None], recon=True)
+        [found] = pipeline.networks.examine(pipeline.networks.prepare(scan)[None], recon=True)
     pipeline = Pipeline.load("fetal-head", device="cpu", dtype="float32")
-    [right] = pipeline.examine(pipeline.prepare(scan)[None], recon=True)
+    [right] = pipeline.networks.examine(pipeline.networks.prepare(scan)[None], recon=True)
     assert found.theta == pytest.approx(right.theta, abs=1e-4) and not missing(shim.seen)
 
 

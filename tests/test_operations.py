@@ -20,9 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mhvae_cli.commands.batching import Halving
-from mhvae_cli.commands.table import Table
 from mhvae_cli.errors import DeviceError, OutputError
+from mhvae_cli.runs.results import Table
+from mhvae_cli.runs.streaming import Halving
 
 Mhvae = Callable[..., Any]
 ROOT = Path(__file__).parents[1]
@@ -455,16 +455,16 @@ def test_an_input_that_vanishes(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_output_whose_input_vanishes_is_left_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.commands.account import Account
+    from mhvae_cli.runs.fingerprint import RunFingerprint
 
     assert mhvae("segment", "scans", "-o", "m", "-q").code == 0
-    judge, before = Account.judge, Path("m/b.png").read_bytes()
+    judge, before = RunFingerprint.judge, Path("m/b.png").read_bytes()
 
     def gone(*args: Any) -> Any:
         os.remove("scans/b.png")
         return judge(*args)
 
-    monkeypatch.setattr(Account, "judge", gone)
+    monkeypatch.setattr(RunFingerprint, "judge", gone)
     ended = mhvae("segment", "scans", "-o", "m", "-q", *SKIP)
     assert ended.code == 3 and ended.stderr == "error: scans/b.png: no such file or directory\n"
     assert Path("m/b.png").read_bytes() == before and states()["b"] == "failed"
@@ -540,7 +540,9 @@ def test_made_pictures_out_of_memory(
         return real(networks, drafts, **how)
 
     monkeypatch.setattr(generation, "make", make)
-    monkeypatch.setattr("mhvae_cli.inference.networks.Networks.one_by_one", property(lambda self: False))
+    monkeypatch.setattr(
+        "mhvae_cli.inference.networks.Networks.single_image_batches", property(lambda self: False)
+    )
     ended = mhvae("reconstruct", "scans", "-o", "m", "-m", tiny_refined, "--steps", 1)
     assert ended.code == 3 and states() == {"a": "ok", "b": "failed", "c": "ok"}
     assert "error: scans/b.png: not enough memory" in ended.stderr
@@ -550,7 +552,7 @@ def test_a_model_that_finds_no_room(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any, **__: Any) -> None:
         raise SHORT["cuda"]
 
-    monkeypatch.setattr("mhvae_cli.inference.pipeline.Pipeline.load", full)
+    monkeypatch.setattr("mhvae_cli.inference.networks.Networks.load", full)
     ended = mhvae("segment", "scans", "-o", "m")
     assert (
         ended.code == 5 and ended.stderr.splitlines()[0] == "error: out of memory" and not Path("m").exists()

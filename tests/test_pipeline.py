@@ -48,7 +48,7 @@ def test_an_array_a_scan_and_a_file_give_one_answer(
 
 def test_the_mask_is_scipys_thin_plate_at_the_native_size(pipeline: Pipeline, image: np.ndarray) -> None:
     found = pipeline.segment(image)
-    warp = pipeline.model.warp
+    warp = pipeline.networks.model.warp
     sources = warp.parameters_of(torch.from_numpy(found.theta)[None])[0].double().numpy().T
     plate = RBFInterpolator(control_points("circular"), sources, kernel="thin_plate_spline", degree=1)
     distance = np.linalg.norm(plate(pixel_centres((120, 200))), axis=1).reshape(120, 200)
@@ -57,14 +57,16 @@ def test_the_mask_is_scipys_thin_plate_at_the_native_size(pipeline: Pipeline, im
 
 def whole_mask(pipeline: Pipeline, theta: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Every pixel evaluated, at once."""
-    return (pipeline.model.level(torch.from_numpy(theta)[None], pixel_centres(size)) >= 0).reshape(size)
+    return (pipeline.networks.model.level(torch.from_numpy(theta)[None], pixel_centres(size)) >= 0).reshape(
+        size
+    )
 
 
 @pytest.mark.parametrize("size", [(1500, 401), (3, 140_000)])
 def test_a_large_images_mask_is_whole(pipeline: Pipeline, image: np.ndarray, size: tuple[int, int]) -> None:
     """However it is cut up for memory's sake, there are no seams."""
     theta = pipeline.segment(image).theta
-    found = pipeline.mask(theta, size)
+    found = pipeline.networks.mask(theta, size)
     assert found.shape == size and found.dtype == bool and found.any()
     assert (found != whole_mask(pipeline, theta, size)).sum() <= 2  # rounding, on the outline itself
 
@@ -75,12 +77,15 @@ def test_no_part_of_a_mask_is_missed(pipeline: Pipeline, size: tuple[int, int]) 
     rng = np.random.default_rng(1)
     for spread in (0.0, 0.3, 0.6, 1.0):
         theta = (spread * rng.standard_normal(40)).astype(np.float32)
-        assert (pipeline.mask(theta, size) != whole_mask(pipeline, theta, size)).sum() <= 1
+        assert (pipeline.networks.mask(theta, size) != whole_mask(pipeline, theta, size)).sum() <= 1
 
 
 def test_the_mask_at_another_size_is_the_same_shape(pipeline: Pipeline, image: np.ndarray) -> None:
     theta = pipeline.segment(image).theta
-    areas = [pipeline.mask(theta, size).mean() for size in ((256, 256), (320, 200), (270, 400), (900, 500))]
+    areas = [
+        pipeline.networks.mask(theta, size).mean()
+        for size in ((256, 256), (320, 200), (270, 400), (900, 500))
+    ]
     np.testing.assert_allclose(areas, areas[0], rtol=0.01)
 
 
@@ -101,20 +106,20 @@ def test_the_contour_is_the_masks_outline(pipeline: Pipeline, image: np.ndarray)
 
 def test_a_batch_is_its_images_one_by_one(pipeline: Pipeline, phantom_folder: Path) -> None:
     files = sorted((phantom_folder / "images").iterdir())[:3]
-    ready = [pipeline.prepare(read_scan(file)) for file in files]
+    ready = [pipeline.networks.prepare(read_scan(file)) for file in files]
     assert ready[0].shape == (1, 32, 32) and ready[0].dtype == np.float32
-    together = pipeline.locate(np.stack(ready))
+    together = pipeline.networks.locate(np.stack(ready))
     assert together.shape == (3, 40) and together.dtype == np.float32
-    alone = np.concatenate([pipeline.locate(one[None]) for one in ready])
+    alone = np.concatenate([pipeline.networks.locate(one[None]) for one in ready])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
 def test_prepare_leaves_locate_its_input_unchanged(pipeline: Pipeline, image: np.ndarray) -> None:
-    batch = pipeline.prepare(scan_of(image))[None]
+    batch = pipeline.networks.prepare(scan_of(image))[None]
     batch.flags.writeable = False
     before = batch.copy()
-    pipeline.locate(batch)
+    pipeline.networks.locate(batch)
     assert np.array_equal(batch, before)
     np.testing.assert_array_equal(before[0], to_square(image, 32, 1))
 
@@ -122,19 +127,19 @@ def test_prepare_leaves_locate_its_input_unchanged(pipeline: Pipeline, image: np
 def test_the_model_is_the_folders(pipeline: Pipeline, tiny_model: Path, image: np.ndarray) -> None:
     """Folded batch norms and channels-last change no answer; the name and place are told."""
     model, name = load_model(tiny_model)
-    batch = pipeline.prepare(scan_of(image))[None]
+    batch = pipeline.networks.prepare(scan_of(image))[None]
     with torch.inference_mode():
         theta = model.eval().locate(torch.tensor(batch)).mean.numpy()
-    np.testing.assert_allclose(pipeline.locate(batch), theta, atol=1e-3)
-    assert (pipeline.name, pipeline.folder, name) == ("tiny", tiny_model, "tiny")
-    assert pipeline.config == model.config
+    np.testing.assert_allclose(pipeline.networks.locate(batch), theta, atol=1e-3)
+    assert (pipeline.networks.name, pipeline.networks.folder, name) == ("tiny", tiny_model, "tiny")
+    assert pipeline.networks.config == model.config
 
 
 def test_bfloat16_finds_the_same_object(pipeline: Pipeline, tiny_model: Path, image: np.ndarray) -> None:
     half = Pipeline.load(tiny_model, device="cpu", dtype="bfloat16")
-    assert half.dtype == torch.bfloat16
-    assert next(half.model.encoder.convnet.parameters()).dtype == torch.bfloat16
-    assert next(half.model.encoder.theta.parameters()).dtype == torch.float32
+    assert half.networks.dtype == torch.bfloat16
+    assert next(half.networks.model.encoder.convnet.parameters()).dtype == torch.bfloat16
+    assert next(half.networks.model.encoder.theta.parameters()).dtype == torch.float32
     a, b = pipeline.segment(image), half.segment(image)
     assert b.theta.dtype == np.float32 and not np.array_equal(a.theta, b.theta)
     assert 2 * (a.mask & b.mask).sum() / (a.mask.sum() + b.mask.sum()) > 0.95
@@ -146,11 +151,11 @@ def test_segmenting_runs_no_image_head(tiny_model: Path, image: np.ndarray) -> N
     def refuse(*_: object) -> None:
         raise AssertionError("was run")
 
-    for part in (own.model.image_head, own.model.encoder.z):
+    for part in (own.networks.model.image_head, own.networks.model.encoder.z):
         part.register_forward_pre_hook(refuse)
     assert own.segment(image).mask.any()
     with pytest.raises(AssertionError, match="was run"):
-        own.model.encode(torch.zeros(1, 1, 32, 32))
+        own.networks.model.encode(torch.zeros(1, 1, 32, 32))
 
 
 def test_no_image_is_an_input_error(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -187,11 +192,13 @@ def test_a_damaged_model_folder_is_a_model_error(
 
 
 def test_a_single_headed_model_finds_no_object(pipeline: Pipeline, image: np.ndarray) -> None:
+    from mhvae_cli.inference.networks import Networks
     from mhvae_cli.vae.model import build
 
-    model = build(dataclasses.replace(pipeline.config, single_head=True))
+    model = build(dataclasses.replace(pipeline.networks.config, single_head=True))
     place, number = torch.device("cpu"), torch.float32
-    single = Pipeline(model, name="one", folder=pipeline.folder, device=place, dtype=number)
+    networks = Networks(model, name="one", folder=pipeline.networks.folder, device=place, dtype=number)
+    single = Pipeline(networks)
     with pytest.raises(ModelError, match="single-headed"):
         single.segment(image)
 
@@ -218,6 +225,6 @@ def test_cuda_gives_the_cpus_mask_and_contour(
     there = Pipeline.load(tiny_model, device="cuda", dtype="float32")
     theta = there.segment(image).theta
     np.testing.assert_allclose(theta, pipeline.segment(image).theta, atol=1e-2)
-    assert (there.mask(theta, size) != pipeline.mask(theta, size)).sum() <= 4
-    for a, b in zip(there.contour(theta, size), pipeline.contour(theta, size), strict=True):
+    assert (there.mask(theta, size) != pipeline.networks.mask(theta, size)).sum() <= 4
+    for a, b in zip(there.contour(theta, size), pipeline.networks.contour(theta, size), strict=True):
         np.testing.assert_allclose(a, b, atol=0.01)

@@ -21,8 +21,9 @@ from chromium import Chromium
 from PIL import Image
 
 from mhvae_cli.errors import OutputError, UsageError
-from mhvae_cli.review import Review, check_page
-from mhvae_cli.thumbs import SIDE, Thumb, shrink, thumb_of
+from mhvae_cli.inference.networks import Networks
+from mhvae_cli.runs.review.page import Review, check_page
+from mhvae_cli.runs.review.thumbnails import SIDE, Thumbnail, shrink, thumbnail_of
 
 Mhvae = Callable[..., Any]
 MEASURED = ("width", "height", "area_px", "hc_px", "hc_mm", "hc_mm_low", "hc_mm_high")
@@ -39,8 +40,8 @@ EVIL = [
 SQUARE = np.array([[10.0, 20.0], [90.0, 20.0], [90.0, 60.0], [10.0, 60.0]])
 
 
-def thumb(shade: int = 0) -> Thumb:
-    return thumb_of(np.full((80, 100), shade, np.uint8), [SQUARE], (80, 100))
+def thumb(shade: int = 0) -> Thumbnail:
+    return thumbnail_of(np.full((80, 100), shade, np.uint8), [SQUARE], (80, 100))
 
 
 def result(name: str, **more: Any) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from mhvae_cli.review import Review
+from mhvae_cli.runs.review.page import Review
 columns = ("input", "output", "status")
 review = Review(Path({str(tmp_path / "night.html")!r}), title="", columns=columns, total=9)
 for i in range(5000): review.add(dict(input="x" * 100, status="ok"))
@@ -258,7 +259,7 @@ def test_pictures_are_small_and_true(shape: tuple[int, ...]) -> None:
         abs(small.shape[0] / small.shape[1] - shape[0] / shape[1])
         <= 0.6 / min(small.shape[:2]) * shape[0] / shape[1] + 0.01
     )
-    with Image.open(io.BytesIO(thumb_of(small, [], shape[:2]).jpeg)) as image:
+    with Image.open(io.BytesIO(thumbnail_of(small, [], shape[:2]).jpeg)) as image:
         shown = np.asarray(image.convert("L"), float)
     assert np.abs(shown - 255 * (np.arange(small.shape[1]) + 0.5) / small.shape[1]).mean() < 14
     wide = shrink(ramp.astype(np.uint16) * 40)
@@ -283,7 +284,7 @@ def test_outlines_keep_to_a_tenth_of_a_pixel() -> None:
     dense = np.concatenate([a + way * (b - a) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)])
     rings = (star, dense, corners.repeat(3, axis=0))
     small = shrink(np.zeros((540, 800), np.uint8))
-    found = rings_of(thumb_of(small, [*rings, star[:2]], (540, 800)).outline)
+    found = rings_of(thumbnail_of(small, [*rings, star[:2]], (540, 800)).outline)
     assert len(found) == 3 and len(found[0]) < 170
     scale = np.array([small.shape[1] / 800, small.shape[0] / 540])
     for ring, true in zip(found, rings, strict=True):
@@ -484,7 +485,7 @@ def test_a_stopped_run_has_a_page_of_what_is_done(mhvae: Mhvae, scans: Path) -> 
 def test_an_interrupted_run_has_one_too(mhvae: Mhvae, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mhvae_cli.inference.pipeline import Pipeline
 
-    mask, calls = Pipeline.mask, []
+    mask, calls = Networks.mask, []
 
     def interrupted(self: Pipeline, theta: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         calls.append(size)
@@ -492,7 +493,7 @@ def test_an_interrupted_run_has_one_too(mhvae: Mhvae, scans: Path, monkeypatch: 
             raise KeyboardInterrupt
         return mask(self, theta, size)
 
-    monkeypatch.setattr(Pipeline, "mask", interrupted)
+    monkeypatch.setattr(Networks, "mask", interrupted)
     inputs = [f"scans/{name}.png" for name in "abc"]
     assert mhvae("segment", *inputs, "-o", "out/", "-b", 1, "-j", 0, "--report", "night.html").code == 130
     with open("out/results.csv", newline="") as file:

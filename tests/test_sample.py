@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mhvae_cli.inference.networks import Networks
+
 Mhvae = Callable[..., Any]
 FAST = ("--no-refine", "-j", 0)
 
@@ -131,21 +133,20 @@ def test_the_layout_of_nnunet(mhvae: Mhvae) -> None:
 
 
 def test_codes_without_an_object_are_drawn_again(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.inference.pipeline import Pipeline
 
-    mask, seen = Pipeline.mask, []
+    mask, seen = Networks.mask, []
 
-    def often_empty(self: Pipeline, theta: Any, size: tuple[int, int], pose: Any = None) -> np.ndarray:
+    def often_empty(self: Networks, theta: Any, size: tuple[int, int], pose: Any = None) -> np.ndarray:
         seen.append(theta)
         found = mask(self, theta, size, pose)
         return found & (len(seen) > 2)  # of the first two codes
 
-    monkeypatch.setattr(Pipeline, "mask", often_empty)
+    monkeypatch.setattr(Networks, "mask", often_empty)
     assert mhvae("sample", "-n", 1, "--out", "set", *FAST).code == 0
     assert len(seen) >= 3 and not np.array_equal(seen[0], seen[1])
     saved = json.loads(Path("set/latents/sample_s0_000000.json").read_text())
     assert np.allclose(saved["theta"], seen[2]) and pixels("set/masks/sample_s0_000000.png").any()
-    monkeypatch.setattr(Pipeline, "mask", lambda self, theta, size, pose=None: np.zeros(size, bool))
+    monkeypatch.setattr(Networks, "mask", lambda self, theta, size, pose=None: np.zeros(size, bool))
     ended = mhvae("sample", "-n", 2, "--out", "none", *FAST)
     assert ended.code == 4 and "none has an object" in ended.stderr and tree("none") == ["results.csv"]
 

@@ -19,8 +19,9 @@ from mhvae_cli.evaluation.biometry import (
     measure_head,
 )
 from mhvae_cli.images.read import read_resolution, read_scan
-from mhvae_cli.images.scan import Scan, stored_points
-from mhvae_cli.images.spacing import Spacings, parse, read_table
+from mhvae_cli.images.scan import Scan, Spacing, stored_points
+from mhvae_cli.images.spacing import SpacingSources, SpacingTable, parse_spacing, read_spacing_csv
+from mhvae_cli.inference.networks import Networks
 
 Mhvae = Callable[..., Any]
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -62,7 +63,9 @@ def tiff(path: str, unit: int | None, *resolutions: tuple[float, float], orienta
 
 def test_one_number_or_two() -> None:
     assert (
-        parse("0.12") == (0.12, 0.12) and parse("0.12,0.3") == (0.12, 0.3) and parse("1e-3, 2") == (1e-3, 2)
+        parse_spacing("0.12") == (0.12, 0.12)
+        and parse_spacing("0.12,0.3") == (0.12, 0.3)
+        and parse_spacing("1e-3, 2") == (1e-3, 2)
     )
 
 
@@ -88,7 +91,7 @@ def test_sizes_that_make_no_sense(text: str, mhvae: Mhvae, scans: list[str]) -> 
 )
 def test_rows_go_by_path_or_by_name(table: str, sizes: dict[str, tuple[float, float] | None]) -> None:
     Path("t.csv").write_text(table)
-    spacings = Spacings(read_table(Path("t.csv")))
+    spacings = SpacingSources(read_spacing_csv(Path("t.csv")))
     for name, size in sizes.items():
         assert spacings.of(name, Scan(GREY), b"") == size, name
 
@@ -140,19 +143,19 @@ def test_other_files_have_no_resolution() -> None:
 
 
 def test_who_is_believed_first() -> None:
-    path, own = tiff("a.tif", 3, (100, 100)), Scan(GREY, spacing=(0.3, 0.4))
-    table = {"a": (0.1, 0.1)}
-    assert Spacings(table, (0.2, 0.2), True).of("a.tif", own, path) == (0.1, 0.1)
-    assert Spacings({}, (0.2, 0.2), True).of("a.tif", own, path) == (0.2, 0.2)
-    assert Spacings({}, None, True).of("a.tif", own, path) == (0.3, 0.4)
-    assert Spacings({}, None, True).of("a.tif", Scan(GREY), path) == (0.1, 0.1)
-    assert Spacings().of("a.tif", Scan(GREY), path) is None
+    path, own = tiff("a.tif", 3, (100, 100)), Scan(GREY, spacing=Spacing(0.3, 0.4))
+    table = SpacingTable({"a": Spacing(0.1, 0.1)})
+    assert SpacingSources(table, Spacing(0.2, 0.2), True).of("a.tif", own, path) == (0.1, 0.1)
+    assert SpacingSources(None, Spacing(0.2, 0.2), True).of("a.tif", own, path) == (0.2, 0.2)
+    assert SpacingSources(None, None, True).of("a.tif", own, path) == (0.3, 0.4)
+    assert SpacingSources(None, None, True).of("a.tif", Scan(GREY), path) == (0.1, 0.1)
+    assert SpacingSources().of("a.tif", Scan(GREY), path) is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_files_own_spacing_is_turned_to_the_stored_pixels(orientation: int) -> None:
-    own = Scan(GREY, orientation, spacing=(0.3, 0.4))
-    assert Spacings().of("a.png", own, b"") == ((0.3, 0.4) if orientation < 5 else (0.4, 0.3))
+    own = Scan(GREY, orientation, spacing=Spacing(0.3, 0.4))
+    assert SpacingSources().of("a.png", own, b"") == ((0.3, 0.4) if orientation < 5 else (0.4, 0.3))
 
 
 def test_no_spacing_no_millimetres(mhvae: Mhvae, scans: list[str]) -> None:
@@ -246,7 +249,7 @@ def test_vertical_is_up_as_one_looks_at_it(
             np.stack([32 + discs[self.name][0] * np.cos(t), 32 + discs[self.name][1] * np.sin(t)], axis=1)
         ]
 
-    monkeypatch.setattr(Pipeline, "contour", contour)
+    monkeypatch.setattr(Networks, "contour", contour)
     (row,) = rows(
         mhvae(
             "segment", "eye.png", "-o", "m/", "--json", "--measure", "cup-disc", "--cup-model", tiny_refined

@@ -54,7 +54,7 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 def code_of(pipeline: Pipeline, name: str) -> tuple[np.ndarray, np.ndarray]:
-    z, theta = pipeline.encode(pipeline.prepare(read_scan(Path(f"{name}.png")))[None])
+    z, theta = pipeline.networks.encode(pipeline.networks.prepare(read_scan(Path(f"{name}.png")))[None])
     return z[0], theta[0]
 
 
@@ -68,7 +68,7 @@ def test_two_images_swap_their_styles_and_keep_their_positions(mhvae: Mhvae, pip
         assert np.array_equal(made["theta"], theta) and np.array_equal(made["z"], style)
         assert not np.array_equal(z, style)
         mask = pixels(f"o/{own}__style-{other}_mask.png")
-        assert np.array_equal(mask > 0, pipeline.mask(theta, SIZES[own])) and mask.any()
+        assert np.array_equal(mask > 0, pipeline.networks.mask(theta, SIZES[own])) and mask.any()
         assert pixels(f"o/{own}__style-{other}.png").shape == SIZES[own]
     rows = csv.DictReader(Path("o/results.csv").read_text().splitlines())
     told = [(row["input"], row["style"], row["mix"], row["status"]) for row in rows]
@@ -259,7 +259,7 @@ def test_grey_and_colour(mhvae: Mhvae, colour_model: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_pairs(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.commands.making import KEPT
+    from mhvae_cli.runs.generation_jobs import KEPT
 
     for number in range(20):
         Image.fromarray(phantom("fetal-head", number, (30, 30))[0]).save(f"s{number}.png")

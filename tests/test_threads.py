@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mhvae_cli import machine
+from mhvae_cli import resources as machine
 
 Mhvae = Callable[..., Any]
 
@@ -79,7 +79,7 @@ def test_the_memory_of_a_control_group(grouped: Callable[..., None]) -> None:
 def test_a_process_keeps_to_its_affinity() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from mhvae_cli.machine import cores, worker_count; print(cores(), worker_count(None))"
+        "from mhvae_cli.resources import cores, worker_count; print(cores(), worker_count(None))"
     )
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

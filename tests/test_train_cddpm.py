@@ -19,12 +19,12 @@ from two_processes import two_processes
 
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors
-from mhvae_cli.commands import training
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
 from mhvae_cli.inference.loading import load_refiner
+from mhvae_cli.runs import console
 from mhvae_cli.training.datasets import discover, split
 from mhvae_cli.training.phantoms import write_phantoms
-from mhvae_cli.training.vae_task import About, write_model
+from mhvae_cli.training.vae_task import ModelInfo, write_model
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 
 CONFIG: dict[str, Any] = {
@@ -116,7 +116,7 @@ def _vae(folder: Path, *, half: bool = False, vivid: float = 1.0, **given: Any) 
     encoder = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16)
     decoder = DecoderConfig(channels=8, max_size=32)
     settings = ModelConfig(**{"image_size": 32, "z_dim": 4, "encoder": encoder, "decoder": decoder, **given})
-    about = About(folder.name, {"license": "mit", "data": "none"}, {"command": "mhvae train-vae"})
+    about = ModelInfo(folder.name, {"license": "mit", "data": "none"}, {"command": "mhvae train-vae"})
     model = build(settings, seed=1)
     for head in filter(None, (model.encoder.z, model.encoder.theta)):
         head[2].weight.data[: len(head[2].weight) // 2] *= vivid
@@ -277,15 +277,15 @@ def test_masks_are_not_looked_at(done: Path, heads: Path, train: Any, tmp_path: 
 def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
     step: int, number: int, code: int, done: Path, heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    out, tell = tmp_path / "run", training.Teller.__call__
+    out, tell = tmp_path / "run", console.TrainingProgress.__call__
 
-    def told(teller: training.Teller, event: dict[str, Any]) -> None:
+    def told(teller: console.TrainingProgress, event: dict[str, Any]) -> None:
         tell(teller, event)
         if event.get("step") == step:
             signal.raise_signal(number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Teller, "__call__", told)
+        patched.setattr(console.TrainingProgress, "__call__", told)
         ended = train(heads, out)
     assert (ended.code, ended.lines) == (code, [])
     assert ended.stderr.endswith("stopped in epoch 2; --resume goes on from here\n")

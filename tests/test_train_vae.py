@@ -20,8 +20,8 @@ from two_processes import two_processes
 
 from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.checkpoints.tensors import load_tensors, save_state
-from mhvae_cli.commands import training
 from mhvae_cli.config import merge
+from mhvae_cli.runs import console
 from mhvae_cli.training.phantoms import write_phantoms
 
 CONFIG: dict[str, Any] = {
@@ -125,14 +125,14 @@ def _same_run(one: Path, other: Path) -> None:
 
 
 def _signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-    tell = training.Teller.__call__
+    tell = console.TrainingProgress.__call__
 
-    def told(teller: training.Teller, event: dict[str, Any]) -> None:
+    def told(teller: console.TrainingProgress, event: dict[str, Any]) -> None:
         tell(teller, event)
         if event.get("step") == step:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(training.Teller, "__call__", told)
+    monkeypatch.setattr(console.TrainingProgress, "__call__", told)
 
 
 # --- what a run leaves ---
@@ -214,7 +214,7 @@ def test_a_bar_is_drawn_on_request_and_wiped(
     heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     clock = iter(range(100_000))
-    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
     _signal_at(monkeypatch, 3)
     ended = train(heads, tmp_path / "run", "--progress", "on")
     assert "\r\x1b[Kepoch 1: step 2 of 8, loss " in ended.stderr and " left" in ended.stderr
@@ -514,11 +514,11 @@ def test_the_command_is_told_without_the_home_directory(monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", "/home/ann")
     typed = "mhvae train-vae --data /home/ann/scans --out=/home/ann --resume --config /home/anna/c"
     monkeypatch.setattr(sys, "argv", [*typed.split(), "--reference", "/home/ann/my mask.png"])
-    told = training.command_line()
+    told = console.command_line()
     assert told.startswith("mhvae train-vae --data ~/scans --out=~ --config /home/anna/c --reference ")
     assert "/home/ann/" not in told and "my mask.png" in told
     monkeypatch.setenv("HOME", "/")
-    assert "--data /home/ann/scans" in training.command_line()
+    assert "--data /home/ann/scans" in console.command_line()
 
 
 # --- where it starts ---
@@ -608,9 +608,9 @@ def test_a_mask_can_be_the_reference(heads: Path, train: Any, tmp_path: Path) ->
     assert ended.code == 0, ended.stderr
     assert read_config(tmp_path / "run")["model"]["reference"] == 256
     pipeline = Pipeline.load(tmp_path / "run", device="cpu", dtype="float32")
-    warp = pipeline.model.warp
+    warp = pipeline.networks.model.warp
     still = warp.theta_of(warp.identity[None]).numpy()[0]
-    mask = pipeline.mask(still, (60, 60))
+    mask = pipeline.networks.mask(still, (60, 60))
     assert (mask != (shape > 0)).mean() < 0.01  # undeformed, it is the mask that was given
     Image.new("L", (9, 9)).save(tmp_path / "none.png")
     ended = train(heads, tmp_path / "no", "--reference", tmp_path / "none.png")

@@ -21,7 +21,7 @@ from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
 from mhvae_cli.errors import OutputError, UsageError
 from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule
-from mhvae_cli.training.state import STATE, Run, check_out
+from mhvae_cli.training.state import STATE, TrainingRun, check_out
 from mhvae_cli.vae.encoder import BatchNorm2d
 
 COUNT, BATCH = 13, 4  # three steps an epoch, one sample left over
@@ -69,9 +69,9 @@ class ToyTask:
         save_state(self.out / "kept.safetensors", ema, {"epoch": str(figures["epoch"])})
 
 
-def _run(out: Path, **changes: Any) -> Run:
+def _run(out: Path, **changes: Any) -> TrainingRun:
     settings = {"config": CONFIG, "identity": {"kind": "toy"}, "device": torch.device("cpu")}
-    return Run(out, **{**settings, "dtype": torch.float32, **changes})
+    return TrainingRun(out, **{**settings, "dtype": torch.float32, **changes})
 
 
 def _quiet(_event: dict[str, Any]) -> None:

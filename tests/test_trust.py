@@ -16,7 +16,15 @@ from mhvae_cli.errors import ModelError
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored
 from mhvae_cli.inference.posterior import draw, interval, warmed
-from mhvae_cli.inference.qc import COLUMNS, SIGNALS, Evidence, Trust, parse, smallest_jacobian, tones
+from mhvae_cli.inference.qc import (
+    COLUMNS,
+    SIGNALS,
+    EncoderOutputs,
+    QCStatistics,
+    parse,
+    smallest_jacobian,
+    tones,
+)
 from mhvae_cli.vae.warp import pixel_centres
 
 Mhvae = Callable[..., Any]
@@ -25,7 +33,7 @@ STRIPES = np.tile([-0.5, 0.5], (1, 64, 32)).astype(np.float32)
 HOLE = np.array([[30.0, 30], [30, 60], [60, 60], [60, 30]])
 
 
-def evidence(**changed: Any) -> Evidence:
+def evidence(**changed: Any) -> EncoderOutputs:
     values = {
         "theta": np.full(6, 0.5, np.float32),
         "sd": np.full(6, 0.1, np.float32),
@@ -36,11 +44,11 @@ def evidence(**changed: Any) -> Evidence:
         "inside": np.ones((64, 64), bool),
         "recon": 0.1,
     }
-    return Evidence(**(values | changed))
+    return EncoderOutputs(**(values | changed))
 
 
-def trust() -> Trust:
-    return Trust(
+def trust() -> QCStatistics:
+    return QCStatistics(
         2.0,
         {"tones": tones(STRIPES), "features": np.zeros(2), "z": np.zeros(3)},
         {"tones": np.eye(4), "features": np.full(2, 0.5), "z": np.ones(3)},
@@ -161,17 +169,17 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged_model(tiny_model: Path, heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model, calibrated on phantoms, theta's limit aside: its weights are random."""
     from mhvae_cli import Pipeline
-    from mhvae_cli.training.calibration import calibrate, write_trust
+    from mhvae_cli.training.calibration import calibrate, write_statistics
     from mhvae_cli.training.datasets import discover
 
     folder = tmp_path_factory.mktemp("judged") / "tiny"
     shutil.copytree(tiny_model, folder)
     samples = discover(heads)
     pipeline = Pipeline.load(folder, device="cpu", dtype="float32")
-    assert calibrate(pipeline, samples[:30], samples[30:40]) is None  # too few
-    found = calibrate(pipeline, samples[:30], samples[30:])
+    assert calibrate(pipeline.networks, samples[:30], samples[30:40]) is None  # too few
+    found = calibrate(pipeline.networks, samples[:30], samples[30:])
     assert found is not None and set(found.limits) == set(SIGNALS)
-    write_trust(folder, found, images=30)
+    write_statistics(folder, found, images=30)
     weights = "vae.safetensors"
     assert (folder / weights).read_bytes() == (tiny_model / weights).read_bytes()
     assert weights in (folder / "SHA256SUMS").read_text()
@@ -206,7 +214,7 @@ def test_draws_of_the_pipeline(judged_model: Path, heads: Path) -> None:
     found = pipeline.segment(image, posterior=25)
     assert found.thetas is not None and found.thetas.shape == (25, len(found.theta))
     assert np.array_equal(found.thetas, pipeline.segment(image, posterior=25).thetas)
-    masks = [pipeline.mask(theta, (64, 80)) for theta in found.thetas]
+    masks = [pipeline.networks.mask(theta, (64, 80)) for theta in found.thetas]
     assert found.probability is not None and found.probability == pytest.approx(np.mean(masks, axis=0))
     assert pipeline.segment(image).thetas is None
 

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from mhvae_cli.inference.networks import Networks
+
 Mhvae = Callable[..., Any]
 SIZE = (200, 300)
 FAST = ("--no-refine", "-j", 0)
@@ -232,16 +234,15 @@ def test_the_files_tell_the_edit_and_no_names(mhvae: Mhvae) -> None:
 
 
 def test_an_image_without_an_object_fails_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.inference.pipeline import Pipeline
 
     shutil.copy("a.png", "b.png")
     Image.fromarray(np.zeros((50, 70), np.uint8)).save("none.png")
-    mask = Pipeline.mask
+    mask = Networks.mask
 
-    def blind(self: Pipeline, theta: Any, size: tuple[int, int], pose: Any = None) -> np.ndarray:
+    def blind(self: Networks, theta: Any, size: tuple[int, int], pose: Any = None) -> np.ndarray:
         return mask(self, theta, size, pose) & (size != (50, 70))
 
-    monkeypatch.setattr(Pipeline, "mask", blind)
+    monkeypatch.setattr(Networks, "mask", blind)
     ended = mhvae("warp", "a.png", "none.png", "b.png", "--rotate", 10, "-o", "out", *FAST)
     assert ended.code == 3 and "error: none.png: no object is found in it" in ended.stderr
     rows = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))

@@ -32,7 +32,7 @@ from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.render import overlay, sheet
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.vae.editing import Code
+from mhvae_cli.vae.editing import LatentCode
 
 DRAWS, GENERATIONS, SHEET_ROWS = 4, 3, 6
 MORE, LESS = "more", "less"
@@ -53,11 +53,13 @@ def reconstructed(pipeline: Pipeline, images: Pixels, name: str, steps: int) -> 
     made: Pixels = []
     for i in range(0, len(images), BATCH):
         part = images[i : i + BATCH]
-        zs, thetas = pipeline.encode(np.stack([pipeline.prepare(scan_of(image)) for image in part]))
+        zs, thetas = pipeline.networks.encode(
+            np.stack([pipeline.networks.prepare(scan_of(image)) for image in part])
+        )
         sizes = [image.shape[:2] for image in part]
-        codes = [Code(z, theta, None, size) for z, theta, size in zip(zs, thetas, sizes, strict=True)]
+        codes = [LatentCode(z, theta, None, size) for z, theta, size in zip(zs, thetas, sizes, strict=True)]
         keys = [f"{name}/{i + k}" for k in range(len(part))]
-        squares = pipeline.refine(pipeline.decode(codes), keys, steps=steps, strength=1.0)
+        squares = pipeline.networks.refine(pipeline.networks.decode(codes), keys, steps=steps, strength=1.0)
         made += [to_native(square, size) for square, size in zip(squares, sizes, strict=True)]
     return made
 
@@ -126,7 +128,9 @@ def main() -> None:
     pipeline, other = Pipeline.load(args.model), Pipeline.load(args.diffusevae)
     paths = held_out(args.data, args.fold, args.count)
     # What both see and make, so that differences are of the pictures and not of grey against colour.
-    images = [to_native(pipeline.prepare(scan), scan.pixels.shape[:2]) for scan in map(read_scan, paths)]
+    images = [
+        to_native(pipeline.networks.prepare(scan), scan.pixels.shape[:2]) for scan in map(read_scan, paths)
+    ]
     both = [rounds(each, images, args.steps) for each in (pipeline, other)]
     print(f"{args.model} and {args.diffusevae} on fold {args.fold} of {args.data}")
     print(f"{len(images)} images, {args.steps} evaluations")

@@ -37,7 +37,7 @@ from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.synthesis import Source
-from mhvae_cli.vae.editing import Code, blend, turned
+from mhvae_cli.vae.editing import LatentCode, blend, transform_code
 
 OTHERS = 50
 KINDS = ("reconstruct", "swap-style", "warp")
@@ -59,21 +59,27 @@ class Found:
     masks: list[np.ndarray]
 
 
-def find(pipeline: Pipeline, squares: np.ndarray, codes: Sequence[Code]) -> Found:
+def find(pipeline: Pipeline, squares: np.ndarray, codes: Sequence[LatentCode]) -> Found:
     """Look at pictures (N, C, S, S) again, as they are once they are written at their codes' sizes."""
     scans = [scan_of(to_native(square, code.size)) for square, code in zip(squares, codes, strict=True)]
     zs, masks = [], []
     for i in range(0, len(scans), BATCH):
-        z, thetas = pipeline.encode(np.stack([pipeline.prepare(scan) for scan in scans[i : i + BATCH]]))
+        z, thetas = pipeline.networks.encode(
+            np.stack([pipeline.networks.prepare(scan) for scan in scans[i : i + BATCH]])
+        )
         zs.append(z)
-        masks += [pipeline.mask(t, code.size) for t, code in zip(thetas, codes[i : i + BATCH], strict=True)]
+        masks += [
+            pipeline.networks.mask(t, code.size) for t, code in zip(thetas, codes[i : i + BATCH], strict=True)
+        ]
     return Found(np.concatenate(zs), masks)
 
 
-def edited(pipeline: Pipeline, codes: Sequence[Code]) -> dict[str, list[Code]]:
+def edited(pipeline: Pipeline, codes: Sequence[LatentCode]) -> dict[str, list[LatentCode]]:
     """The codes of the pictures to be made."""
     swapped = [blend(code, style) for code, style in zip(codes, _next(codes), strict=True)]
-    warped = [turned(code, about=pipeline.centre(code), rotate=45, scale=0.7) for code in codes]
+    warped = [
+        transform_code(code, about=pipeline.networks.centre(code), rotate=45, scale=0.7) for code in codes
+    ]
     return dict(zip(KINDS, (list(codes), swapped, warped), strict=True))
 
 
@@ -114,7 +120,7 @@ def measured(
     codes = edited(pipeline, [source.code for source in taken.values()])
     keys = [source.key for source in taken.values()]
     asked = {
-        kind: [pipeline.mask(code.theta, code.size, code.pose) for code in each]
+        kind: [pipeline.networks.mask(code.theta, code.size, code.pose) for code in each]
         for kind, each in codes.items()
     }
     found: dict[str, dict[str, Found]] = {"VAE": {}, "refined": {}}
@@ -125,7 +131,7 @@ def measured(
         for name, squares in zip(found, made, strict=True):
             found[name][kind] = find(pipeline, squares, each)
         if kind == "reconstruct":
-            sharp = sharpness(*made, np.stack([pipeline.prepare(read_scan(path)) for path in taken]))
+            sharp = sharpness(*made, np.stack([pipeline.networks.prepare(read_scan(path)) for path in taken]))
     figures = {}
     for name, seen in found.items():
         rows = examine(asked, seen, pool)
@@ -159,7 +165,7 @@ def main() -> None:
     pipeline = Pipeline.load(args.model)
     paths = held_out(args.data, args.fold, max(args.count, OTHERS + 1))
     sources = {path: pipeline.source(path) for path in paths[: args.count]}
-    taken = {p: s for p, s in sources.items() if pipeline.mask(s.code.theta, s.code.size).any()}
+    taken = {p: s for p, s in sources.items() if pipeline.networks.mask(s.code.theta, s.code.size).any()}
     if len(taken) < 4:
         sys.exit(f"{args.model} finds an object in {len(taken)} images, and four are the least")
     others = [pipeline.source(path) for path in paths[args.count :]]
@@ -171,7 +177,7 @@ def main() -> None:
         "images": len(taken),
         "left_out": len(sources) - len(taken),
         "others": min(OTHERS, len(pool) - 1),
-        "size": pipeline.config.image_size,
+        "size": pipeline.networks.config.image_size,
         "evaluations": args.steps,
         "threads": torch.get_num_threads(),
         **measured(pipeline, taken, pool, args.steps),

@@ -18,8 +18,8 @@ from common import run, table, verdict
 # isort: split
 import numpy as np
 
-from mhvae_cli.review import Review
-from mhvae_cli.thumbs import shrink, thumb_of
+from mhvae_cli.runs.review.page import Review
+from mhvae_cli.runs.review.thumbnails import shrink, thumb_of
 from mhvae_cli.training.phantoms import phantom
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))

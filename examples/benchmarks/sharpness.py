@@ -27,7 +27,7 @@ from scipy.ndimage import convolve1d
 
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.training.datasets import discover
-from mhvae_cli.vae.editing import Code
+from mhvae_cli.vae.editing import LatentCode
 
 BATCH = 8
 ROUNDING = (2 / 255) ** 2 / 12
@@ -166,7 +166,7 @@ def held_out(data: Path, fold: int, count: int) -> list[Path]:
 
 
 def pictures(
-    networks: Networks, codes: Sequence[Code], keys: Sequence[str], *, steps: int
+    networks: Networks, codes: Sequence[LatentCode], keys: Sequence[str], *, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The VAE's pictures of codes and the refined ones, both (N, C, S, S) in [-1, 1]."""
     made: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])

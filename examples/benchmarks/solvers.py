@@ -45,18 +45,20 @@ def squares(pipeline: Pipeline, paths: list[Path], size: int) -> tuple[np.ndarra
     rng, found, keys = np.random.default_rng(0), [], []
     for path in paths:
         source = pipeline.source(path)
-        both = np.stack([pipeline.prepare(read_scan(path)), *pipeline.decode([source.code])])
+        both = np.stack(
+            [pipeline.networks.prepare(read_scan(path)), *pipeline.networks.decode([source.code])]
+        )
         y, x = rng.integers(0, both.shape[-1] - size + 1, 2)
         found.append(both[:, :, y : y + size, x : x + size])
         keys.append(source.key)
     real, recon = np.stack(found, axis=1)
-    return real, torch.from_numpy(recon).to(pipeline.device), keys
+    return real, torch.from_numpy(recon).to(pipeline.networks.device), keys
 
 
 def on_network(pipeline: Pipeline, paths: list[Path], size: int) -> None:
     """The first form."""
     real, x_hat, keys = squares(pipeline, paths, size)
-    refine = partial(pipeline.refiner.refine, x_hat, keys, strength=1.0)
+    refine = partial(pipeline.networks.refiner.refine, x_hat, keys, strength=1.0)
     refine(steps=2)  # the first call is slower
     seconds, made = [], []
     for solver, steps in (PAPER, *FEW):

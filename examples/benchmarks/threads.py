@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from common import MHVAE, interleaved, scans, table, verdict
 
-from mhvae_cli.machine import cores
+from mhvae_cli.resources import cores
 
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MHVAE_THREADS")
 

@@ -49,8 +49,8 @@ def segment(images: list[Path], model: str, out: Path) -> None:
 
 def tensors(pipeline: Pipeline, images: list[Path]) -> list[torch.Tensor]:
     """The scans as batches (B, C, S, S), of the network's number type and memory layout."""
-    ready = torch.from_numpy(np.stack([pipeline.prepare(read_scan(path)) for path in images]))
-    batches = ready.to(pipeline.dtype).split(BATCH)
+    ready = torch.from_numpy(np.stack([pipeline.networks.prepare(read_scan(path)) for path in images]))
+    batches = ready.to(pipeline.networks.dtype).split(BATCH)
     return [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
 
 
@@ -58,7 +58,7 @@ def tensors(pipeline: Pipeline, images: list[Path]) -> list[torch.Tensor]:
 def network(pipeline: Pipeline, batches: list[torch.Tensor]) -> None:
     """The network alone."""
     for batch in batches:
-        pipeline.model.locate(batch)
+        pipeline.networks.model.locate(batch)
 
 
 def cpu_seconds(task: partial[None]) -> float:
@@ -100,7 +100,7 @@ def main() -> None:
         wall = interleaved(tasks, args.repeats)
         cpu = {name: cpu_seconds(task) for name, task in tasks.items()}
         fewer, all_ = peaks(images, args.model, folder)
-    number, side = str(pipeline.dtype).removeprefix("torch."), pipeline.config.image_size
+    number, side = str(pipeline.networks.dtype).removeprefix("torch."), pipeline.networks.config.image_size
     print(f"{args.count} scans, network at {side} px, {number}, {torch.get_num_threads()} threads")
     rows = (
         [name, f"{wall[name]:.2f}", f"{args.count / wall[name]:.1f}", f"{cpu[name]:.2f}"] for name in tasks

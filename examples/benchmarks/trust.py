@@ -84,9 +84,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     args = parser.parse_args()
     pipeline = Pipeline.load(args.model)
-    if pipeline.trust is None:
+    if pipeline.networks.qc_statistics is None:
         raise SystemExit(f"{args.model}: has no statistics; examples/training/calibrate.py measures them")
-    kind = args.kind or KINDS[pipeline.config.channels == 3]
+    kind = args.kind or KINDS[pipeline.networks.config.channels == 3]
     own = [sample for sample in discover(args.data) if sample.fold == args.fold]
     strange = [sample for sample in discover(args.other, masks=False) if sample.fold == args.fold]
     made = range(SEED, SEED + args.count)
@@ -112,7 +112,7 @@ def coverage(pipeline: Pipeline, samples: list, draws: int) -> None:
     for sample in samples:
         found = pipeline.segment(sample.image, posterior=draws)
         size, truth = found.mask.shape, int(read_mask(sample.mask).sum())
-        areas = [measure(pipeline.contour(theta, size))["area_px"] for theta in found.thetas]
+        areas = [measure(pipeline.networks.contour(theta, size))["area_px"] for theta in found.thetas]
         low, high = interval(areas)
         inside.append(low <= truth <= high)
         widths.append((high - low) / max(truth, 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mhvae_cli import Pipeline
 from mhvae_cli.checkpoints.folder import read_config
-from mhvae_cli.training.calibration import calibrate, write_trust
+from mhvae_cli.training.calibration import calibrate, write_statistics
 from mhvae_cli.training.datasets import split
 from mhvae_cli.training.train import gather, hold_out
 
@@ -24,9 +24,9 @@ training = read_config(args.model)["training"]
 samples = hold_out(gather(args.data), args.hold_out)
 train, held = split(samples, fraction=training["val_fraction"], seed=training["seed"])
 pipeline = Pipeline.load(args.model)
-trust = calibrate(pipeline, train, held)
+trust = calibrate(pipeline.networks, train, held)
 if trust is None:
     raise SystemExit(f"{args.model}: {len(held)} validation images are too few, or it finds no object")
-write_trust(args.model, trust, images=len(held))
+write_statistics(args.model, trust, images=len(held))
 print(f"{args.model}: {len(train)} training and {len(held)} validation images,", end=" ")
 print(f"temperature {trust.temperature:.2f}")

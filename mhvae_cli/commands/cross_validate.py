@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..machine import worker_count
-from . import options, training
+from ..resources import worker_count
+from ..runs.console import TrainingProgress, command_line, show_table, write_line
+from . import options
+from . import training_options as own
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Row, Spread
+
+EXAMPLES = (
+    "mhvae cross-validate --data DIR --folds 5 --out CV/",
+    "mhvae cross-validate --data DIR --only 0 --max-time 90m --out CV/",
+)
 
 
 def cross_validate(
@@ -44,17 +51,17 @@ def cross_validate(
         Literal["small", "paper"],
         typer.Option("--preset", help="small trains on two CPU cores in an hour or two a fold."),
     ] = "small",
-    config: training.Config = None,
+    config: own.Config = None,
     profile: Annotated[
         Literal["native", "paper256"],
         typer.Option("--profile", help="As in evaluate: native pixels, or the published tables' 256 x 256."),
     ] = "paper256",
-    max_time: training.MaxTime = None,
+    max_time: own.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
     workers: options.Workers = None,
-    as_json: options.Json = False,
+    as_json: options.AsJson = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
@@ -67,38 +74,38 @@ def cross_validate(
     """
     from ..config import load_recipe
 
-    limit = training.deadline(max_time)
+    limit = own.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
 
     from ..devices import resolve_dtype
     from ..evaluation.scoring import over_folds
-    from ..training import train as recipes
+    from ..training import train
     from ..training.datasets import discover
 
-    place = training.place_of(device)
-    recipe = recipes.with_channels(recipe, given, discover(data))
-    work = recipes.Work(
+    place = own.place_of(device)
+    recipe = train.with_channels(recipe, given, discover(data))
+    work = train.TrainingOptions(
         place,
         resolve_dtype(dtype, place),
         deadline=limit,
         workers=worker_count(workers),
         offline=offline,
-        command=training.command_line(),
+        command=command_line(),
     )
     tested: dict[int, list[Row]] = {}
-    with training.Teller(quiet=quiet, progress=progress) as say:
-        for fold, rows in recipes.cross_validate(
+    with TrainingProgress(quiet=quiet, progress=progress) as say:
+        for fold, rows in train.cross_validate(
             data, recipe, work, out, count=folds, only=only, profile=profile, say=say
         ):
             if not isinstance(rows, list):
-                training.end(rows, out, quiet=quiet, again="the same command")
+                own.end_training(rows, out, quiet=quiet, again="the same command")
                 return
             tested[fold] = rows
             _write(out / "results.csv", tested)
     summary = over_folds(list(tested.values()))
     if as_json:
         values = {name: {"mean": s.mean, "sd": s.sd, "folds": s.n} for name, s in summary.items()}
-        print(json.dumps({"profile": profile, "folds": sorted(tested), "summary": values}), flush=True)
+        write_line(json.dumps({"profile": profile, "folds": sorted(tested), "summary": values}))
         return
     _show(summary, profile)
 
@@ -118,8 +125,6 @@ def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
 
 
 def _show(summary: "dict[str, Spread]", profile: str) -> None:
-    from .evaluate import show_table
-
     rows: list[list[Any]] = [
         [name, str(spread.n), f"{spread.mean:.4f}", f"{spread.sd:.4f}"] for name, spread in summary.items()
     ]

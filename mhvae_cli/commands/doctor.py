@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError
+from ..runs.console import write_line
 from . import options
-from .outputs import say
 
 if TYPE_CHECKING:
     from ..inference.selftest import Outcome
+
+EXAMPLES = (
+    "mhvae doctor",
+    "mhvae doctor --device cpu --json",
+)
 
 PACKAGES = (
     "torch",
@@ -36,7 +41,7 @@ SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "PYTORCH_EN
 def doctor(
     device: options.Device = "auto",
     threads: options.Threads = None,
-    as_json: options.Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Tell what mhvae finds on this machine, and test its devices.
 
@@ -66,10 +71,10 @@ def doctor(
     for test in check(names if device == "auto" else [str(resolve_device(device))]):
         tests.append(test)
         if not as_json:
-            say(f"  {_line(test)}")
+            write_line(f"  {_line(test)}")
     wrong = list(dict.fromkeys(test.device for test in tests if not test.ok))
     if as_json:
-        say(json.dumps(facts | {"tests": [_record(test) for test in tests], "ok": not wrong}))
+        write_line(json.dumps(facts | {"tests": [_record(test) for test in tests], "ok": not wrong}))
     if wrong:
         raise DeviceError(f"{', '.join(wrong)}: computes wrong pictures, or none", hint=_hint(wrong))
 
@@ -83,7 +88,7 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     """Cores, threads and memory, and what the environment says of them."""
-    from ..machine import cores, cpu_quota, memory, threads, worker_count
+    from ..resources import cores, cpu_quota, memory, threads, worker_count
 
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return {
@@ -136,7 +141,7 @@ def _devices() -> list[dict[str, Any]]:
         raise DeviceError(f"torch cannot be imported: {first}", hint="reinstall it") from error
 
     from ..devices import resolve_device, resolve_dtype
-    from ..machine import memory
+    from ..resources import memory
 
     there: list[tuple[str, str, int | None]] = [("cpu", platform.processor() or platform.machine(), memory())]
     for index in range(torch.cuda.device_count()):
@@ -181,10 +186,10 @@ def _record(test: "Outcome") -> dict[str, Any]:
 def _tell(facts: Mapping[str, Any], *, silent: bool) -> None:
     """A section a key, a line a fact."""
     for title, section in () if silent else facts.items():
-        say(title)
+        write_line(title)
         rows = section.items() if isinstance(section, dict) else ((row["device"], row) for row in section)
         for key, value in rows:
-            say(f"  {key}: {_shown(value)}")
+            write_line(f"  {key}: {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -4,20 +4,25 @@ import csv
 import dataclasses
 import io
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError, OutputError
-from .options import Existing, Json, Quiet, Seed
-from .outputs import complain, say
+from ..errors import InputError, OutputError, UsageError
+from ..runs.console import print_error, print_warning, show_table, write_line
+from .options import AsJson, ExistingFile, Quiet, Seed
 
 if TYPE_CHECKING:
-    from ..evaluation.metrics import Profile, Spacing
+    from ..evaluation.metrics import Profile
     from ..evaluation.scoring import Pairing, Row
+    from ..images.spacing import SpacingTable
+
+EXAMPLES = (
+    "mhvae evaluate masks/ truth/ --csv scores.csv",
+    "mhvae evaluate masks/ truth/ --compare theirs/ --profile paper256",
+)
 
 
 def evaluate(
@@ -56,37 +61,38 @@ def evaluate(
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Write a row an image here.", show_default=False),
     ] = None,
-    existing: Existing = "error",
+    existing: ExistingFile = "error",
     seed: Seed = 0,
-    as_json: Json = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.
 
     A truth without a prediction counts as a missed object. A mask that cannot be used fails its own row.
     """
-    from ..evaluation.scoring import pair, read_spacing
+    from ..evaluation.scoring import pair
     from ..filesystem import write_atomic
+    from ..images.spacing import SpacingTable, read_spacing_csv
 
     if csv_file is not None and existing == "error" and csv_file.exists():
         raise OutputError(f"{csv_file}: exists already", hint="--existing overwrite replaces it")
     folders = [pred] if compare is None else [pred, compare]
     pairings = [pair(folder, truth) for folder in folders]
-    sizes = read_spacing(spacing_csv) if spacing_csv else {}
+    sizes = read_spacing_csv(spacing_csv) if spacing_csv else SpacingTable()
     warnings = [line for each in zip(folders, pairings, strict=True) for line in _unpaired(*each)]
     if spacing_csv:
         warnings += _unsized(pairings[0], sizes, spacing_csv)
     for line in () if quiet else warnings:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        print_warning(line)
     scored = [_score(pairing, profile, sizes) for pairing in pairings]
     errors = list(dict.fromkeys(row.error for rows in scored for row in rows if row.error))
     for line in errors:
-        complain(InputError(line))
+        print_error(InputError(line))
     if csv_file is not None and not (existing == "skip" and csv_file.exists()):
         write_atomic(csv_file, _as_csv(scored[0]).encode(errors="surrogateescape"))
     report = {"profile": profile, "truth": str(truth), **_compared(folders, scored, seed)}
     if as_json:
-        say(json.dumps(report | {"images": [_record(row) for row in scored[0]]}))
+        write_line(json.dumps(report | {"images": [_record(row) for row in scored[0]]}))
     else:
         _show(report)
     if errors:
@@ -106,21 +112,19 @@ def _unpaired(folder: Path, pairing: "Pairing") -> list[str]:
     return lines
 
 
-def _unsized(pairing: "Pairing", sizes: "Mapping[str, Spacing]", source: Path) -> list[str]:
-    """The same of images whose pixel size `source` does not give; InputError if it gives none's."""
-    from ..evaluation.scoring import spacing_of
-
-    unsized = [pair.id for pair in pairing.pairs if spacing_of(pair, sizes) is None]
+def _unsized(pairing: "Pairing", sizes: "SpacingTable", source: Path) -> list[str]:
+    """The same of images whose pixel size `source` does not give; UsageError if it gives none's."""
+    unsized = [pair.id for pair in pairing.pairs if sizes.find(pair.truth.name) is None]
     if len(unsized) == len(pairing.pairs):
-        raise InputError(f"{source}: names none of the images", hint=f"one of them is {unsized[0]!r}")
+        raise UsageError(f"{source}: names none of the images", hint=f"one of them is {unsized[0]!r}")
     share = f"{len(unsized)} of {len(pairing.pairs)}"
     return [f"{source}: images without a pixel size: {share} (first: {unsized[0]})"] if unsized else []
 
 
-def _score(pairing: "Pairing", profile: "Profile", sizes: "Mapping[str, Spacing]") -> list["Row"]:
-    from ..evaluation.scoring import score, spacing_of
+def _score(pairing: "Pairing", profile: "Profile", sizes: "SpacingTable") -> list["Row"]:
+    from ..evaluation.scoring import score
 
-    return [score(pair, profile=profile, spacing=spacing_of(pair, sizes)) for pair in pairing.pairs]
+    return [score(pair, profile=profile, spacing=sizes.find(pair.truth.name)) for pair in pairing.pairs]
 
 
 def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: int) -> dict[str, Any]:
@@ -198,26 +202,3 @@ def _figures(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
         cells = [format(value, shapes.get(key, digits)) for key, value in figures.items()]
         rows.append([name.removesuffix("_mm") + unit, *cells])
     return rows
-
-
-def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere plain columns, padded and split by tabs. Nothing without rows."""
-    if not rows:
-        return
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, padding=0)
-        for index, name in enumerate(head):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        Console(markup=False, emoji=False).print(table)  # a folder may be named [red]
-        return
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in [head, *rows]:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        say("\t".join(cells).rstrip())
-    say("")

@@ -11,9 +11,14 @@ import typer
 
 from ..checkpoints.describe import describe
 from ..errors import InputError, ModelError
+from ..runs.console import print_error, write_line
+from ..runs.inputs import Item, gather
 from . import options
-from .inputs import Item, gather
-from .outputs import complain, say
+
+EXAMPLES = (
+    "mhvae inspect a.png scans/",
+    "mhvae inspect fetal-head --json",
+)
 
 NO_RECORD = "no mhvae record: not made by mhvae, or its text was stripped"
 
@@ -30,7 +35,7 @@ def inspect(
     ] = None,
     from_file: options.FromFile = None,
     recursive: options.Recursive = False,
-    as_json: options.Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Tell how a file was made, or what a model is.
 
@@ -51,10 +56,10 @@ def inspect(
             tell(name, look(), as_json)
         except (InputError, ModelError) as error:
             failed += 1
-            complain(error)
+            print_error(error)
             if as_json:
                 fault = str(error).removeprefix(f"{name}: ")
-                say(json.dumps({"input": name, "status": "failed", "error": fault}))
+                write_line(json.dumps({"input": name, "status": "failed", "error": fault}))
     if failed:
         raise typer.Exit(4 if failed == len(looks) else 3)
 
@@ -62,14 +67,14 @@ def inspect(
 def tell(name: str, facts: dict[str, Any], as_json: bool) -> None:
     """Print what is known of one thing: a line a fact, or one line of JSON."""
     if as_json:
-        say(json.dumps({"input": name, "status": "ok", **facts}))
+        write_line(json.dumps({"input": name, "status": "ok", **facts}))
         return
-    say(name)
+    write_line(name)
     shown = {key: value for key, value in facts.items() if key != "record"}
     if "record" in facts:
         shown |= facts["record"] or {"record": NO_RECORD}
     for key, value in _flat(shown):
-        say(f"  {key}: {value}")
+        write_line(f"  {key}: {value}")
 
 
 def _is_model(ref: str) -> bool:

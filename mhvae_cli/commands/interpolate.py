@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
+from ..runs.generation import Compilation, find_inputs, generate
+from ..runs.generation_jobs import CELL, GenerationRequest, output_stem
+from ..runs.inputs import Item
+from ..runs.invocation import NEUTRAL
+from ..runs.settings import GenerationSettings
 from . import options
-from .generation import Album, find_inputs, generate
-from .inputs import Item
-from .making import CELL, Wish, beside
-from .shared import Shared, generative
+from .generation_options import generative
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
     from ..inference.synthesis import Draft, Picture, Source
+
+EXAMPLES = (
+    "mhvae interpolate a.png b.png --gif --out way/",
+    "mhvae interpolate a.png b.png --grid --frames 5 --out grid/",
+)
 
 FRAMES = 7
 MOST = 100
@@ -31,7 +38,7 @@ GRID_SIDE = 4096
 """Side in pixels of the sheet of a grid, at most."""
 
 
-@generative
+@generative()
 def interpolate(
     inputs: options.Inputs = None,
     frames: Annotated[
@@ -42,6 +49,7 @@ def interpolate(
             metavar="N",
             help="Pictures on the way, or along each axis of a grid, the ends among them.",
         ),
+        NEUTRAL,
     ] = FRAMES,
     grid: Annotated[
         bool,
@@ -62,9 +70,10 @@ def interpolate(
         typer.Option(
             "--gif", help=f"Also write a GIF, there and back, {GIF_SIDE} px at most; for up to {MOST} frames."
         ),
+        NEUTRAL,
     ] = False,
     *,
-    shared: Shared,
+    settings: GenerationSettings,
 ) -> None:
     """Make the pictures on the way from one image to another, in style, position or both.
 
@@ -78,8 +87,8 @@ def interpolate(
     """
     modes = {"--grid": grid, "--style-only": style_only, "--position-only": position_only}
     chosen = [name for name, on in modes.items() if on]
-    _check(chosen, shared, frames=frames, gif=gif)
-    named = find_inputs(inputs, shared)
+    _check(chosen, settings, frames=frames, gif=gif)
+    named = find_inputs(inputs, settings)
     if len(named.items) != 2:
         raise UsageError(f"a way goes from one image to another: not {len(named.items)}", hint="name two")
     for item in named.items:
@@ -92,27 +101,27 @@ def interpolate(
         side = min(CELL, GRID_SIDE // frames) if grid else GIF_SIDE
         encode = partial(_sheet, kept, side) if grid else partial(_animation, kept)
         way = {"frames": frames, "mode": chosen}
-        album = Album((a, b), _stem(a, b), "_grid.png" if grid else ".gif", encode, way)
+        album = Compilation((a, b), _stem(a, b), "_grid.png" if grid else ".gif", encode, way)
         collect = partial(_keep, kept, side)
-    wishes = [
-        _wish(a, b, mark, style, position)
+    requests = [
+        _request(a, b, mark, style, position)
         for mark, style, position in _codes(frames, chosen[0] if chosen else None)
     ]
     code = generate(
         "interpolate",
-        wishes,
-        replace(shared, on_error="stop"),  # all are made from the same two images
+        requests,
+        replace(settings, on_error="stop"),  # all are made from the same two images
         many=True,
         columns=["to", "style", "position"],
         words=[*(["--frames", str(frames)] if frames != FRAMES else []), *chosen],
         titles=["from", "to"],
         collect=collect,
-        album=album,
+        compilation=album,
     )
     raise typer.Exit(code)
 
 
-def _check(chosen: Sequence[str], shared: Shared, *, frames: int, gif: bool) -> None:
+def _check(chosen: Sequence[str], settings: GenerationSettings, *, frames: int, gif: bool) -> None:
     """UsageError for options that make no sense together."""
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]}: one or the other")
@@ -121,7 +130,7 @@ def _check(chosen: Sequence[str], shared: Shared, *, frames: int, gif: bool) -> 
     whole = "--gif" if gif else "--grid" if "--grid" in chosen else None
     if whole and frames > MOST:
         raise UsageError(f"{whole} takes {MOST} --frames at most, not {frames}")
-    if whole and shared.shard is not None:
+    if whole and settings.shard is not None:
         raise UsageError(f"{whole} needs all pictures in one run: no --shard with it")
 
 
@@ -136,27 +145,27 @@ def _codes(frames: int, mode: str | None) -> list[tuple[str, float, float]]:
 
 
 def _stem(a: Item, b: Item) -> PurePath:
-    return beside(a, f"__to-{b.stem.name}")
+    return output_stem(a, f"__to-{b.stem.name}")
 
 
-def _wish(a: Item, b: Item, mark: str, style: float, position: float) -> Wish:
+def _request(a: Item, b: Item, mark: str, style: float, position: float) -> GenerationRequest:
     shares = {"style": round(style, 4), "position": round(position, 4)}
-    return Wish(
+    return GenerationRequest(
         (a, b),
-        beside(a, f"__to-{b.stem.name}{mark}"),
+        output_stem(a, f"__to-{b.stem.name}{mark}"),
         edit=partial(_midway, style, position),
         row={"to": b.name, **shares},
         record={"edit": shares},
     )
 
 
-def _midway(style: float, position: float, pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
-    from ..inference.synthesis import midway
+def _midway(style: float, position: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+    from ..inference.synthesis import interpolate_codes
 
-    return midway(pipeline, sources[0], sources[1], style=style, position=position)
+    return interpolate_codes(networks, sources[0], sources[1], style=style, position=position)
 
 
-def _keep(kept: "list[np.ndarray]", side: int, _wish: Wish, picture: "Picture") -> None:
+def _keep(kept: "list[np.ndarray]", side: int, _wish: GenerationRequest, picture: "Picture") -> None:
     """A picture, at its own depth if it has no window, its longer side `side` px at most."""
     import numpy as np
     from PIL import Image

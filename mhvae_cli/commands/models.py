@@ -11,9 +11,14 @@ import typer
 
 from ..checkpoints.describe import components, describe
 from ..errors import ModelError, OutputError, UsageError, os_error_text
+from ..runs.console import print_error, write_line
 from . import options
 from .inspect import shown, tell
-from .outputs import complain, say
+
+EXAMPLES = (
+    "mhvae models list",
+    "mhvae models show fetal-head",
+)
 
 app = typer.Typer(name="models", add_completion=False, no_args_is_help=True)
 
@@ -37,7 +42,7 @@ def models() -> None:
 
 
 @app.command("list")
-def list_models(as_json: options.Json = False) -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the models at hand: bundled, imported, and in the Hub's cache.
 
     A line a model: the REF that means it, where it is from, its size and
@@ -56,14 +61,14 @@ def list_models(as_json: options.Json = False) -> None:
         facts["components"] = components(folder)
         facts["licence"] = content["card"].get("license")
         if as_json:
-            say(json.dumps(facts))
+            write_line(json.dumps(facts))
         else:
             whole = f"{size / 1e6:.1f} MB" if "vae" in facts["components"] else "incomplete"
-            say("\t".join([ref, source, whole, shown(facts["licence"])]))
+            write_line("\t".join([ref, source, whole, shown(facts["licence"])]))
 
 
 @app.command()
-def show(ref: Ref, as_json: options.Json = False) -> None:
+def show(ref: Ref, as_json: options.AsJson = False) -> None:
     """Tell what a model is: licence, data, intended use, figures, sizes, SHA-256.
 
     The same as inspect tells of a model; of one on the Hub, if it is in the
@@ -86,7 +91,7 @@ def pull(ref: Ref) -> None:
 
     folder = resolve(ref, check=True)
     verify_model(folder)
-    say(str(folder))
+    write_line(str(folder))
 
 
 @app.command()
@@ -94,7 +99,7 @@ def verify(
     refs: Annotated[
         list[str], typer.Argument(metavar="REFS", help="Models, named as --model is.", show_default=False)
     ],
-    as_json: options.Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check that models are what they were: every file's SHA-256, the weights' shapes, no NaN.
 
@@ -106,12 +111,12 @@ def verify(
     for ref in refs:
         try:
             facts: dict[str, Any] = {"input": ref, "status": "ok", **_verified(ref)}
-            say(json.dumps(facts) if as_json else f"{facts['sha256']}  {ref}")
+            write_line(json.dumps(facts) if as_json else f"{facts['sha256']}  {ref}")
         except ModelError as error:
             failed = True
-            complain(error)
+            print_error(error)
             if as_json:
-                say(json.dumps({"input": ref, "status": "failed", "error": str(error)}))
+                write_line(json.dumps({"input": ref, "status": "failed", "error": str(error)}))
     if failed:
         raise typer.Exit(ModelError.exit_code)
 
@@ -120,7 +125,7 @@ def verify(
 def export_model(
     ref: Ref,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="NAME.mhvae", show_default=False)],
-    existing: options.Existing = "error",
+    existing: options.ExistingFile = "error",
 ) -> None:
     """Write a model as one file, to carry to a machine without a network.
 
@@ -141,7 +146,7 @@ def export_model(
     else:
         name = re.sub(r"[^A-Za-z0-9_.-]+|^[^A-Za-z0-9]+", "-", read_config(folder)["name"])
         write_atomic(file, pack(folder, name.strip("-.")[:32] or "model", sums))
-    say(str(file))
+    write_line(str(file))
 
 
 @app.command("import")
@@ -178,7 +183,7 @@ def import_model(
             raise OutputError(f"{folder}: another model is there", hint="--name gives this one another name")
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    say(str(folder))
+    write_line(str(folder))
 
 
 @app.command()
@@ -205,7 +210,7 @@ def push(
     verify_model(place)
     if not (place / "README.md").is_file():
         raise ModelError(f"{place}: no README.md in it, so no card")
-    say(f"{repo}@{upload(place, repo, FILES, private=private)}")
+    write_line(f"{repo}@{upload(place, repo, FILES, private=private)}")
 
 
 def _verified(ref: str) -> dict[str, Any]:

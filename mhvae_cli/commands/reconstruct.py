@@ -6,25 +6,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runs.generation import find_inputs, generate
+from ..runs.generation_jobs import GenerationRequest, output_stem
+from ..runs.invocation import NEUTRAL
+from ..runs.settings import GenerationSettings
 from . import options
-from .generation import find_inputs, generate
-from .making import Wish, beside
-from .shared import Shared, generative
+from .generation_options import generative
 
 if TYPE_CHECKING:
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
     from ..inference.synthesis import Draft, Source
 
+EXAMPLES = (
+    "mhvae reconstruct scans/ --out again/ --sheet sheet.png",
+    "mhvae reconstruct a.png --draws 3 --steps 50 --out draws/",
+)
 
-@generative
+
+@generative()
 def reconstruct(
     inputs: options.Inputs = None,
     draws: Annotated[
         int,
         typer.Option("--draws", min=1, metavar="N", help="Pictures an image, each with noise of its own."),
+        NEUTRAL,
     ] = 1,
     *,
-    shared: Shared,
+    settings: GenerationSettings,
 ) -> None:
     """Make each image again from its code, at its own size.
 
@@ -35,17 +43,17 @@ def reconstruct(
     picture is segmented again: dice in results.csv tells how well its object
     agrees with its mask. On a CPU pictures are made one at a time.
     """
-    named = find_inputs(inputs, shared)
-    wishes = [
-        Wish((item,), beside(item, "__recon", number, draws), edit=partial(_drawn, number))
+    named = find_inputs(inputs, settings)
+    requests = [
+        GenerationRequest((item,), output_stem(item, "__recon", number, draws), edit=partial(_drawn, number))
         for item in named.items
         for number in range(draws)
     ]
     words = ["--draws", str(draws)] if draws > 1 else []
-    raise typer.Exit(generate("reconstruct", wishes, shared, many=named.many, words=words))
+    raise typer.Exit(generate("reconstruct", requests, settings, many=named.many, words=words))
 
 
-def _drawn(number: int, _pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
+def _drawn(number: int, _networks: "Networks", sources: "Sequence[Source]") -> "Draft":
     from ..inference.synthesis import draft_of
 
     return draft_of(sources[0], draw=number)

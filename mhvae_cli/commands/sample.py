@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import ModelError, UsageError
-from .generation import generate
-from .making import Wish
-from .outputs import Job
-from .shared import Shared, generative
-from .table import Table
+from ..runs.generation import generate
+from ..runs.generation_jobs import GenerationRequest
+from ..runs.invocation import NEUTRAL
+from ..runs.outputs import Job
+from ..runs.results import Table
+from ..runs.settings import GenerationSettings
+from .generation_options import generative
 
 if TYPE_CHECKING:
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
     from ..inference.synthesis import Draft, Source
+
+EXAMPLES = (
+    "mhvae sample -n 100 --min-dice 0.9 --tries 4 --out set/",
+    "mhvae sample -n 8 --model skin-lesion --layout nnunet --out Dataset001/",
+)
 
 Codes = Literal["density", "prior"]
 Layout = Literal["data", "flat", "nnunet"]
 
 
-@partial(generative, without=("from_file", "recursive", "window", "save_latents"))
+@generative(without=("from_file", "recursive", "window", "save_latents"))
 def sample(
-    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many pictures.")],
+    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many pictures."), NEUTRAL],
     start: Annotated[
         int,
         typer.Option(
@@ -37,6 +44,7 @@ def sample(
             metavar="I",
             help="Number of the first. Picture I depends on I and --seed alone, so that a set can grow.",
         ),
+        NEUTRAL,
     ] = 0,
     size: Annotated[
         str | None,
@@ -64,7 +72,7 @@ def sample(
         ),
     ] = "data",
     *,
-    shared: Shared,
+    settings: GenerationSettings,
 ) -> None:
     """Draw new pictures and their masks, to train with.
 
@@ -77,15 +85,15 @@ def sample(
     again. Each picture is segmented again: --min-dice 0.9 --tries 4 tells of
     pairs that disagree. --existing skip goes on with a set that was cut.
     """
-    if layout == "nnunet" and shared.format == "tiff":
+    if layout == "nnunet" and settings.format == "tiff":
         raise UsageError("--layout nnunet is of PNGs", hint="leave --format out")
     given = None if size is None else _parse_size(size)
-    model = {} if shared.dry_run else _look(shared, codes)
-    how = {"seed": shared.seed, "size": given or _default_size(model)}
-    wishes = [
-        Wish(
+    model = {} if settings.dry_run else _look(settings, codes)
+    how = {"seed": settings.seed, "size": given or _default_size(model)}
+    requests = [
+        GenerationRequest(
             (),
-            **_places(layout, f"sample_s{shared.seed}_{index:06d}"),
+            **_places(layout, f"sample_s{settings.seed}_{index:06d}"),
             label=1 if layout == "nnunet" else 255,
             edit=partial(_drawn, codes, index, how),
             record={"edit": {"index": index, "codes": codes}},
@@ -94,11 +102,11 @@ def sample(
     ]
     words = ["-n", str(count), *(["--start", str(start)] if start else [])]
     words += [*(["--size", size] if size else []), *([] if codes == "density" else ["--codes", codes])]
-    book = _Book(layout, Path(shared.out or "."), model)
-    kept = replace(shared, save_latents=shared.out != "-")
+    book = DatasetIndex(layout, Path(settings.out or "."), model)
+    kept = replace(settings, save_latents=settings.out != "-")
     many = layout != "flat" or count > 1
     with closing(book):
-        code = generate("sample", wishes, kept, many=many, words=words, titles=[], settled=book.add)
+        code = generate("sample", requests, kept, many=many, words=words, titles=[], settled=book.add)
     raise typer.Exit(code)
 
 
@@ -115,13 +123,13 @@ def _parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _look(shared: Shared, codes: Codes) -> dict[str, Any]:
+def _look(settings: GenerationSettings, codes: Codes) -> dict[str, Any]:
     """The model's config.json; ModelError if it cannot draw such pictures."""
     from ..checkpoints.folder import read_config
     from ..checkpoints.registry import resolve
 
-    content = read_config(resolve(shared.model, offline=shared.offline))
-    if "cddpm" not in content and (codes == "density" or not shared.no_refine):
+    content = read_config(resolve(settings.model, offline=settings.offline))
+    if "cddpm" not in content and (codes == "density" or not settings.no_refine):
         lacks = "has no cDDPM, which refines pictures and keeps the density of the codes"
         hint = "--no-refine --codes prior needs none; train-cddpm trains one"
         raise ModelError(f"{content['name']}: {lacks}", hint=hint)
@@ -144,18 +152,18 @@ def _places(layout: Layout, name: str) -> dict[str, Any]:
 
 
 def _drawn(
-    codes: Codes, index: int, how: dict[str, Any], pipeline: "Pipeline", _sources: "Sequence[Source]"
+    codes: Codes, index: int, how: dict[str, Any], networks: "Networks", _sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..inference.synthesis import sampled
+    from ..inference.synthesis import sample_code
     from ..vae.density import Density
 
     prior = codes == "prior"
-    density = Density.prior(pipeline.config.z_dim, pipeline.model.theta_dim) if prior else pipeline.density
-    return sampled(pipeline, density, index, **how)
+    density = Density.prior(networks.config.z_dim, networks.model.theta_dim) if prior else networks.density
+    return sample_code(networks, density, index, **how)
 
 
 @dataclass
-class _Book:
+class DatasetIndex:
     """What tells of a set as a whole: index.csv of the layout data, dataset.json of nnunet.
 
     True to the pairs that are there whenever a run ends, and index.csv also where it is killed.

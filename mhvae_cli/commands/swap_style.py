@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import OutputError, UsageError
+from ..runs.generation import find_inputs, find_one, generate
+from ..runs.generation_jobs import GenerationRequest, output_stem
+from ..runs.inputs import Item
+from ..runs.invocation import NEUTRAL
+from ..runs.settings import GenerationSettings
 from . import options
-from .generation import find_inputs, find_one, generate
-from .inputs import Item
-from .making import Wish, beside
-from .shared import Shared, generative
+from .generation_options import generative
 
 if TYPE_CHECKING:
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
     from ..inference.synthesis import Draft, Source
 
+EXAMPLES = (
+    "mhvae swap-style a.png b.png --out swapped/",
+    "mhvae swap-style scans/ --style b.png --mix 0.5 --out blended/",
+)
 
-@generative
+
+@generative()
 def swap_style(
     inputs: options.Inputs = None,
     style: Annotated[
@@ -29,13 +36,14 @@ def swap_style(
             help="Give every input the style of this one image, or file of latents.",
             show_default="each gets every other's",
         ),
+        NEUTRAL,
     ] = None,
     mix: Annotated[
         float,
         typer.Option("--mix", metavar="SHARE", help="From 0, its own style, to 1, the other's; 0.5 blends."),
     ] = 1.0,
     *,
-    shared: Shared,
+    settings: GenerationSettings,
 ) -> None:
     """Make each image again in the style of another.
 
@@ -49,16 +57,16 @@ def swap_style(
     """
     if not 0 <= mix <= 1:
         raise UsageError(f"--mix {mix:g}: not between 0 and 1", hint="0.5 is half of each style")
-    named = find_inputs(inputs, shared)
-    wanted = None if style is None else find_one("--style", style, inputs or [], shared)
+    named = find_inputs(inputs, settings)
+    wanted = None if style is None else find_one("--style", style, inputs or [], settings)
     if wanted is None and len(named.items) < 2:
         raise UsageError(
             "one image has no other to take a style from", hint="name two or more, or --style FILE"
         )
     code = generate(
         "swap-style",
-        _wishes(named.items, wanted, mix),
-        shared,
+        _requests(named.items, wanted, mix),
+        settings,
         many=named.many,
         columns=["style", "mix"],
         words=["--mix", f"{mix:g}"] if mix != 1 else [],
@@ -67,34 +75,34 @@ def swap_style(
     raise typer.Exit(code)
 
 
-def _wishes(items: Sequence[Item], style: Item | None, mix: float) -> list[Wish]:
+def _requests(items: Sequence[Item], style: Item | None, mix: float) -> list[GenerationRequest]:
     """Each input in the style of every other, or in that of `style`; what is no image fails by itself."""
     styles = [item for item in items if item.fault is None] if style is None else [style]
     if len(styles) > 2:
         _refuse_namesakes(styles)
-    wishes: list[Wish] = []
+    requests: list[GenerationRequest] = []
     for item in items:
         if item.fault is not None:
-            wishes.append(Wish((item,), item.stem))
+            requests.append(GenerationRequest((item,), item.stem))
             continue
-        wishes += [_wish(item, other, mix) for other in styles if other is not item]
-    return wishes
+        requests += [_request(item, other, mix) for other in styles if other is not item]
+    return requests
 
 
-def _wish(content: Item, style: Item, mix: float) -> Wish:
-    return Wish(
+def _request(content: Item, style: Item, mix: float) -> GenerationRequest:
+    return GenerationRequest(
         (content, style),
-        beside(content, f"__style-{style.stem.name}"),
+        output_stem(content, f"__style-{style.stem.name}"),
         edit=partial(_styled, mix),
         row={"style": style.name, "mix": mix},
         record={"edit": {"mix": mix}},
     )
 
 
-def _styled(mix: float, pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
-    from ..inference.synthesis import styled
+def _styled(mix: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+    from ..inference.synthesis import swap_style
 
-    return styled(pipeline, sources[0], sources[1], mix=mix)
+    return swap_style(networks, sources[0], sources[1], mix=mix)
 
 
 def _refuse_namesakes(styles: Sequence[Item]) -> None:

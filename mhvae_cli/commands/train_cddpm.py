@@ -4,8 +4,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..machine import worker_count
-from . import options, training
+from ..resources import worker_count
+from ..runs.console import TrainingProgress, command_line
+from . import options
+from . import training_options as own
+
+EXAMPLES = (
+    "mhvae train-cddpm --model RUN/ --data DIR --out RUN2/",
+    "mhvae train-cddpm --model fetal-head --data DIR --hold-out 3 --out RUN2/",
+)
 
 
 def train_cddpm(
@@ -21,9 +28,9 @@ def train_cddpm(
             " Hub. Its VAE stays as it is.",
         ),
     ],
-    data: training.Images,
-    out: training.RunFolder,
-    config: training.Config = None,
+    data: own.Images,
+    out: own.RunFolder,
+    config: own.Config = None,
     process: Annotated[
         Literal["mhvae", "diffusevae"] | None,
         typer.Option(
@@ -42,15 +49,15 @@ def train_cddpm(
             show_default="64",
         ),
     ] = None,
-    hold_out: training.HoldOut = None,
-    epochs: training.Epochs = None,
-    batch_size: training.TrainBatch = None,
-    lr: training.LearningRate = None,
-    seed: training.Seed = None,
-    name: training.Name = None,
-    licence: training.Licence = None,
-    resume: training.Resume = False,
-    max_time: training.MaxTime = None,
+    hold_out: own.HoldOut = None,
+    epochs: own.Epochs = None,
+    batch_size: own.TrainBatch = None,
+    lr: own.LearningRate = None,
+    seed: own.Seed = None,
+    name: own.Name = None,
+    licence: own.Licence = None,
+    resume: own.Resume = False,
+    max_time: own.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -68,8 +75,8 @@ def train_cddpm(
     """
     from ..config import load_cddpm_recipe
 
-    limit = training.deadline(max_time)
-    flags = training.flags(
+    limit = own.deadline(max_time)
+    flags = own.flags(
         {
             "diffusion.process": process,
             "train.crop": crop,
@@ -87,21 +94,21 @@ def train_cddpm(
     folder = resolve(model, offline=offline)
 
     from ..devices import resolve_dtype
-    from ..training import train as recipes
+    from ..training import train
 
-    place = training.place_of(device)
-    samples = recipes.hold_out(recipes.gather(data, masks=False), hold_out)
-    work = recipes.Work(
+    place = own.place_of(device)
+    samples = train.hold_out(train.gather(data, masks=False), hold_out)
+    work = train.TrainingOptions(
         place,
         resolve_dtype(dtype, place),
         resume,
         limit,
         worker_count(workers),
         offline,
-        training.command_line(),
+        command_line(),
     )
-    with training.Teller(quiet=quiet, progress=progress) as say:
-        outcome = recipes.train_cddpm(
+    with TrainingProgress(quiet=quiet, progress=progress) as say:
+        outcome = train.train_cddpm(
             folder,
             samples,
             recipe,
@@ -111,4 +118,4 @@ def train_cddpm(
             splits="" if hold_out is None else f"fold {hold_out} held out; ",
             say=say,
         )
-    training.end(outcome, out, quiet=quiet)
+    own.end_training(outcome, out, quiet=quiet)

@@ -7,18 +7,25 @@ import typer
 
 from ..config import Arch, Family, Points
 from ..errors import InputError
-from ..machine import worker_count
-from . import options, training
+from ..resources import worker_count
+from ..runs.console import TrainingProgress, command_line
+from . import options
+from . import training_options as own
+
+EXAMPLES = (
+    "mhvae train-vae --data DIR --out RUN/ --warp affine --max-time 2h",
+    "mhvae train-vae --data DIR --out RUN/ --resume",
+)
 
 
 def train_vae(
-    data: training.Data,
-    out: training.RunFolder,
+    data: own.Data,
+    out: own.RunFolder,
     preset: Annotated[
         Literal["small", "paper"],
         typer.Option("--preset", help="small trains on two CPU cores in an hour or two; paper wants a GPU."),
     ] = "small",
-    config: training.Config = None,
+    config: own.Config = None,
     warp: Annotated[
         Family | None,
         typer.Option("--warp", help="affine makes ellipses, tps any smooth outline.", show_default="tps"),
@@ -71,15 +78,15 @@ def train_vae(
             "--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False
         ),
     ] = None,
-    hold_out: training.HoldOut = None,
-    epochs: training.Epochs = None,
-    batch_size: training.TrainBatch = None,
-    lr: training.LearningRate = None,
-    seed: training.Seed = None,
-    name: training.Name = None,
-    licence: training.Licence = None,
-    resume: training.Resume = False,
-    max_time: training.MaxTime = None,
+    hold_out: own.HoldOut = None,
+    epochs: own.Epochs = None,
+    batch_size: own.TrainBatch = None,
+    lr: own.LearningRate = None,
+    seed: own.Seed = None,
+    name: own.Name = None,
+    licence: own.Licence = None,
+    resume: own.Resume = False,
+    max_time: own.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -96,8 +103,8 @@ def train_vae(
     """
     from ..config import load_recipe
 
-    limit = training.deadline(max_time)
-    flags = training.flags(
+    limit = own.deadline(max_time)
+    flags = own.flags(
         {
             "model.warp.family": warp,
             "model.warp.points": points,
@@ -118,25 +125,25 @@ def train_vae(
 
     from ..devices import resolve_dtype
     from ..images.read import read_mask
-    from ..training import train as recipes
+    from ..training import train
 
-    place = training.place_of(device)
-    samples = recipes.hold_out(recipes.gather(data), hold_out)
-    recipe = recipes.with_channels(recipe, given, samples)
-    work = recipes.Work(
+    place = own.place_of(device)
+    samples = train.hold_out(train.gather(data), hold_out)
+    recipe = train.with_channels(recipe, given, samples)
+    work = train.TrainingOptions(
         place,
         resolve_dtype(dtype, place),
         resume,
         limit,
         worker_count(workers),
         offline,
-        training.command_line(),
+        command_line(),
     )
     shape = None if reference is None else read_mask(reference)
     if shape is not None and not shape.any():
         raise InputError(f"{reference}: empty mask")
-    with training.Teller(quiet=quiet, progress=progress) as say:
-        outcome = recipes.train_vae(
+    with TrainingProgress(quiet=quiet, progress=progress) as say:
+        outcome = train.train_vae(
             samples,
             recipe,
             work,
@@ -146,4 +153,4 @@ def train_vae(
             reference=shape,
             say=say,
         )
-    training.end(outcome, out, quiet=quiet)
+    own.end_training(outcome, out, quiet=quiet)

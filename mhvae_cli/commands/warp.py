@@ -1,7 +1,6 @@
 """`mhvae warp INPUTS`: the object of each image in another place, size or shape (figures 6 and 8)."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,16 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..runs.console import print_warning
+from ..runs.generation import find_inputs, find_one, generate
+from ..runs.generation_jobs import GenerationRequest, output_stem
+from ..runs.handle_drawings import draw_handles, need_spline
+from ..runs.inputs import Item
+from ..runs.invocation import NEUTRAL
+from ..runs.settings import GenerationSettings
 from . import options
-from .generation import find_inputs, find_one, generate
-from .handles import draw_handles, need_spline
-from .inputs import Item
-from .making import Wish, beside
-from .shared import Shared, generative
+from .generation_options import generative
 
 if TYPE_CHECKING:
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
     from ..inference.synthesis import Draft, Source
+
+EXAMPLES = (
+    "mhvae warp a.png --rotate 45 --scale 0.7 --out warped/",
+    "mhvae warp a.png --shift 3mm,-2mm --spacing 0.12 --keep-background",
+)
 
 STIFF = 1.0
 """Pixels that an outline may stay away from its handles before it is told."""
@@ -27,7 +34,7 @@ STIFF = 1.0
 Pair = tuple[float, float]
 
 
-@generative
+@generative()
 def warp(
     inputs: options.Inputs = None,
     rotate: Annotated[
@@ -98,6 +105,7 @@ def warp(
             " has.",
             show_default=False,
         ),
+        NEUTRAL,
     ] = None,
     keep_background: Annotated[
         bool,
@@ -107,7 +115,7 @@ def warp(
         ),
     ] = False,
     *,
-    shared: Shared,
+    settings: GenerationSettings,
 ) -> None:
     """Move, turn, scale or bend the object of each image.
 
@@ -126,26 +134,28 @@ def warp(
     """
     asked = _Asked(rotate, scale, shift, spacing, about, tuple(move or ()), theta, keep_background)
     edit = asked.edit()
-    named = find_inputs(inputs, shared)
+    named = find_inputs(inputs, settings)
     if handles and asked != _Asked():
         raise UsageError("--handles makes no picture, so no edit goes with it")
     if handles:
-        raise typer.Exit(draw_handles(named, shared))
+        raise typer.Exit(draw_handles(named, settings))
     if not asked.parts():
         raise UsageError("nothing to do", hint="--rotate 45, --scale 0.7, --shift 12,-5; see --help")
-    position = () if theta is None else (find_one("--theta", theta, inputs or [], shared),)
-    if move and not shared.dry_run:
-        need_spline(shared)
+    position = () if theta is None else (find_one("--theta", theta, inputs or [], settings),)
+    if move and not settings.dry_run:
+        need_spline(settings)
     notes: list[str] = []
     ending = "__" + "_".join(asked.parts(*position))
-    wishes = [
-        Wish((item, *position), beside(item, ending), edit=partial(_warped, edit, item.name, notes))
+    requests = [
+        GenerationRequest(
+            (item, *position), output_stem(item, ending), edit=partial(_warped, edit, item.name, notes)
+        )
         for item in named.items
     ]
     titles = ["input", *(["position"] if position else [])]
-    code = generate("warp", wishes, shared, many=named.many, words=asked.words(), titles=titles)
-    for note in () if shared.quiet else notes:
-        print(f"warning: {note}", file=sys.stderr, flush=True)
+    code = generate("warp", requests, settings, many=named.many, words=asked.words(), titles=titles)
+    for note in () if settings.quiet else notes:
+        print_warning(note)
     raise typer.Exit(code)
 
 
@@ -259,12 +269,12 @@ def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pai
 
 
 def _warped(
-    edit: dict[str, Any], name: str, notes: list[str], pipeline: "Pipeline", sources: "Sequence[Source]"
+    edit: dict[str, Any], name: str, notes: list[str], networks: "Networks", sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..inference.synthesis import Warping, warped
+    from ..inference.synthesis import Warping, warp_image
 
     position = sources[1].code if len(sources) > 1 else None
-    draft, away = warped(pipeline, sources[0], Warping(**edit), position=position)
+    draft, away = warp_image(networks, sources[0], Warping(**edit), position=position)
     if away > STIFF:
         notes.append(
             f"{name}: the spline is too stiff: its outline stays {away:.1f} px from a handle's place"

@@ -15,8 +15,10 @@ from math import atan2, degrees, hypot, pi, sqrt
 
 import numpy as np
 
+from ..images.scan import Spacing
+from ..polygons import contains, edges, signed_area
+
 Rings = Sequence[np.ndarray]
-Spacing = tuple[float, float]
 Figures = dict[str, float | None]
 
 OUTLINE_PX = ("perimeter_px", "centroid_x", "centroid_y", "major_px", "minor_px", "angle_deg")
@@ -66,7 +68,7 @@ def measure(rings: Rings, spacing: Spacing | None = None) -> Figures:
     found: Figures = dict.fromkeys(COLUMNS)
     sx, sy = found["spacing_x"], found["spacing_y"] = spacing or (None, None)
     ellipse = fit_ellipse(rings)
-    found["area_px"] = abs(sum(map(_area, rings))) if ellipse else 0.0
+    found["area_px"] = abs(sum(map(signed_area, rings))) if ellipse else 0.0
     if sx is not None and sy is not None:
         found["area_mm2"] = found["area_px"] * sx * sy
     if ellipse is None:
@@ -107,13 +109,11 @@ def measure_cup(cup: Rings, disc: Rings) -> dict[str, float | str | None]:
     `vcdr`: the cup's height over the disc's; `acdr`: its area over the disc's. `cup` is inside, crosses (some
     of it is outside the disc), or missing (either is empty, and there are no ratios).
     """
-    areas = [abs(sum(map(_area, rings))) for rings in (cup, disc)]
+    areas = [abs(sum(map(signed_area, rings))) for rings in (cup, disc)]
     if not all(areas):
         return {"vcdr": None, "acdr": None, "cup": "missing"}
     heights = [float(np.ptp(np.concatenate(rings)[:, 1])) for rings in (cup, disc)]
-    inside = bool(
-        _contains(disc, np.concatenate(cup)).all() and not _contains(cup, np.concatenate(disc)).any()
-    )
+    inside = bool(contains(disc, np.concatenate(cup)).all() and not contains(cup, np.concatenate(disc)).any())
     where = "inside" if inside else "crosses"
     return {"vcdr": heights[0] / heights[1], "acdr": areas[0] / areas[1], "cup": where}
 
@@ -123,7 +123,7 @@ def fit_ellipse(rings: Rings) -> Ellipse | None:
     if not rings:
         return None
     middle = np.concatenate(rings).mean(0)  # moments about a point near the centroid keep their digits
-    a, b, cross = _edges([ring - middle for ring in rings])
+    a, b, cross = edges([ring - middle for ring in rings])
     area = cross.sum() / 2
     if not abs(area) > 0:
         return None
@@ -152,7 +152,7 @@ def _whole(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
     if free.all():
         return fit_ellipse(rings)
     ellipse = _through(points[free]) if free.sum() > 5 else None
-    seen = abs(sum(map(_area, rings)))
+    seen = abs(sum(map(signed_area, rings)))
     return ellipse if ellipse and seen >= SEEN * ellipse.area else None
 
 
@@ -176,26 +176,6 @@ def _in_mm(rings: Rings, spacing: Spacing) -> list[np.ndarray]:
     return [ring * np.array(spacing) for ring in rings]
 
 
-def _edges(rings: Rings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every edge's ends (n, 2) and (n, 2), and twice the signed area (n,) that it sweeps about the origin."""
-    a = np.concatenate(rings)
-    b = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    return a, b, a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def _area(ring: np.ndarray) -> float:
-    return float(_edges([ring - ring[0]])[2].sum()) / 2
-
-
 def _perimeter(rings: Rings) -> float:
-    a, b, _ = _edges(rings)
+    a, b, _ = edges(rings)
     return float(np.hypot(*(b - a).T).sum())
-
-
-def _contains(rings: Rings, points: np.ndarray) -> np.ndarray:
-    """Whether each point lies inside an odd number of rings, (n,)."""
-    x, y = points.T[:, :, None]
-    (ax, ay), (bx, by) = (end.T for end in _edges(rings)[:2])
-    spans = (ay > y) != (by > y)
-    rise = np.where(by == ay, 1.0, by - ay)
-    return (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1) % 2 == 1

@@ -1,6 +1,6 @@
 """Section 5.1 (tables 1 and 2): Dice, IoU, Hausdorff, HD95 and ASSD of two masks; what an empty mask costs.
 
-Convention: masks are bool (H, W), True on the object; `spacing` is (sy, sx), the height and width of one
+Convention: masks are bool (H, W), True on the object; `spacing` is the width and height of one
 pixel, and distances run between pixel centres in its unit. The boundary of a mask is every object pixel with
 one of its four neighbours outside the mask or outside the image.
 
@@ -19,9 +19,10 @@ from typing import Literal
 
 import numpy as np
 
+from ..images.scan import Spacing
+
 Profile = Literal["native", "paper256"]
-Spacing = tuple[float, float]
-PIXELS: Spacing = (1.0, 1.0)
+PIXELS = Spacing(1.0, 1.0)
 PAPER_SIZE = 256
 
 
@@ -92,8 +93,8 @@ def distances(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS)
     box = _bounding_box(union)
     pred, truth = pred[box], truth[box]
     edge_pred, edge_truth = _boundary(pred), _boundary(truth)
-    to_pred = distance_transform_edt(~edge_pred, sampling=spacing)
-    to_truth = distance_transform_edt(~edge_truth, sampling=spacing)
+    to_pred = distance_transform_edt(~edge_pred, sampling=(spacing.y, spacing.x))
+    to_truth = distance_transform_edt(~edge_truth, sampling=(spacing.y, spacing.x))
     # From outside a mask its nearest pixel is on its boundary, so two transforms serve all three.
     farthest = max(to_truth[pred & ~truth].max(initial=0.0), to_pred[truth & ~pred].max(initial=0.0))
     forth, back = to_truth[edge_pred], to_pred[edge_truth]
@@ -126,7 +127,7 @@ def measure(
     if profile == "paper256":
         pred, truth = None if pred is None else squash(pred), squash(truth)
         if spacing is not None:
-            spacing = (spacing[0] * height / PAPER_SIZE, spacing[1] * width / PAPER_SIZE)
+            spacing = Spacing(spacing.x * width / PAPER_SIZE, spacing.y * height / PAPER_SIZE)
     empty = not truth.any()
     if pred is None:
         mm = None if spacing is None else _missed(truth.shape, spacing)
@@ -137,14 +138,14 @@ def measure(
 
 
 def _in_mm(pred: np.ndarray, truth: np.ndarray, px: Distances, spacing: Spacing) -> Distances:
-    scale = spacing[0]
-    if spacing[1] != scale:
+    scale = spacing.x
+    if spacing.y != scale:
         return distances(pred, truth, spacing=spacing)
     return Distances(px.hausdorff * scale, px.hd95 * scale, px.assd * scale)
 
 
 def _missed(shape: tuple[int, ...], spacing: Spacing) -> Distances:
-    diagonal = hypot(shape[0] * spacing[0], shape[1] * spacing[1])
+    diagonal = hypot(shape[0] * spacing.y, shape[1] * spacing.x)
     return Distances(diagonal, diagonal, diagonal)
 
 

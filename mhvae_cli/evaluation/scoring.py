@@ -4,9 +4,6 @@ Nothing here needs torch. Distances are in pixels of the profile's image, and in
 known.
 """
 
-import csv
-import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,8 @@ import numpy as np
 
 from ..errors import InputError, os_error_text
 from ..images.read import SUFFIXES, read_mask
-from .metrics import Profile, Scores, Spacing, measure
+from ..images.spacing import Spacing, stem_key
+from .metrics import Profile, Scores, measure
 
 METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")
 
@@ -109,7 +107,7 @@ def pair(preds: Path, truths: Path) -> Pairing:
 
 
 def score(pair: Pair, *, profile: Profile = "native", spacing: Spacing | None = None) -> Row:
-    """Measure one pair; `spacing` is (sy, sx) of the stored pixels in mm.
+    """Measure one pair; `spacing` is that of the stored pixels.
 
     A missing prediction is scored as a missed object; a mask that cannot be used makes a failed row.
     """
@@ -166,54 +164,6 @@ def compare(
     return compared
 
 
-def read_spacing(path: Path) -> dict[str, Spacing]:
-    """Pixel sizes from a CSV: (sy, sx) in mm by image, to be looked up with `spacing_of`.
-
-    A column `id`, `image`, `name` or `filename` names the image, with or without its suffix; the size is in
-    `pixel_size_mm`, or in `spacing_x` and `spacing_y`. InputError: a file that is no such CSV, a size that is
-    not a positive number, an image named twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {os_error_text(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8") from error
-    reader = csv.DictReader(text.splitlines())
-    columns = {column.strip().lower(): column for column in reader.fieldnames or ()}
-    name = next((columns[known] for known in ("id", "image", "name", "filename") if known in columns), None)
-    sizes = ("pixel_size_mm",) * 2 if "pixel_size_mm" in columns else ("spacing_y", "spacing_x")
-    if name is None or not columns.keys() >= set(sizes):
-        raise InputError(
-            f"{path}: no column for {'the image' if name is None else 'the size of a pixel'}",
-            hint="it needs id, image, name or filename, and pixel_size_mm, or spacing_x and spacing_y",
-        )
-    table: dict[str, Spacing] = {}
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        key = _key(row[name] or "")
-        if key in table:
-            raise InputError(f"{where}: {row[name]!r} is there twice")
-        height, width = (_millimetres(row[columns[size]], where) for size in sizes)
-        table[key] = (height, width)
-    return table
-
-
-def spacing_of(pair: Pair, table: Mapping[str, Spacing]) -> Spacing | None:
-    """The pixel size of this pair in `read_spacing`'s table, None if it is not there."""
-    return table.get(_key(pair.truth.name))
-
-
-def _millimetres(text: str | None, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(f"{where}: {text!r} is not a pixel size in mm")
-    return value
-
-
 def _masks(folder: Path) -> dict[str, Path]:
     try:
         paths = sorted(folder.iterdir())
@@ -223,7 +173,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     for path in paths:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        twin = masks.setdefault(_key(path.name), path)
+        twin = masks.setdefault(stem_key(path.name), path)
         if twin is not path:
             raise InputError(
                 f"{folder}: {twin.name} and {path.name} are two masks of one name",
@@ -232,13 +182,6 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not masks:
         raise InputError(f"{folder}: holds no masks", hint=f"known suffixes: {', '.join(sorted(SUFFIXES))}")
     return masks
-
-
-def _key(name: str) -> str:
-    """What pairs: the stem whatever its case, in one Unicode form (some file systems decompose accents)."""
-    path = Path(name.strip())
-    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _first(masks: Mapping[str, Path]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .scan import Window
+from .scan import Spacing, Window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -41,8 +41,8 @@ def grey(
     return np.asarray(top, pixels.dtype) - pixels if flip else pixels, limits
 
 
-def spacing(header: "Dataset", page: int) -> tuple[float, float] | None:
-    """mm a pixel (x, y): PixelSpacing, or that of the largest ultrasound region in cm; None if unknown.
+def spacing(header: "Dataset", page: int) -> Spacing | None:
+    """PixelSpacing, or that of the largest ultrasound region in cm; None if unknown.
 
     ImagerPixelSpacing is that of the detector, from which the object is away: it counts as unknown, and so
     does a PixelSpacing that merely repeats it. So do the two kinds where they contradict.
@@ -58,7 +58,7 @@ def spacing(header: "Dataset", page: int) -> tuple[float, float] | None:
     return told or seen
 
 
-def _regions(header: "Dataset") -> Iterator[tuple[int, tuple[float, float]]]:
+def _regions(header: "Dataset") -> Iterator[tuple[int, Spacing]]:
     """The area in pixels and the spacing of each flat ultrasound region whose axes are lengths."""
     for region in header.get("SequenceOfUltrasoundRegions") or ():
         units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
@@ -72,11 +72,11 @@ def _regions(header: "Dataset") -> Iterator[tuple[int, tuple[float, float]]]:
             yield width * height, size
 
 
-def _size(values: Any) -> tuple[float, float] | None:
+def _size(values: Any) -> Spacing | None:
     """The size (x, y) of a pixel from a file's values, y before x; None for what can be no size."""
     numbers = [] if values is None else [float(value) for value in np.ravel(values)]
     fit = len(numbers) == 2 and all(0 < number < np.inf for number in numbers)
-    return (numbers[1], numbers[0]) if fit else None
+    return Spacing(numbers[1], numbers[0]) if fit else None
 
 
 def _rescale(header: "Dataset", page: int) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import InputError, MhvaeError, os_error_text
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
-from .scan import MAX_PIXELS, Scan, Window, scan_of, stored, upright
+from .scan import MAX_PIXELS, Scan, Spacing, Window, scan_of, stored, upright
 
 MAX_TEXT = 2**20
 SUFFIXES = DICOM_SUFFIXES | {
@@ -123,9 +123,7 @@ def read_text(source: Path | bytes, *, name: str | None = None) -> dict[str, str
     return texts
 
 
-def read_resolution(
-    source: Path | bytes, *, page: int = 0, name: str | None = None
-) -> tuple[float, float] | None:
+def read_resolution(source: Path | bytes, *, page: int = 0, name: str | None = None) -> Spacing | None:
     """The width and height in mm of a TIFF page's STORED pixels, as its resolution tags have them.
 
     Programs write such tags, 72 or 96 dots an inch, without any knowledge too. None where they are missing,
@@ -144,7 +142,7 @@ def read_resolution(
         x, y = (float(tags.get(tag, 0)) for tag in _RESOLUTION)
     if unit is None or not (0 < x < np.inf and 0 < y < np.inf):
         return None
-    return unit / x, unit / y
+    return Spacing(unit / x, unit / y)
 
 
 def _called(source: Path | bytes, name: str | None) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..polygons import contains, signed_area
 from .transforms import to_uint8
 
 Polygons = Sequence[np.ndarray]
@@ -197,18 +198,13 @@ def _nested(polygons: Polygons) -> list[list[list[list[float]]]]:
 
 def _within(ring: np.ndarray, outer: np.ndarray) -> bool:
     """Whether a ring lies inside another that it does not cross (they may touch: most points tell)."""
-    x, y = np.concatenate([ring, (ring + np.roll(ring, 1, axis=0)) / 2]).T[:, :, None]
-    (ax, ay), (bx, by) = outer.T, np.roll(outer, -1, axis=0).T
-    spans = (ay > y) != (by > y)
-    rise = np.where(by == ay, 1.0, by - ay)
-    crossings = (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1)
-    return bool((crossings % 2).mean() > 0.5)
+    points = np.concatenate([ring, (ring + np.roll(ring, 1, axis=0)) / 2])
+    return bool(contains([outer], points).mean() > 0.5)
 
 
 def _closed(ring: np.ndarray, sign: int) -> list[list[float]]:
     """The ring with its first point repeated, turned so that its shoelace area has this sign."""
-    x, y = ring.T
-    turned = ring if (x @ np.roll(y, -1) - y @ np.roll(x, -1)) * sign > 0 else ring[::-1]
+    turned = ring if signed_area(ring) * sign > 0 else ring[::-1]
     return _rounded(np.concatenate([turned, turned[:1]])).tolist()
 
 

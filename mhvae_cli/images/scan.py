@@ -1,7 +1,7 @@
 """One picture as numbers: upright, as its file has them, and which are black and white (section 5.1)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,18 @@ Window = Literal["auto", "full"] | tuple[float, float]
 """Which numbers of a file are black and white: a choice of `Scan.window`'s, or LO and HI themselves."""
 
 
+class Spacing(NamedTuple):
+    """Width `x` and height `y` of a pixel, in mm."""
+
+    x: float
+    y: float
+
+    @property
+    def transposed(self) -> "Spacing":
+        """The spacing of an image that lies on its side."""
+        return Spacing(self.y, self.x)
+
+
 @dataclass(frozen=True)
 class Scan:
     """One picture: `pixels` (H, W) or (H, W, 3), uint8 or uint16, upright (the EXIF turn is applied).
@@ -20,7 +32,7 @@ class Scan:
     `orientation` is the file's EXIF orientation, 1-8: `stored(pixels, orientation)` lies as the file does.
     `page` counts from 0. `name` is what messages call the picture. `window` (low, high) are the numbers of
     `pixels` that are black and white; None is 0 and 255 of 8 bits, the 0.1 and 99.9 percentiles of 16.
-    `spacing` is mm a pixel (x, y) of the upright picture; None if the file does not say, and never guessed.
+    `spacing` is that of the upright image; None if the file does not say, and never guessed.
     """
 
     pixels: np.ndarray
@@ -28,7 +40,7 @@ class Scan:
     page: int = 0
     name: str = "array"
     window: tuple[float, float] | None = None
-    spacing: tuple[float, float] | None = None
+    spacing: Spacing | None = None
 
     @property
     def bits(self) -> int:

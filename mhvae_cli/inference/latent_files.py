@@ -15,7 +15,7 @@ from ..checkpoints.tensors import encode_state, load_tensors, read_metadata
 from ..errors import InputError, ModelError
 from ..filesystem import write_atomic
 from ..images.scan import MAX_PIXELS
-from ..vae.editing import Code
+from ..vae.editing import LatentCode
 from .provenance import embed
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SIZE_CAP = 2**20
 
 
 def encode_latents(
-    code: Code,
+    code: LatentCode,
     *,
     model: str,
     vae_sha256: str,
@@ -57,7 +57,7 @@ def encode_latents(
     return whole, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def save_latents(stem: Path, code: Code, **about: Any) -> list[Path]:
+def save_latents(stem: Path, code: LatentCode, **about: Any) -> list[Path]:
     """Write STEM.safetensors and STEM.json, each whole or not at all; `about` as `encode_latents` takes it.
 
     OutputError if a file cannot be written.
@@ -88,7 +88,7 @@ def is_latents(path: Path) -> bool:
         return False
 
 
-def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> Code:
+def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> LatentCode:
     """The code that either of its two files stands for.
 
     InputError for what is missing, damaged, of another shape, or of another model than the one whose VAE has
@@ -109,7 +109,7 @@ def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> 
     pose = arrays.get("pose")
     if pose is not None and not np.linalg.det(pose[:, :2]) > 0:
         raise InputError(f"{file}: its pose is no turned and scaled picture")
-    return Code(z=arrays["z"], theta=arrays["theta"], pose=pose, size=size)
+    return LatentCode(z=arrays["z"], theta=arrays["theta"], pose=pose, size=size)
 
 
 def _checked(file: Path, metadata: Mapping[str, str], vae_sha256: str) -> tuple[int, int]:

@@ -9,21 +9,23 @@ import numpy as np
 import torch
 
 from ..checkpoints.folder import read_config
-from ..devices import layout
+from ..checkpoints.registry import resolve
+from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
 from ..images.transforms import to_square
 from ..vae.contour import contours, ellipse
 from ..vae.density import Density
-from ..vae.editing import Code
+from ..vae.editing import LatentCode
 from ..vae.encoder import fold_batch_norms
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from ..vae.raster import Level, rasterise
 from ..vae.tta import FLIPS, aligned, unflipped
 from ..vae.warp import RADIUS
+from .loading import load_model, load_refiner
 from .posterior import draw
-from .qc import GRID, Evidence, Trust, parse
+from .qc import GRID, EncoderOutputs, QCStatistics, parse
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
@@ -42,6 +44,25 @@ class Networks:
         self.config = model.config
         self.name, self.folder, self.device, self.dtype = name, folder, device, dtype
 
+    @classmethod
+    def load(
+        cls,
+        ref: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        offline: bool = False,
+        deterministic: bool = False,
+    ) -> "Networks":
+        """The networks of the model that `ref` means; see `Pipeline.load`."""
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
+        place = resolve_device(device)
+        number = resolve_dtype(dtype, place)
+        folder = resolve(ref, offline=offline)
+        model, name = load_model(folder)
+        return cls(model, name=name, folder=folder, device=place, dtype=number)
+
     def __str__(self) -> str:
         number = str(self.dtype).removeprefix("torch.")
         return f"{self.name} ({self.folder}), {self.device}, {number}"
@@ -49,12 +70,10 @@ class Networks:
     @cached_property
     def refiner(self) -> "Refiner":
         """The cDDPM of the folder; ModelError if it has none."""
-        from .loading import load_refiner  # segmenting needs none of it
-
         return load_refiner(self.folder, device=self.device, dtype=self.dtype)
 
     @cached_property
-    def trust(self) -> Trust | None:
+    def qc_statistics(self) -> QCStatistics | None:
         """What results are judged by; None if the folder has no statistics, ModelError for damaged ones."""
         content = read_config(self.folder).get("trust")
         if content is None or self.model.warp is None:
@@ -70,7 +89,7 @@ class Networks:
         return Density(mean.cpu().double().numpy(), factor.cpu().double().numpy(), z_dim=self.config.z_dim)
 
     @property
-    def one_by_one(self) -> bool:
+    def single_image_batches(self) -> bool:
         """Whether pictures are made one at a time, so that a batch's size leaves no trace in their bits."""
         return self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
@@ -86,7 +105,7 @@ class Networks:
         return self.model.locate(self._image(batch)).mean.cpu().numpy()
 
     @torch.inference_mode()
-    def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[Evidence]:
+    def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[EncoderOutputs]:
         """`locate`, and what tells how far to trust it; `recon` decodes too: half as long again.
 
         `tta`: theta is the mean over the image and its three mirror images, in four times as long; all but
@@ -106,7 +125,7 @@ class Networks:
             errors = (made - image).abs().mean((1, 2, 3)).tolist()
         parts = (part.cpu().numpy() for part in (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means))
         rows = zip(*parts, batch, source.numpy(), inside.numpy(), errors, strict=True)
-        return [Evidence(*row) for row in rows]
+        return [EncoderOutputs(*row) for row in rows]
 
     def _averaged(self, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """The mean of theta (B, P) of images (B, C, S, S) and of their mirror images."""
@@ -119,12 +138,12 @@ class Networks:
             found.append(aligned(warp, unflipped(warp, seen, signs), theta))
         return torch.stack(found).mean(0)
 
-    def draws(self, evidence: Evidence, count: int, *, seed: int, key: str) -> np.ndarray:
-        """`count` draws (count, P) float32 of theta's posterior, calibrated if the model has `trust`.
+    def draws(self, evidence: EncoderOutputs, count: int, *, seed: int, key: str) -> np.ndarray:
+        """`count` draws (count, P) float32 of theta's posterior, calibrated if the model has `qc_statistics`.
 
         They depend on `seed` and the image's `key` alone.
         """
-        warmth = self.trust.temperature if self.trust else 1.0
+        warmth = self.qc_statistics.temperature if self.qc_statistics else 1.0
         return draw(evidence, count, temperature=warmth, seed=seed, key=key)
 
     def probability(self, thetas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -145,7 +164,7 @@ class Networks:
         return z.float().cpu().numpy(), theta.float().cpu().numpy()
 
     @torch.inference_mode()
-    def decode(self, codes: Sequence[Code]) -> np.ndarray:
+    def decode(self, codes: Sequence[LatentCode]) -> np.ndarray:
         """The VAE's pictures x_hat, float32 (B, C, S, S), about [-1, 1]."""
         made = [self.model.decode(self._latents(codes[part])) for part in self._parts(len(codes))]
         return torch.cat(made).float().cpu().numpy()
@@ -189,7 +208,7 @@ class Networks:
         polygons = self._ellipse(theta, pose) or contours(level) or contours(level, cells=512)
         return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
 
-    def centre(self, code: Code) -> tuple[float, float]:
+    def centre(self, code: LatentCode) -> tuple[float, float]:
         """The centre of a code's object, xy in native pixels; InputError if there is no object."""
         ys, xs = np.nonzero(self.mask(code.theta, code.size, code.pose))
         if not len(xs):
@@ -200,7 +219,7 @@ class Networks:
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
 
-    def _latents(self, codes: Sequence[Code]) -> Latents:
+    def _latents(self, codes: Sequence[LatentCode]) -> Latents:
         z = torch.from_numpy(np.stack([code.z for code in codes])).to(self.device)
         theta = torch.from_numpy(np.stack([code.theta for code in codes])).to(self.device)
         if all(code.pose is None for code in codes):
@@ -211,7 +230,7 @@ class Networks:
 
     def _parts(self, count: int) -> list[slice]:
         """The slices of a batch that are worked on at once."""
-        return [slice(i, i + 1) for i in range(count)] if self.one_by_one else [slice(0, count)]
+        return [slice(i, i + 1) for i in range(count)] if self.single_image_batches else [slice(0, count)]
 
     def _level(self, theta: np.ndarray, pose: np.ndarray | None) -> Level:
         self.need_position()

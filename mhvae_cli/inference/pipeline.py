@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import numpy as np
-import torch
 
-from ..checkpoints.registry import resolve
-from ..devices import resolve_device, resolve_dtype
 from ..hashing import sha256_of
 from ..images.read import read_scan
 from ..images.scan import Scan, scan_of
 from ..vae.density import Density
-from ..vae.editing import Code
-from .loading import load_model
+from ..vae.editing import LatentCode
 from .networks import Networks
-from .qc import Verdict
-from .synthesis import How, Picture, Source, Warping, draft_of, make, noise_key, sampled, styled, warped
+from .provenance import noise_key
+from .qc import QCResult
+from .synthesis import (
+    GenerationOptions,
+    Picture,
+    Source,
+    Warping,
+    draft_of,
+    make,
+    sample_code,
+    swap_style,
+    warp_image,
+)
 
 Given = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
@@ -38,17 +45,23 @@ class Segmentation:
     mask: np.ndarray
     theta: np.ndarray
     contour: Callable[[], list[np.ndarray]]
-    quality: Verdict | None
+    quality: QCResult | None
     thetas: np.ndarray | None = None
     probability: np.ndarray | None = None
 
 
-class Pipeline(Networks):
-    """A model on a device. Make one with `Pipeline.load`.
+class Pipeline:
+    """A model on a device, its `networks`. Make one with `Pipeline.load`.
 
     What generates pictures takes the keywords of `generation.make`: refine, steps, solver, strength, seed,
     min_dice and tries. The same image, seed and edit make the same picture. Made pictures are synthetic.
     """
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+
+    def __str__(self) -> str:
+        return str(self.networks)
 
     @classmethod
     def load(
@@ -66,13 +79,9 @@ class Pipeline(Networks):
         float16. `deterministic`: the same bits on every run, for the whole process (a batch of another size
         may still differ in its last bits). Raises ModelError (missing, damaged, offline) or DeviceError.
         """
-        if deterministic:
-            torch.use_deterministic_algorithms(True)
-        place = resolve_device(device)
-        number = resolve_dtype(dtype, place)
-        folder = resolve(ref, offline=offline)
-        model, name = load_model(folder)
-        return cls(model, name=name, folder=folder, device=place, dtype=number)
+        return cls(
+            Networks.load(ref, device=device, dtype=dtype, offline=offline, deterministic=deterministic)
+        )
 
     def segment(
         self, image: Given, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
@@ -83,60 +92,69 @@ class Pipeline(Networks):
         picture of it too, which takes half as long again. `tta`: see `Networks.examine`.
         """
         scan = _scan(image)
-        batch, size = self.prepare(scan)[None], scan.pixels.shape[:2]
-        if self.trust is None and not posterior and not tta:  # the style head need not run
-            theta = self.locate(batch)[0]
-            return Segmentation(self.mask(theta, size), theta, partial(self.contour, theta, size), None)
-        evidence = self.examine(batch, recon=recon, tta=tta)[0]
+        batch, size = self.networks.prepare(scan)[None], scan.pixels.shape[:2]
+        if self.networks.qc_statistics is None and not posterior and not tta:  # the style head need not run
+            theta = self.networks.locate(batch)[0]
+            return Segmentation(
+                self.networks.mask(theta, size), theta, partial(self.networks.contour, theta, size), None
+            )
+        evidence = self.networks.examine(batch, recon=recon, tta=tta)[0]
         theta = evidence.theta
-        quality = self.trust and self.trust.judge(evidence, self.contour(theta, size))
+        quality = self.networks.qc_statistics and self.networks.qc_statistics.judge(
+            evidence, self.networks.contour(theta, size)
+        )
         thetas = probability = None
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = self.draws(evidence, posterior, seed=seed, key=key)
-            probability = self.probability(thetas, size)
-        outline = partial(self.contour, theta, size)
-        return Segmentation(self.mask(theta, size), theta, outline, quality, thetas, probability)
+            thetas = self.networks.draws(evidence, posterior, seed=seed, key=key)
+            probability = self.networks.probability(thetas, size)
+        outline = partial(self.networks.contour, theta, size)
+        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, probability)
 
-    def source(self, image: Given | Code) -> Source:
+    def source(self, image: Given | LatentCode) -> Source:
         """An image encoded, or a code in an image's place, as something to make pictures from."""
-        if isinstance(image, Code):
+        if isinstance(image, LatentCode):
             digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
             return Source(image, None, digest, digest)
         scan = _scan(image)
-        (z,), (theta,) = self.encode(self.prepare(scan)[None])
+        (z,), (theta,) = self.networks.encode(self.networks.prepare(scan)[None])
         digest = self._sha256(image, scan)
-        code = Code(z=z, theta=theta, pose=None, size=scan.pixels.shape[:2])
+        code = LatentCode(z=z, theta=theta, pose=None, size=scan.pixels.shape[:2])
         return Source(code, scan, digest, noise_key(digest, scan.page))
 
     @staticmethod
     def _sha256(image: Given, scan: Scan) -> str:
         return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
-    def reconstruct(self, image: Given | Code, **how: Unpack[How]) -> Picture:
+    def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> Picture:
         """Figures 3 and 4: the image through its code and back, at its own size."""
-        return make(self, [draft_of(self.source(image))], **how)[0]
+        return make(self.networks, [draft_of(self.source(image))], **how)[0]
 
     def swap_style(
-        self, content: Given | Code, style: Given | Code, *, mix: float = 1.0, **how: Unpack[How]
+        self,
+        content: Given | LatentCode,
+        style: Given | LatentCode,
+        *,
+        mix: float = 1.0,
+        **how: Unpack[GenerationOptions],
     ) -> Picture:
         """Figure 5: `content` in the style of `style`; a `mix` in [0, 1] blends the styles.
 
         InputError for a grey image and one in colour where the model is of colour.
         """
-        draft = styled(self, self.source(content), self.source(style), mix=mix)
-        return make(self, [draft], **how)[0]
+        draft = swap_style(self.networks, self.source(content), self.source(style), mix=mix)
+        return make(self.networks, [draft], **how)[0]
 
     def warp(
         self,
-        image: Given | Code,
+        image: Given | LatentCode,
         *,
         rotate: float = 0.0,
         scale: float = 1.0,
         shift: tuple[float, float] = (0.0, 0.0),
         about: tuple[float, float] | Literal["object", "image"] = "object",
         keep_background: bool = False,
-        **how: Unpack[How],
+        **how: Unpack[GenerationOptions],
     ) -> Picture:
         """Figures 6 and 8: the image with its object turned and scaled about a point, then shifted.
 
@@ -144,7 +162,7 @@ class Pipeline(Networks):
         pixels, y down; see `generation.Warping`. InputError where there is no object, or none is left.
         """
         edit = Warping(rotate, scale, shift, about, keep_background=keep_background)
-        return make(self, [warped(self, self.source(image), edit)[0]], **how)[0]
+        return make(self.networks, [warp_image(self.networks, self.source(image), edit)[0]], **how)[0]
 
     def sample(
         self,
@@ -152,18 +170,20 @@ class Pipeline(Networks):
         *,
         size: tuple[int, int] | None = None,
         density: Density | None = None,
-        **how: Unpack[How],
+        **how: Unpack[GenerationOptions],
     ) -> Iterator[Picture]:
         """Figure 10, appendix G: `n` new pictures and masks, one at a time, of `size` (h, w) or the model's.
 
         Codes are drawn from `density`, by default the one of the training codes, which is kept beside the
         cDDPM (ModelError without one); `Density.prior` is the other choice.
         """
-        side = self.config.image_size
-        chosen = density or self.density
+        side = self.networks.config.image_size
+        chosen = density or self.networks.density
         for index in range(n):
-            draft = sampled(self, chosen, index, seed=how.get("seed", 0), size=size or (side, side))
-            yield make(self, [draft], **how)[0]
+            draft = sample_code(
+                self.networks, chosen, index, seed=how.get("seed", 0), size=size or (side, side)
+            )
+            yield make(self.networks, [draft], **how)[0]
 
 
 def _scan(image: Given) -> Scan:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..hashing import seed_of
-from .qc import Evidence
+from .qc import EncoderOutputs
 
 
 def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
@@ -14,7 +14,7 @@ def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
     return warm / np.sqrt(1 + warm * warm)
 
 
-def draw(evidence: Evidence, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
     """`count` draws (count, P) float32 of theta's `warmed` posterior.
 
     They depend on `seed` and the image's `key` alone.

@@ -61,6 +61,11 @@ def embed(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def noise_key(sha256: str, page: int = 0) -> str:
+    """The `Source.key` of one page, counted from 0, of a file."""
+    return sha256 + (f"/page{page}" if page else "")
+
+
 def read(source: Path | bytes, *, name: str | None = None) -> dict[str, Any] | None:
     """The record in a PNG, TIFF or GIF, or in a .safetensors or .json file of latents; None without one.
 

@@ -1,7 +1,7 @@
 """How far a result can be trusted: how usual an image is among validation images, and how sure its outline.
 
-A model's config.json may hold "trust": the statistics of a validation part (`calibration`), which `Trust`
-reads. Each signal is one number of an image, larger where it is less usual:
+A model's config.json may hold "trust": the statistics of a validation part (`calibration`), which
+`QCStatistics` reads. Each signal is one number of an image, larger where it is less usual:
 
 tones     distance of brightness, contrast, sharpness and colours (`tones`); needs no network
 features  distance of the encoder's features, their mean over the image
@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ModelError
+from ..polygons import signed_area
 
 SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
 DISTANCES = ("tones", "features", "z")
@@ -33,7 +34,7 @@ BELOW = 8e-3
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EncoderOutputs:
     """What one pass of the encoder tells of an image.
 
     `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
@@ -64,7 +65,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class QCResult:
     """`why` names what is off: signals beyond their limits, and "empty", "pieces", "holes", "folds".
 
     `percentiles`: the part of the validation images, in percent, whose signal is lower. `jacobian` as
@@ -92,7 +93,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Trust:
+class QCStatistics:
     """The statistics of a model's validation part.
 
     `temperature` multiplies the posterior's sd (`warmed`), so that 90 % intervals of the area cover 90 %.
@@ -106,7 +107,7 @@ class Trust:
     quantiles: Mapping[str, np.ndarray]
     limits: Mapping[str, float]
 
-    def signals(self, evidence: Evidence) -> dict[str, float]:
+    def signals(self, evidence: EncoderOutputs) -> dict[str, float]:
         """The values of SIGNALS; without recon where the image was not decoded."""
         parts = (evidence.tones, evidence.features, evidence.z)
         named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
@@ -115,17 +116,17 @@ class Trust:
             named["recon"] = evidence.recon
         return named
 
-    def judge(self, evidence: Evidence, rings: Sequence[np.ndarray]) -> Verdict:
+    def judge(self, evidence: EncoderOutputs, rings: Sequence[np.ndarray]) -> QCResult:
         """What is off in a result, of its outline `rings` (`Networks.contour`) too."""
         values = self.signals(evidence)
         why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
-        turns = [_turns_right(ring) for ring in rings]
+        turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
         folded = evidence.jacobian is not None and evidence.jacobian <= 0
         off = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
         why += [name for name, found in off.items() if found]
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
-        return Verdict(tuple(why), shares, evidence.jacobian, components, holes)
+        return QCResult(tuple(why), shares, evidence.jacobian, components, holes)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in config.json, five digits a number."""
@@ -144,11 +145,11 @@ class Trust:
         return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
 
 
-def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Trust:
+def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:
     """The "trust" of a config.json, for a model whose DISTANCES have these `sizes`. ModelError otherwise."""
     try:
         distances = {name: content["distances"][name] for name in DISTANCES}
-        trust = Trust(
+        trust = QCStatistics(
             float(content["temperature"]),
             {name: np.array(distances[name]["mean"], np.float64) for name in DISTANCES},
             {name: np.array(distances[name]["scale"], np.float64) for name in DISTANCES},
@@ -209,12 +210,6 @@ def _rms(values: np.ndarray) -> float:
 
 def _percentile(value: float, quantiles: np.ndarray) -> float:
     return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
-
-
-def _turns_right(ring: np.ndarray) -> bool:
-    """Whether a ring is an outer one: its shoelace area is positive."""
-    x, y = (ring - ring[0]).T
-    return bool(x @ np.roll(y, -1) > y @ np.roll(x, -1))
 
 
 def _plain(values: np.ndarray) -> Any:

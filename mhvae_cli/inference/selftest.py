@@ -28,10 +28,9 @@ from ..config import (
 from ..devices import resolve_device, resolve_dtype
 from ..diffusion.refiner import Refiner
 from ..errors import DeviceError
-from ..vae.editing import Code
+from ..vae.editing import LatentCode
 from ..vae.model import build
 from .networks import Networks
-from .pipeline import Pipeline
 
 STEPS = 3
 POSE = np.array([[0.9, -0.2, 0.05], [0.2, 0.9, -0.1]])
@@ -86,7 +85,7 @@ def check(devices: Sequence[str]) -> Iterator[Outcome]:
         small = Path(folder) / SMALL
         write_model(small)
         for name, ref in [(SMALL, small), *((name, name) for name in bundled())]:
-            load = partial(Pipeline.load, ref, offline=True)
+            load = partial(Networks.load, ref, offline=True)
             try:
                 reference = _reference(load)
             except FAULTS as error:
@@ -101,18 +100,18 @@ def check(devices: Sequence[str]) -> Iterator[Outcome]:
                         yield _against(reference, load, device, dtype, name)
 
 
-def _reference(load: "partial[Pipeline]") -> dict[str, np.ndarray]:
+def _reference(load: "partial[Networks]") -> dict[str, np.ndarray]:
     return run(load(device="cpu", dtype="float32"))
 
 
-def _against_truth(load: "partial[Pipeline]") -> Outcome:
+def _against_truth(load: "partial[Networks]") -> Outcome:
     runs = [from_truth(_reference(load)) for _ in range(REPEATS)]
     off = {name: max(each[name] for each in runs) for name in TRUTH}
     return Outcome("cpu", "float32", SMALL, off, dict.fromkeys(TRUTH, TRUTH_TOLERANCE))
 
 
 def _against(
-    reference: Mapping[str, np.ndarray], load: "partial[Pipeline]", device: str, dtype: str, model: str
+    reference: Mapping[str, np.ndarray], load: "partial[Networks]", device: str, dtype: str, model: str
 ) -> Outcome:
     outcome = partial(Outcome, device, dtype, model)
     try:
@@ -186,7 +185,7 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
     z, theta = networks.encode(picture(config.image_size, config.channels)[None])
     found["encode"] = np.concatenate([z[0], theta[0]])
     code = (given or found)["encode"]
-    made = Code(z=code[: config.z_dim], theta=code[config.z_dim :], pose=POSE, size=size)
+    made = LatentCode(z=code[: config.z_dim], theta=code[config.z_dim :], pose=POSE, size=size)
     with torch.inference_mode():
         parameters = torch.from_numpy(made.theta)[None].to(networks.device)
         found["warp"] = (

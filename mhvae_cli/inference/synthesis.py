@@ -12,8 +12,8 @@ from ..hashing import seed_of, sha256_of
 from ..images.scan import Scan, scan_of
 from ..images.transforms import composite, to_native, to_uint8
 from ..vae.density import Density
-from ..vae.editing import Code, between, blend, turned
-from ..vae.handles import moved
+from ..vae.editing import LatentCode, blend, interpolate, transform_code
+from ..vae.handles import move_handles
 from .networks import Networks
 
 DRAWS = 100
@@ -27,7 +27,7 @@ class Source:
     `sha256` is that of the image file, and `key` names the noise of what is made from it.
     """
 
-    code: Code
+    code: LatentCode
     scan: Scan | None
     sha256: str
     key: str
@@ -41,7 +41,7 @@ class Draft:
     (h, w) into the pixels that are kept.
     """
 
-    code: Code
+    code: LatentCode
     key: str
     like: Scan | None = None
     compose: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
@@ -59,7 +59,7 @@ class Picture:
 
     pixels: np.ndarray
     mask: np.ndarray
-    code: Code
+    code: LatentCode
     dice: float
     tries: int
     key: str
@@ -67,7 +67,7 @@ class Picture:
     window: tuple[float, float] | None = None
 
 
-class How(TypedDict, total=False):
+class GenerationOptions(TypedDict, total=False):
     """The keywords of `make`."""
 
     refine: bool
@@ -79,17 +79,12 @@ class How(TypedDict, total=False):
     tries: int
 
 
-def noise_key(sha256: str, page: int = 0) -> str:
-    """The `Source.key` of one page, counted from 0, of a file."""
-    return sha256 + (f"/page{page}" if page else "")
-
-
 def draft_of(source: Source, *, draw: int = 0) -> Draft:
     """The picture of an unedited source; another `draw` is another path of its noise."""
     return Draft(source.code, source.key + (f"/draw{draw}" if draw else ""), source.scan)
 
 
-def styled(networks: Networks, content: Source, style: Source, *, mix: float = 1.0) -> Draft:
+def swap_style(networks: Networks, content: Source, style: Source, *, mix: float = 1.0) -> Draft:
     """Figure 5: `content` in the style of `style`, with the noise that `content` has by itself; see `blend`.
 
     InputError for a grey picture and one in colour where the model is of colour: it takes grey for a style.
@@ -98,20 +93,21 @@ def styled(networks: Networks, content: Source, style: Source, *, mix: float = 1
     return Draft(blend(content.code, style.code, mix=mix), content.key, content.scan)
 
 
-def midway(networks: Networks, a: Source, b: Source, *, style: float, position: float) -> Draft:
-    """Figure 9: a picture on the way from `a` to `b`, and the same noise for all of them; see `between`.
+def interpolate_codes(networks: Networks, a: Source, b: Source, *, style: float, position: float) -> Draft:
+    """Figure 9: a picture on the way from `a` to `b`, and the same noise for all of them; see `interpolate`.
 
-    InputError as in `styled`.
+    InputError as in `swap_style`.
     """
     _same_colours(networks, a, b)
     key = sha256_of("+".join(sorted([a.key, b.key])).encode())
-    return Draft(between(a.code, b.code, style=style, position=position), key, a.scan)
+    return Draft(interpolate(a.code, b.code, style=style, position=position), key, a.scan)
 
 
 @dataclass(frozen=True)
 class Warping:
-    """What `warped` does, in this order: spline points moved, by their numbers (`handles.moved`), then the
-    picture turned and scaled about a point, then shifted (`edit.turned`).
+    """What `warp_image` does, in this order: a spline's handles moved, by their numbers
+    (`handles.move_handles`), then the image turned and scaled about a point, then shifted
+    (`editing.transform_code`).
 
     `about` and `shift` are (x, y) in native pixels, "object" the object's centre as it is after the moves.
     `keep_background` keeps the scan's own pixels outside the object, its old place and its new one.
@@ -125,12 +121,12 @@ class Warping:
     keep_background: bool = False
 
 
-def warped(
-    networks: Networks, source: Source, edit: Warping, *, position: Code | None = None
+def warp_image(
+    networks: Networks, source: Source, edit: Warping, *, position: LatentCode | None = None
 ) -> tuple[Draft, float]:
     """Figures 6 and 8: the picture with its object in another place, at first that of `position`, if given.
 
-    Also returns how far the outline stays from the points that were moved, in pixels (`handles.moved`).
+    Also returns how far the outline stays from the handles that were moved, in pixels.
     InputError if there is no object, or none is left in the picture, or no scan to keep the background of.
     """
     code, away = source.code, 0.0
@@ -139,14 +135,14 @@ def warped(
     if not networks.mask(code.theta, code.size, code.pose).any():
         raise InputError("no object is found in it")
     if edit.moves:
-        code, away = moved(networks.model, code, edit.moves)
+        code, away = move_handles(networks.model, code, edit.moves)
     if (edit.rotate, edit.scale, *edit.shift) != (0, 1, 0, 0):
         about = edit.about
         if about == "object":
             about = networks.centre(code)
         elif about == "image":
             about = (code.size[1] / 2, code.size[0] / 2)
-        code = turned(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
+        code = transform_code(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
     if not networks.mask(code.theta, code.size, code.pose).any():
         raise InputError("the edit leaves nothing of the object in the image")
     draft = Draft(code, source.key, source.scan)
@@ -175,7 +171,9 @@ def _on_its_ground(networks: Networks, source: Source, draft: Draft) -> Draft:
     return replace(draft, like=scan, compose=compose)
 
 
-def sampled(networks: Networks, density: Density, index: int, *, seed: int, size: tuple[int, int]) -> Draft:
+def sample_code(
+    networks: Networks, density: Density, index: int, *, seed: int, size: tuple[int, int]
+) -> Draft:
     """Appendix G: picture number `index` of those that `seed` draws, whatever others are; size (h, w).
 
     A code whose object has no pixel in the picture is drawn again; InputError if a hundred have none.
@@ -185,7 +183,7 @@ def sampled(networks: Networks, density: Density, index: int, *, seed: int, size
     for _ in range(DRAWS):
         z, theta = density.draw(rng)
         if networks.mask(theta, size).any():
-            return Draft(Code(z=z, theta=theta, pose=None, size=size), key)
+            return Draft(LatentCode(z=z, theta=theta, pose=None, size=size), key)
     raise InputError(f"{DRAWS} codes were drawn, and none has an object", hint="draw larger pictures: --size")
 
 

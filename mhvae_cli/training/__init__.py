@@ -1,1 +1,14 @@
-"""Folders of images in, a model folder out."""
+"""Folders of images and masks in, a model folder out.
+
+train         a training put together: data, task, loop, calibration, cross-validation
+loop          the training loop: any task, any number of processes
+state         what a run is resumed from
+distributed   several processes
+vae_task      section 3.4: the VAE's loss and validation
+cddpm_task    section 4: the cDDPM's
+calibration   statistics of a validation part, for quality control
+datasets      folders, splits and folds, and batches
+augmentation  random turns, zooms, shifts, flips and tones
+phantoms      synthetic heads and lesions, for tests and examples
+textures      their textures
+"""

@@ -12,7 +12,7 @@ from ..checkpoints.folder import load_state, read_config, save_model
 from ..images.read import read_mask, read_scan
 from ..inference.networks import Networks
 from ..inference.posterior import draw, interval
-from ..inference.qc import DISTANCES, SIGNALS, Evidence, Trust
+from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
 from .datasets import Sample
 
 PARTS = ("vae", "cddpm")
@@ -28,7 +28,7 @@ HOTTEST = 256.0
 AREA_GRID = 96
 
 
-def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample]) -> Trust | None:
+def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample]) -> QCStatistics | None:
     """The statistics of a model: means and spreads of `train`, all else of `held`, which it has not seen.
 
     None for fewer than LEAST held images, and for a single-headed VAE. InputError for what cannot be read.
@@ -38,7 +38,7 @@ def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample
     known = list(_examined(networks, train[:: math.ceil(len(train) / KNOWN)], recon=False))
     seen = list(_examined(networks, held, recon=True))
     parts = {name: np.stack([getattr(each, name) for each in known]).astype(np.float64) for name in DISTANCES}
-    bare = Trust(
+    bare = QCStatistics(
         _temperature(networks, seen, held),
         {name: part.mean(0) for name, part in parts.items()},
         {name: _whitening(part) if name == "tones" else _factors(part) for name, part in parts.items()},
@@ -52,7 +52,7 @@ def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample
     return replace(bare, quantiles=tables, limits={name: limit(value) for name, value in values.items()})
 
 
-def write_trust(folder: Path, trust: Trust, *, images: int) -> None:
+def write_statistics(folder: Path, trust: QCStatistics, *, images: int) -> None:
     """Put the statistics of that many `images` into a model folder's config.json; all else stays."""
     content = {**read_config(folder), "trust": {"images": images, **trust.to_dict()}}
     states = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
@@ -69,7 +69,7 @@ def limit(values: np.ndarray) -> float:
     return float(start + (excess.mean() if len(excess) else 0.0) * math.log(TAIL / BEYOND))
 
 
-def _examined(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> Iterator[Evidence]:
+def _examined(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> Iterator[EncoderOutputs]:
     for start in range(0, len(samples), 16):
         part = samples[start : start + 16]
         images = [networks.prepare(read_scan(sample.image)) for sample in part]
@@ -89,7 +89,7 @@ def _whitening(values: np.ndarray) -> np.ndarray:
     return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * own)))
 
 
-def _temperature(networks: Networks, seen: Sequence[Evidence], held: Sequence[Sample]) -> float:
+def _temperature(networks: Networks, seen: Sequence[EncoderOutputs], held: Sequence[Sample]) -> float:
     """The factor on the posterior's sd with which nine of ten 90 % intervals cover the true area."""
     least = []
     for evidence, sample in zip(seen, held, strict=True):

@@ -22,7 +22,7 @@ from ..images.read import read_mask, read_scan
 from ..images.scan import Scan, stored, upright
 from ..images.transforms import to_square
 from ..vae.fitting import rim
-from .augmentation import resample, identity_maps, similarity, tone
+from .augmentation import identity_maps, resample, similarity, tone
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
 """Range of the random edits that `Objective.consistency` asks for."""

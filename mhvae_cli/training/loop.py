@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import QualityError, UsageError
 from ..filesystem import write_atomic
 from .distributed import agreed, averaged, group, stop_signals
-from .state import Live, Run, begin, save
+from .state import TrainerState, TrainingRun, begin, save
 
 MILDER = "a smaller --lr may help"
 
@@ -54,7 +54,7 @@ class Outcome:
     signal: int | None = None
 
 
-def fit(task: Task, run: Run, *, say: Callable[[dict[str, Any]], None]) -> Outcome:
+def fit(task: Task, run: TrainingRun, *, say: Callable[[dict[str, Any]], None]) -> Outcome:
     """Train until the last epoch, a signal or the deadline; the state is on disk whenever this returns.
 
     `say` receives a dict after each step and each epoch. Raises Diverged if the loss or a gradient is NaN or
@@ -132,7 +132,9 @@ def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[in
     return indices[:usable].reshape(-1, batch_size).tolist()
 
 
-def _step(run: Run, live: Live, trained: nn.Module, batch: Any, progress: float) -> dict[str, float]:
+def _step(
+    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: Any, progress: float
+) -> dict[str, float]:
     """One step of the optimiser: the loss parts, {} if they or the gradient are not finite (no step then)."""
     config, optimizer, scaler = run.config, live.optimizer, live.scaler
     for parameters in optimizer.param_groups:
@@ -159,7 +161,14 @@ def _check(parts: Mapping[str, float], where: str, device: torch.device) -> None
 
 
 def _batches(
-    task: Task, run: Run, pool: ThreadPoolExecutor, step: int, total: int, steps: int, rank: int, world: int
+    task: Task,
+    run: TrainingRun,
+    pool: ThreadPoolExecutor,
+    step: int,
+    total: int,
+    steps: int,
+    rank: int,
+    world: int,
 ) -> Iterator[Any]:
     """This process's share of every batch from `step` on, a few made ahead by the pool's threads."""
     waiting: list[Future[Any]] = []
@@ -177,7 +186,12 @@ def _batches(
 
 
 def _close_epoch(
-    task: Task, run: Run, live: Live, epoch: int, steps: int, say: Callable[[dict[str, Any]], None]
+    task: Task,
+    run: TrainingRun,
+    live: TrainerState,
+    epoch: int,
+    steps: int,
+    say: Callable[[dict[str, Any]], None],
 ) -> None:
     place = live.place
     figures = task.validate(live.ema, epoch)
@@ -205,7 +219,7 @@ def _log(path: Path, row: Mapping[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _update_ema(live: Live, most: float) -> None:
+def _update_ema(live: TrainerState, most: float) -> None:
     """The running mean of the weights; it forgets faster in the first steps."""
     decay = min(most, (1 + live.place.step) / (10 + live.place.step))
     for name, value in live.module.state_dict().items():

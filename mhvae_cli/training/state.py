@@ -18,7 +18,7 @@ STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """Where and how one training runs. `identity` is what a resumed run must share with the first; `deadline`
     is a time of `time.monotonic` to stop at."""
 
@@ -33,7 +33,7 @@ class Run:
 
 
 @dataclass
-class Place:
+class Counters:
     """How far a run has come; `sums` are the epoch's loss parts so far, `best` the best validation score."""
 
     step: int = 0
@@ -43,17 +43,17 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Live:
+class TrainerState:
     """All that a step changes: what the state on disk holds."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: dict[str, Tensor]
-    place: Place
+    place: Counters
 
 
-def check_out(run: Run) -> None:
+def check_out(run: TrainingRun) -> None:
     """Refuse a folder that holds anything, and one to resume that holds no run, or another."""
     state = run.out / STATE
     if not run.resume:
@@ -81,17 +81,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def begin(module: nn.Module, run: Run) -> Live:
+def begin(module: nn.Module, run: TrainingRun) -> TrainerState:
     """A fresh start with `module`, or where the state on disk stands."""
     module = module.to(run.device)
     optimizer = torch.optim.AdamW(_decay_groups(module, run.config.weight_decay), lr=run.config.lr)
     scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype == torch.float16)
     ema = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    live = Live(module, optimizer, scaler, ema, Place())
+    live = TrainerState(module, optimizer, scaler, ema, Counters())
     return _restored(run, live) if run.resume else live
 
 
-def save(run: Run, live: Live) -> None:
+def save(run: TrainingRun, live: TrainerState) -> None:
     """Write the state, whole or not at all. OutputError if that fails."""
     tensors = {f"model.{k}": v for k, v in live.module.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in live.ema.items()}
@@ -102,7 +102,7 @@ def save(run: Run, live: Live) -> None:
     save_state(run.out / STATE, tensors, {name: json.dumps(value) for name, value in texts.items()})
 
 
-def _restored(run: Run, live: Live) -> Live:
+def _restored(run: TrainingRun, live: TrainerState) -> TrainerState:
     """`live` with all that the state on disk holds."""
     path = run.out / STATE
     tensors, texts = load_tensors(path), read_metadata(path)
@@ -122,7 +122,7 @@ def _restored(run: Run, live: Live) -> Live:
         live.scaler.load_state_dict(scaling)
     place = json.loads(texts["place"])
     place["best"] = -math.inf if place["best"] is None else place["best"]
-    return replace(live, place=Place(**place))
+    return replace(live, place=Counters(**place))
 
 
 def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -23,12 +23,12 @@ from ..images.read import read_scan
 from ..images.scan import stored
 from ..inference.loading import load_model, load_refiner
 from ..inference.pipeline import Pipeline
-from .calibration import calibrate, write_trust
+from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
 from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
 from .loop import Outcome, fit
-from .state import STATE, Run, check_out
-from .vae_task import About, VAETask, prepare_model
+from .state import STATE, TrainingRun, check_out
+from .vae_task import ModelInfo, VAETask, prepare_model
 
 UNLICENSED = "not stated: all rights reserved"
 PEEK = 32
@@ -36,7 +36,7 @@ PEEK = 32
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingOptions:
     """How a training runs, beside what it trains: see the options of `train-vae`. `deadline` is a time of
     `time.monotonic`."""
 
@@ -91,7 +91,7 @@ def channels_of(samples: Sequence[Sample]) -> int:
 def train_vae(
     samples: Sequence[Sample],
     recipe: Recipe,
-    work: Work,
+    work: TrainingOptions,
     out: Path,
     *,
     name: str | None = None,
@@ -117,7 +117,7 @@ def train_vae(
         reference=reference,
         offline=work.offline,
     )
-    about = About(
+    about = ModelInfo(
         name or out.resolve().name,
         {"license": UNLICENSED, "data": _data(samples), **recipe.card},
         {
@@ -135,17 +135,17 @@ def train_vae(
     return outcome
 
 
-def _calibrate(model: Path, train: Sequence[Sample], val: Sequence[Sample], work: Work) -> None:
-    trust = calibrate(_pipeline(model, work), train, val)
+def _calibrate(model: Path, train: Sequence[Sample], val: Sequence[Sample], work: TrainingOptions) -> None:
+    trust = calibrate(_pipeline(model, work).networks, train, val)
     if trust is not None:
-        write_trust(model, trust, images=len(val))
+        write_statistics(model, trust, images=len(val))
 
 
 def train_cddpm(
     model: Path,
     samples: Sequence[Sample],
     recipe: CDDPMRecipe,
-    work: Work,
+    work: TrainingOptions,
     out: Path,
     *,
     name: str | None = None,
@@ -176,7 +176,9 @@ def train_cddpm(
         "data": _ids(samples),
         "validation": _ids(val),
     }
-    run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers)
+    run = TrainingRun(
+        out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers
+    )
     check_out(run)
     say({"phase": f"reading {len(samples)} images"})
     size = {"image_size": config.image_size, "channels": config.channels}
@@ -214,8 +216,8 @@ def train_cddpm(
 
 
 def _plan(
-    samples: Sequence[Sample], recipe: Recipe, work: Work, out: Path, reference: np.ndarray | None
-) -> tuple[Run, list[Sample], list[Sample]]:
+    samples: Sequence[Sample], recipe: Recipe, work: TrainingOptions, out: Path, reference: np.ndarray | None
+) -> tuple[TrainingRun, list[Sample], list[Sample]]:
     """The run, the samples to train on, and those to choose on."""
     train, val = _parts(samples, recipe.train)
     identity = {
@@ -226,7 +228,9 @@ def _plan(
         "data": _ids(samples),
         "validation": _ids(val),
     }
-    run = Run(out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers)
+    run = TrainingRun(
+        out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers
+    )
     return run, train, val
 
 
@@ -270,7 +274,7 @@ def _count(samples: Sequence[Sample]) -> str:
 def cross_validate(
     folder: Path,
     recipe: Recipe,
-    work: Work,
+    work: TrainingOptions,
     out: Path,
     *,
     count: int,
@@ -314,7 +318,7 @@ def cross_validate(
         yield k, [score(pair, profile=profile) for pair in pairs]
 
 
-def _segment(model: Path, samples: Sequence[Sample], out: Path, work: Work) -> None:
+def _segment(model: Path, samples: Sequence[Sample], out: Path, work: TrainingOptions) -> None:
     pipeline = _pipeline(model, work)
     for sample in samples:
         scan = read_scan(sample.image)
@@ -322,7 +326,7 @@ def _segment(model: Path, samples: Sequence[Sample], out: Path, work: Work) -> N
         write_atomic(_mask_path(out, sample), encode_png(mask))
 
 
-def _pipeline(model: Path, work: Work) -> Pipeline:
+def _pipeline(model: Path, work: TrainingOptions) -> Pipeline:
     return Pipeline.load(model, device=str(work.device), dtype=str(work.dtype).removeprefix("torch."))
 
 

@@ -105,7 +105,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class About:
+class ModelInfo:
     """What the model folder says of itself: its name, its card's fields, and how it was made."""
 
     name: str
@@ -122,7 +122,7 @@ class VAETask:
         config: TrainConfig,
         train: MaskedImages,
         val: MaskedImages,
-        about: About,
+        about: ModelInfo,
         *,
         out: Path,
     ) -> None:
@@ -159,7 +159,7 @@ def write_model(
     folder: Path,
     config: ModelConfig,
     state: Mapping[str, Tensor],
-    about: About,
+    about: ModelInfo,
     figures: Mapping[str, Any],
     *,
     half: bool = False,

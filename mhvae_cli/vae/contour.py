@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..polygons import signed_area
+
 Points = NDArray[np.float64]
 Level = Callable[[Points], np.ndarray]
 
@@ -187,5 +189,4 @@ def _tidy(ring: Points) -> Points | None:
     before, after = np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0)
     along = (np.abs(ring) == 1) & (ring == before) & (ring == after)
     ring = ring[~along.any(axis=1)]
-    x, y = ring.T
-    return ring if x @ np.roll(y, -1) != y @ np.roll(x, -1) else None
+    return ring if len(ring) and signed_area(ring) else None

@@ -18,7 +18,7 @@ HANDLES = 20
 
 
 @dataclass(frozen=True)
-class Code:
+class LatentCode:
     """One image's code: style z float32 (Z,), position theta float32 (P,), and where the user moved it.
 
     `pose` float64 (2, 3), or None if nothing was moved; `size` (h, w): the native size, upright.
@@ -30,7 +30,7 @@ class Code:
     size: tuple[int, int]
 
 
-def blend(content: Code, style: Code, *, mix: float = 1.0) -> Code:
+def blend(content: LatentCode, style: LatentCode, *, mix: float = 1.0) -> LatentCode:
     """Figure 5: `content`'s position and size in the style of `style`; `mix` in [0, 1], 1 for all of it.
 
     UsageError for another `mix`, ModelError for codes of different lengths.
@@ -39,7 +39,7 @@ def blend(content: Code, style: Code, *, mix: float = 1.0) -> Code:
     return replace(content, z=_lerp(content.z, style.z, _share("mix", mix)))
 
 
-def between(a: Code, b: Code, *, style: float, position: float) -> Code:
+def interpolate(a: LatentCode, b: LatentCode, *, style: float, position: float) -> LatentCode:
     """Figure 9: a code on the way from `a` (0) to `b` (1), in style and in position apart; `a`'s size.
 
     Linear in z, in theta, and in a pose's angle, stretch and shift. UsageError for a share that is not in
@@ -47,7 +47,7 @@ def between(a: Code, b: Code, *, style: float, position: float) -> Code:
     """
     _same_model(a, b)
     share = _share("position", position)
-    return Code(
+    return LatentCode(
         z=_lerp(a.z, b.z, _share("style", style)),
         theta=_lerp(a.theta, b.theta, share),
         pose=_between_poses(a, b, share),
@@ -55,14 +55,14 @@ def between(a: Code, b: Code, *, style: float, position: float) -> Code:
     )
 
 
-def turned(
-    code: Code,
+def transform_code(
+    code: LatentCode,
     *,
     about: tuple[float, float],
     rotate: float = 0.0,
     scale: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
-) -> Code:
+) -> LatentCode:
     """Figures 6 and 8: the picture as it is now, turned and scaled about a point, then shifted.
 
     `rotate` in degrees, counter-clockwise as seen on the screen; `scale` a factor above 0; `about` and
@@ -84,7 +84,7 @@ def turned(
     return replace(code, pose=pose)
 
 
-def _same_model(a: Code, b: Code) -> None:
+def _same_model(a: LatentCode, b: LatentCode) -> None:
     for name, left, right in (("z", a.z, b.z), ("theta", a.theta, b.theta)):
         if left.shape != right.shape:
             raise ModelError(f"codes of different models: {name} has {left.size} and {right.size} entries")
@@ -112,7 +112,7 @@ def _after(second: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
 
 
-def _between_poses(a: Code, b: Code, share: float) -> np.ndarray | None:
+def _between_poses(a: LatentCode, b: LatentCode, share: float) -> np.ndarray | None:
     """The angle and the stretch change evenly, about the point that both poses send to one place if any.
 
     The mean of the matrices would not do: between a picture and itself upside down it is nil.

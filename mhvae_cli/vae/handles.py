@@ -14,7 +14,7 @@ import torch
 from ..errors import InputError, ModelError, UsageError
 from .contour import contours
 from .decoder import SegmentationHead
-from .editing import HANDLES, Code
+from .editing import HANDLES, LatentCode
 from .model import MultiHeadedVAE
 from .warp import RADIUS, Warp
 
@@ -31,7 +31,7 @@ Map = Callable[[np.ndarray], np.ndarray]
 """Points (N, 2) float64 to values (N, ...)."""
 
 
-def handles(model: MultiHeadedVAE, code: Code) -> np.ndarray:
+def handles(model: MultiHeadedVAE, code: LatentCode) -> np.ndarray:
     """Where the 20 handles of a code are, float64 (20, 2).
 
     Raises UsageError for an affine model, InputError where the outline is folded over itself.
@@ -40,7 +40,9 @@ def handles(model: MultiHeadedVAE, code: Code) -> np.ndarray:
     return _to_pixels(_inverse(_sources(warp, code.theta), _rim(model.segmentation_head, HANDLES)), code)
 
 
-def moved(model: MultiHeadedVAE, code: Code, moves: Mapping[int, tuple[float, float]]) -> tuple[Code, float]:
+def move_handles(
+    model: MultiHeadedVAE, code: LatentCode, moves: Mapping[int, tuple[float, float]]
+) -> tuple[LatentCode, float]:
     """The code with handle k moved by `moves[k]`, (x, y) pixels, and the others held where they are.
 
     The outline passes through all of them, as nearly as the spline can bend: the second value is the farthest
@@ -199,7 +201,7 @@ def _fitted(
 
 
 def _distances(
-    warp: Warp, head: SegmentationHead, code: Code, points: np.ndarray
+    warp: Warp, head: SegmentationHead, code: LatentCode, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far the outline passes from pixel points (N, 2), in pixels (N,) and to first order.
 
@@ -214,13 +216,13 @@ def _distances(
     return np.abs(at(points)) / np.linalg.norm(slopes, axis=1).clip(1e-9), slopes
 
 
-def _from_pixels(points: np.ndarray, code: Code) -> np.ndarray:
+def _from_pixels(points: np.ndarray, code: LatentCode) -> np.ndarray:
     """Points of the edited picture, in pixels -> of the unedited one, in [-1, 1]."""
     units = points * 2 / [code.size[1], code.size[0]] - 1
     return units if code.pose is None else units @ code.pose[:, :2].T + code.pose[:, 2]
 
 
-def _to_pixels(points: np.ndarray, code: Code) -> np.ndarray:
+def _to_pixels(points: np.ndarray, code: LatentCode) -> np.ndarray:
     """The inverse of `_from_pixels`."""
     if code.pose is not None:
         points = np.linalg.solve(code.pose[:, :2], (points - code.pose[:, 2]).T).T

@@ -15,7 +15,7 @@ may be; and the radians that it may turn in one."""
 
 
 @dataclass(frozen=True)
-class Thumb:
+class Thumbnail:
     """A small picture: JPEG bytes, its (h, w), and the outline in tenths of its pixels, an SVG path."""
 
     jpeg: bytes
@@ -31,7 +31,7 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
     import numpy as np
     from PIL import Image
 
-    from .images.transforms import to_uint8
+    from ...images.transforms import to_uint8
 
     step = max(1, max(pixels.shape[:2]) // (8 * SIDE))  # still eight times finer: antialiased well enough
     small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))
@@ -39,13 +39,13 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
     return np.asarray(small)
 
 
-def thumb_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple[int, int]) -> Thumb:
+def thumbnail_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple[int, int]) -> Thumbnail:
     """What `shrink` made of an upright scan of `size` (h, w), and its contour: `rings` (n, 2) xy px."""
-    from .images.encode import encode_jpeg
+    from ...images.encode import encode_jpeg
 
     height, width = small.shape[:2]
     scale = (10 * width / size[1], 10 * height / size[0])
-    return Thumb(encode_jpeg(small), (height, width), "".join(_path(ring * scale) for ring in rings))
+    return Thumbnail(encode_jpeg(small), (height, width), "".join(_path(ring * scale) for ring in rings))
 
 
 def _path(ring: "np.ndarray") -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from ..errors import DeviceError, InputError, lack_of_memory
+from ..errors import DeviceError, InputError, out_of_memory_kind
 from .inputs import Item
 
 
@@ -141,7 +141,7 @@ class Halving:
         try:
             return self.run(part), None
         except (MemoryError, RuntimeError) as error:
-            lack = lack_of_memory(error)
+            lack = out_of_memory_kind(error)
             if lack is None:
                 raise
             return (), lack

@@ -1,18 +1,15 @@
 """Where results go: the names of outputs, what may be there already, and the streams."""
 
 import os
-import re
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutputError, UsageError, os_error_text
+from ..errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from .account import Account
     from .inputs import Item
 
 
@@ -126,29 +123,6 @@ def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
                 )
 
 
-def settle_existing(jobs: Iterable[Job], policy: str, account: "Account", target: Target) -> list[Job]:
-    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done,
-    and those whose outputs are there and not what this run would make (see `Account.judge`).
-    """
-    settled = list(jobs)
-    refuse_existing(settled, policy)
-    if policy != "skip":
-        return settled
-    whole = [index for index, job in enumerate(settled) if job.item.fault is None and _is_there(job)]
-    judged = account.judge([settled[index] for index in whole], target.folder)
-    for index, why in zip(whole, judged, strict=True):
-        job = settled[index]
-        if isinstance(why, str):
-            settled[index] = replace(job, skip=True, stale=why)
-        else:
-            settled[index] = replace(job, item=replace(job.item, fault=why))
-    return settled
-
-
-def _is_there(job: Job) -> bool:
-    return bool(job.outputs) and all(map(os.path.lexists, job.outputs))
-
-
 def refuse_existing(jobs: Iterable[Job], policy: str) -> None:
     """OutputError if an output is there and the policy of --existing is `error`."""
     if policy != "error":
@@ -178,34 +152,3 @@ def choose_format(format: str | None, target: Target, suffixes: Mapping[str, str
             f"{target.file}: no {what} are written as {suffix}", hint=f"known: {', '.join(suffixes)}"
         )
     return format or named or "png"
-
-
-def say(text: str) -> None:
-    """One line of payload on stdout, at once: BrokenPipeError on a closed pipe, OutputError on a full one."""
-    emit((text + "\n").encode(errors="surrogateescape"))
-
-
-def emit(data: bytes) -> None:
-    """Bytes of payload on stdout, at once; faults as in `say`."""
-    try:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"stdout: {os_error_text(error)}") from error
-
-
-def command_line() -> str:
-    """The command as typed, for model cards, less --resume and the home directory."""
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    home = os.path.expanduser("~").rstrip("/")
-    text = shlex.join(["mhvae", *words])
-    return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
-
-
-def complain(error: Exception) -> None:
-    """A fault on stderr: `error: ...`, and a `hint: ...` line if there is one."""
-    hint = getattr(error, "hint", None)
-    print(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)

@@ -8,26 +8,26 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..machine import worker_count
-from .batching import Halving, stream
+from ..resources import worker_count
 from .inputs import Item
+from .streaming import Halving, stream
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..images.scan import Scan, Window
-    from ..inference.pipeline import Pipeline
-    from ..inference.synthesis import Draft, How, Picture, Source
+    from ..inference.networks import Networks
+    from ..inference.synthesis import Draft, GenerationOptions, Picture, Source
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
 KEPT = 8
 """How many sources are remembered, so that those of several results are not read for each."""
 
-Edit = Callable[["Pipeline", "Sequence[Source]"], "Draft"]
+Edit = Callable[["Networks", "Sequence[Source]"], "Draft"]
 
 
-def unedited(_pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
+def unedited(_networks: "Networks", sources: "Sequence[Source]") -> "Draft":
     """The picture of the first source as it is."""
     from ..inference.synthesis import draft_of
 
@@ -35,7 +35,7 @@ def unedited(_pipeline: "Pipeline", sources: "Sequence[Source]") -> "Draft":
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationRequest:
     """One result: a picture, its mask, and maybe its latents.
 
     `sources` are what it is made from, none for a picture out of nothing; the first names its row. `stem` is
@@ -63,12 +63,12 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Made:
+class GenerationResult:
     """A result: its files in the order of its outputs, its columns, the gate it `missed`, its thumbnails, and
     the SHA-256 of its sources as they were read.
     """
 
-    wish: Wish
+    request: GenerationRequest
     picture: "Picture"
     files: list[bytes]
     row: dict[str, Any]
@@ -86,7 +86,7 @@ class _Read:
     square: "np.ndarray"
 
 
-def beside(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath:
+def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath:
     """An item's stem and an ending, `a__recon`; one of several has its number, `a__recon_07` of 11."""
     numbered = f"_{str(number).zfill(len(str(count - 1)))}" if count > 1 else ""
     return item.stem.with_name(item.stem.name + ending + numbered)
@@ -97,8 +97,8 @@ def _joined(row: tuple[Any, Any], picture: Any) -> Any:
     return picture if isinstance(picture, MemoryError) else (*row, picture)
 
 
-class Maker:
-    """Makes the wishes of one run, at a memory that does not grow with their number.
+class JobRunner:
+    """Makes the requests of one run, at a memory that does not grow with their number.
 
     `how` is for `generation.make`; `kind` png or tiff; `command` what the files tell; `window` is for
     `read_scan`; `latents` and `drawn` whether latents and thumbnails are wanted. ModelError for a
@@ -107,8 +107,8 @@ class Maker:
 
     def __init__(
         self,
-        pipeline: "Pipeline",
-        how: "How",
+        networks: "Networks",
+        how: "GenerationOptions",
         *,
         kind: str,
         command: str,
@@ -119,12 +119,12 @@ class Maker:
         from ..checkpoints.folder import digest
         from ..inference.provenance import Origin
 
-        self.pipeline, self.how, self.kind = pipeline, how, kind
+        self.networks, self.how, self.kind = networks, how, kind
         self.window, self.latents, self.drawn = window, latents, drawn
-        pipeline.need_position()
+        networks.need_position()
         if how["refine"]:
-            _ = pipeline.refiner
-        self.origin = Origin(pipeline.name, digest(pipeline.folder), how["seed"], command)
+            _ = networks.refiner
+        self.origin = Origin(networks.name, digest(networks.folder), how["seed"], command)
         self._known: OrderedDict[tuple[Any, int], Source] = OrderedDict()
 
     @cached_property
@@ -132,24 +132,24 @@ class Maker:
         """What latents files tell their model by."""
         from ..checkpoints.folder import digest
 
-        return digest(self.pipeline.folder, ["vae"])
+        return digest(self.networks.folder, ["vae"])
 
     def stream(
         self,
-        wishes: Sequence[Wish],
+        requests: Sequence[GenerationRequest],
         *,
         batch_size: int,
         workers: int | None,
         halved: Callable[[int], None],
-    ) -> Generator[Made | InputError]:
-        """What becomes of each wish, in order; see `batching.stream`."""
+    ) -> Generator[GenerationResult | InputError]:
+        """What becomes of each request, in order; see `batching.stream`."""
         make = Halving(self._make, halved)
         return stream(
-            wishes,
+            requests,
             load=self._load,
             run=partial(self._run, make),
             finish=self._finish,
-            batch_size=1 if self.pipeline.one_by_one else batch_size,
+            batch_size=1 if self.networks.single_image_batches else batch_size,
             workers=worker_count(workers),
             halved=halved,
         )
@@ -160,8 +160,8 @@ class Maker:
 
         return embed(make_record(self.origin, sources, **extra))
 
-    def _load(self, wish: Wish) -> tuple[tuple[Wish, list[Any]], None]:
-        return (wish, [self._read(item) for item in wish.sources]), None
+    def _load(self, request: GenerationRequest) -> tuple[tuple[GenerationRequest, list[Any]], None]:
+        return (request, [self._read(item) for item in request.sources]), None
 
     def _read(self, item: Item) -> Any:
         """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
@@ -176,7 +176,7 @@ class Maker:
             return self._from_latents(item.source)
         digest = sha256_of(item.source)  # first: what changes in between is then taken for stale later
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
-        return _Read(scan, digest, self.pipeline.prepare(scan))
+        return _Read(scan, digest, self.networks.prepare(scan))
 
     def _from_latents(self, path: Path) -> "Source":
         from ..hashing import sha256_of
@@ -184,7 +184,7 @@ class Maker:
         from ..inference.provenance import read
         from ..inference.synthesis import Source
 
-        lengths = {"z_dim": self.pipeline.config.z_dim, "theta_dim": self.pipeline.model.theta_dim}
+        lengths = {"z_dim": self.networks.config.z_dim, "theta_dim": self.networks.model.theta_dim}
         digest = sha256_of(path)
         code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
         noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
@@ -193,31 +193,32 @@ class Maker:
     def _make(self, drafts: "Sequence[Draft]") -> "list[Picture]":
         from ..inference.synthesis import make
 
-        return make(self.pipeline, drafts, **self.how)
+        return make(self.networks, drafts, **self.how)
 
     def _run(
-        self, make: "Callable[[list[Draft]], list[Any]]", batch: list[tuple[Wish, list[Any]]]
+        self, make: "Callable[[list[Draft]], list[Any]]", batch: list[tuple[GenerationRequest, list[Any]]]
     ) -> list[Any]:
-        """Per wish (draft, sources, picture), or what went wrong with it: the network's part."""
+        """Per request (draft, sources, picture), or what went wrong with it: the network's part."""
         rows: list[Any] = []
-        for wish, read in batch:
-            sources = [self._encoded(item, each) for item, each in zip(wish.sources, read, strict=True)]
+        for request, read in batch:
+            sources = [self._encoded(item, each) for item, each in zip(request.sources, read, strict=True)]
             try:
-                rows.append((wish.edit(self.pipeline, sources), sources))
+                rows.append((request.edit(self.networks, sources), sources))
             except InputError as error:
-                rows.append(InputError(f"{wish.item.name}: {error}", hint=error.hint))
+                rows.append(InputError(f"{request.item.name}: {error}", hint=error.hint))
         drafts = [row[0] for row in rows if not isinstance(row, InputError)]
         pictures = iter(make(drafts) if drafts else [])
         return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: Any) -> "Source":
-        from ..inference.synthesis import Source, noise_key
-        from ..vae.editing import Code
+        from ..inference.provenance import noise_key
+        from ..inference.synthesis import Source
+        from ..vae.editing import LatentCode
 
         key = (item.source, item.page)
         if isinstance(read, _Read) and key not in self._known:
-            z, theta = self.pipeline.encode(read.square[None])
-            code = Code(z=z[0], theta=theta[0], pose=None, size=read.scan.pixels.shape[:2])
+            z, theta = self.networks.encode(read.square[None])
+            code = LatentCode(z=z[0], theta=theta[0], pose=None, size=read.scan.pixels.shape[:2])
             read = Source(code, read.scan, read.sha256, noise_key(read.sha256, item.page))
         source = self._known[key] if isinstance(read, _Read) else read
         self._known[key] = source
@@ -226,42 +227,46 @@ class Maker:
             self._known.popitem(last=False)
         return source
 
-    def _finish(self, wish: Wish, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]") -> Made:
+    def _finish(
+        self, request: GenerationRequest, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]"
+    ) -> GenerationResult:
         """The files of a picture, and what is told of it."""
         from ..images.encode import encode_png, encode_tiff
         from ..images.scan import stored
 
         draft, sources, picture = made
         orientation = 1 if draft.like is None else draft.like.orientation
-        facts = {"noise": picture.key, "dice": round(picture.dice, 4), **wish.record}
+        facts = {"noise": picture.key, "dice": round(picture.dice, 4), **request.record}
         hashes = [source.sha256 for source in sources]
         text, encode = self.text(hashes, **facts), encode_tiff if self.kind == "tiff" else encode_png
-        mask = stored(picture.mask, orientation).astype("uint8") * wish.label
+        mask = stored(picture.mask, orientation).astype("uint8") * request.label
         files = [
             encode(stored(picture.pixels, orientation), text=text, orientation=orientation),
             encode(mask.astype("uint8"), text=text),
         ]
         if self.latents:
             files += self._latents(picture, hashes, facts)
-        row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **wish.row}
-        return Made(wish, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes)
+        row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **request.row}
+        return GenerationResult(
+            request, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes
+        )
 
     def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
         from ..inference.latent_files import encode_latents
         from ..inference.provenance import make_record
 
         record = make_record(self.origin, hashes, **facts)
-        own = {"model": self.pipeline.name, "vae_sha256": self.vae_sha256}
+        own = {"model": self.networks.name, "vae_sha256": self.vae_sha256}
         return list(encode_latents(picture.code, record=record, handles=self._handles(picture), **own))
 
     def _handles(self, picture: "Picture") -> "np.ndarray | None":
         """A spline's points for the reader, where there are any to take hold of."""
         from ..vae.handles import handles
 
-        if self.pipeline.config.warp.family == "affine":
+        if self.networks.config.warp.family == "affine":
             return None
         try:
-            return handles(self.pipeline.model, picture.code)
+            return handles(self.networks.model, picture.code)
         except InputError:
             return None
 

@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, UsageError, os_error_text
-from .filesystem import write_atomic
+from ...errors import OutputError, UsageError, os_error_text
+from ...filesystem import write_atomic
 from .markup import KINDS, attribute, buttons, choose, entries, escaped, fill, heads, key_of, policy, row_of
-from .thumbs import SIDE, Thumb
+from .thumbnails import SIDE, Thumbnail
 
 TEMPLATE = Path(__file__).with_name("review.html")
 UNTOLD = ("id", "status", "verb", "process")
@@ -71,7 +71,7 @@ class Review:
     def add(
         self,
         row: Mapping[str, Any],
-        thumb: Thumb | None = None,
+        thumb: Thumbnail | None = None,
         *,
         earlier: bool = False,
         stale: str = "",
@@ -184,7 +184,7 @@ class Review:
             return {}
         return found
 
-    def _take(self, pictures: Mapping[str, int], key: str) -> Thumb | None:
+    def _take(self, pictures: Mapping[str, int], key: str) -> Thumbnail | None:
         if key not in pictures:
             return None
         with self.path.open("rb") as page:
@@ -193,7 +193,7 @@ class Review:
         if match is None:
             return None
         size = (int(match[3]) // 10, int(match[2]) // 10)
-        return Thumb(base64.b64decode(match[4]), size, match[5].decode())
+        return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
 
     def _fault(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: {os_error_text(error)}")

@@ -73,6 +73,11 @@ def worker_count(asked: int | None) -> int:
     return min(threads(), MOST_WORKERS) if asked is None else asked
 
 
+def is_rank_zero() -> bool:
+    """Whether this process is the one that speaks and writes, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _asked() -> int | None:
     """OMP_NUM_THREADS, whose first number is that of the outermost level; None if it says nothing."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .hashing import sha256_of
+from ...hashing import sha256_of
 
 KINDS = ("flagged", "failed", "ok", "done")
 """What becomes of an input, in the order of the page; "done" was not checked, for want of statistics."""

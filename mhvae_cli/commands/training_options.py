@@ -1,24 +1,22 @@
-"""What the training verbs share: their options, progress on stderr, and a run's end as an exit code."""
+"""The options of the verbs that train, and the end of a training as output and exit code."""
 
 import os
-import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
-from .outputs import say
-from .progress import clock, draw
+from ..resources import is_rank_zero
+from ..runs.console import print_note, write_line
 
 if TYPE_CHECKING:
     import torch
 
     from ..training.loop import Outcome
 
-EVERY = 30.0
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 Data = Annotated[
@@ -139,82 +137,13 @@ def place_of(device: str) -> "torch.device":
     return place
 
 
-class Teller:
-    """Says on stderr how a run goes: a line an epoch; in between a bar on a terminal, else a line at times.
-
-    A context manager: the bar is gone when it ends.
-    """
-
-    def __init__(self, *, quiet: bool, progress: str) -> None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
-        self.quiet = quiet or not _first()
-        self.bar = progress == "on" or (progress == "auto" and terminal)
-        self.shown = progress != "off"
-        self.begun: tuple[float, int] | None = None
-        self.last = time.monotonic()
-
-    def __enter__(self) -> "Teller":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar and self.begun and not self.quiet:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Take an event of `training.fit`."""
-        if self.quiet:
-            return
-        if "phase" in event:
-            self.begun = None
-            self._line(event["phase"])
-        elif "log" in event:
-            self._line(self._epoch(event))
-        elif self.shown:
-            self._step(event)
-
-    def _step(self, event: dict[str, Any]) -> None:
-        now = time.monotonic()
-        self.begun = self.begun or (now, event["step"])
-        if now - self.last < (0.2 if self.bar else EVERY):
-            return
-        self.last = now
-        rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
-        left = f", {clock((event['of'] - event['step']) / rate)} left" if rate else ""
-        where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
-        text = f"{where}, loss {event['loss']:.4g}{left}"
-        if self.bar:
-            draw(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def _epoch(self, event: dict[str, Any]) -> str:
-        row = event["log"]
-        figures = [
-            f"{name} {value:.4g}"
-            for name, value in row.items()
-            if isinstance(value, float) and name not in ("seconds", "score")
-        ]
-        best = " (best)" if row["score"] >= event["best"] else ""
-        return f"epoch {row['epoch']} of {event['of']}, {clock(row['seconds'])}: {', '.join(figures)}{best}"
-
-    def _line(self, text: str) -> None:
-        print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
-
-
-def end(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") -> None:
+def end_training(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") -> None:
     """The run's folder on stdout, or how it was stopped on stderr; exits 130 or 143 if by a signal."""
-    if _first():
+    if is_rank_zero():
         if outcome.finished:
-            say(str(out))
+            write_line(str(out))
         elif not quiet:
             where = f" in epoch {outcome.epoch}" if outcome.epoch else ""
-            print(f"stopped{where}; {again} goes on from here", file=sys.stderr, flush=True)
+            print_note(f"stopped{where}; {again} goes on from here")
     if outcome.signal is not None:
         raise typer.Exit(128 + outcome.signal)
-
-
-def _first() -> bool:
-    """Whether this process is the one that speaks, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"

@@ -5,50 +5,35 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError, os_error_text
 from ..hashing import sha256_of
-from .asked import asked
 from .inputs import Item
-from .table import read_rows
+from .invocation import current
+from .outputs import Job, Target, refuse_existing
+from .results import Result, read_rows
+from .streaming import stream
 
 if TYPE_CHECKING:
-    from ..inference.pipeline import Pipeline
+    from ..inference.networks import Networks
 
-_NEUTRAL = """
-    --out --model --device --dtype --batch-size --workers --threads --deterministic --offline --existing
-    --on-error --from-file --recursive --shard --json --dry-run --quiet --verbose --progress --report
-    --fail-on-qc --overlay --format --spacing-csv --sheet --show --save-latents --style --theta --draws
-    --frames --gif -n --start
-"""
-NEUTRAL = frozenset(_NEUTRAL.split())
-"""Options that change no result, or that the result's name, sources or record tell of by themselves. One
-that is not named here counts, so that nothing is taken for done that may not be."""
 WHY = ("from another input", "by another model", "with other options")
 HASHED = 512
 """Inputs whose SHA-256 is remembered, so that the pages of one file are not each paid for."""
 
-
-class Job(Protocol):
-    """What is asked of a job: what its files are called, and what they are made from (see `outputs.Job`)."""
-
-    @property
-    def outputs(self) -> tuple[Path, ...]: ...
-
-    @property
-    def sources(self) -> tuple[Item, ...]: ...
-
-    @property
-    def record(self) -> Mapping[str, Any]: ...
+Input = TypeVar("Input")
+Kept = TypeVar("Kept")
+Row = TypeVar("Row")
 
 
-class Account:
+class RunFingerprint:
     """What the results of one run are made by, beside their inputs, and what happens in it.
 
     `made_by` is three short SHA-256 in hexadecimal, INPUT-MODEL-OPTIONS: of the bytes of what the result is
@@ -58,8 +43,8 @@ class Account:
 
     def __init__(self, verb: str, model: str, *, offline: bool = False, seed: int = 0) -> None:
         self.verb, self.model, self.offline, self.seed = verb, model, offline, seed
-        self.asked = asked()  # here, as threads do not see it
-        self.pipeline: Pipeline | None = None
+        self.invocation = current()  # here, as threads do not see it
+        self.networks: Networks | None = None
         self.halved_to: int | None = None
         self._begun = datetime.now(UTC)
         self._id = os.urandom(8).hex()
@@ -74,8 +59,7 @@ class Account:
     @cached_property
     def options(self) -> str:
         """The SHA-256 of the options that change results; files are told by what is in them."""
-        chosen = {name: value for name, value in self.asked.options.items() if name not in NEUTRAL}
-        told = {name: self._content(name, value) for name, value in chosen.items()}
+        told = {name: self._content(name, value) for name, value in self.invocation.changing.items()}
         return _sha256([self.verb, told])
 
     def made_by(
@@ -90,23 +74,39 @@ class Account:
         source = _sha256([list(hashes), pages, dict(record)])
         return f"{source[:16]}-{self.model_sha256[:8]}-{self.options[:8]}"
 
-    def signing(self, load: Callable[..., Any], finish: Callable[..., Any]) -> tuple[Any, Any]:
-        """`batching.stream`'s load and finish, with the column made_by.
+    def stream(
+        self,
+        jobs: Sequence[Job],
+        *,
+        load: Callable[[Job], tuple[Input, Kept]],
+        run: Callable[[list[Input]], Sequence[Row | InputError]],
+        finish: Callable[[Job, Kept, Row], Result],
+        batch_size: int,
+        workers: int,
+    ) -> Generator[Result | InputError]:
+        """`streaming.stream` of jobs, each result with its `made_by`.
 
         An input is hashed before it is read: one that changes in between is taken for stale later, not for
         done.
         """
 
-        def signed_load(job: Job) -> tuple[Any, Any]:
+        def signed_load(job: Job) -> tuple[Input, tuple[Kept, str]]:
             made_by = self.made_by(job.sources, job.record)
             needed, kept = load(job)
             return needed, (kept, made_by)
 
-        def signed_finish(job: Job, both: tuple[Any, str], row: Any) -> tuple[Any, ...]:
-            files, fields, *missed = finish(job, both[0], row)
-            return files, {**fields, "made_by": both[1]}, *missed
+        def signed_finish(job: Job, kept: tuple[Kept, str], row: Row) -> Result:
+            return replace(finish(job, kept[0], row), made_by=kept[1])
 
-        return signed_load, signed_finish
+        return stream(
+            jobs,
+            load=signed_load,
+            run=run,
+            finish=signed_finish,
+            batch_size=batch_size,
+            workers=workers,
+            halved=self.halved,
+        )
 
     def judge(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
         """Why the outputs of each job, which are there, are stale; "" if the same made them.
@@ -129,22 +129,22 @@ class Account:
         """Network calls have `batch_size` inputs at most from now on: there was no memory for more."""
         self.halved_to = batch_size
 
-    def run(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, Any]:
+    def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, Any]:
         """What mhvae-run.json tells: no inputs' names, which results.csv has, and no home directory."""
-        from ..run_record import versions, without_home
+        from .manifest import versions, without_home
 
-        now, torch, pipeline = datetime.now(UTC), sys.modules.get("torch"), self.pipeline
+        now, torch, networks = datetime.now(UTC), sys.modules.get("torch"), self.networks
         ended = status != "running"
         return {
             "id": self._id,
             "status": status,
             "verb": self.verb,
-            "options": without_home(dict(self.asked.options)),
+            "options": without_home(dict(self.invocation.options)),
             "versions": versions(),
-            "model": without_home(self.model) if pipeline is None else pipeline.name,
+            "model": without_home(self.model) if networks is None else networks.name,
             "model_sha256": vars(self).get("model_sha256"),
-            "device": None if pipeline is None else str(pipeline.device),
-            "dtype": None if pipeline is None else str(pipeline.dtype).removeprefix("torch."),
+            "device": None if networks is None else str(networks.device),
+            "dtype": None if networks is None else str(networks.dtype).removeprefix("torch."),
             "threads": None if torch is None else torch.get_num_threads(),
             "seed": self.seed,
             "batch_halved_to": self.halved_to,
@@ -193,6 +193,31 @@ class Account:
         if name.endswith("-model"):
             return _model_sha256(value, self.offline)
         return sha256_of(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def apply_existing_policy(
+    jobs: Iterable[Job], policy: str, fingerprint: RunFingerprint, target: Target
+) -> list[Job]:
+    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done,
+    and those whose outputs are there and not what this run would make (see `RunFingerprint.judge`).
+    """
+    settled = list(jobs)
+    refuse_existing(settled, policy)
+    if policy != "skip":
+        return settled
+    whole = [index for index, job in enumerate(settled) if job.item.fault is None and _is_there(job)]
+    judged = fingerprint.judge([settled[index] for index in whole], target.folder)
+    for index, why in zip(whole, judged, strict=True):
+        job = settled[index]
+        if isinstance(why, str):
+            settled[index] = replace(job, skip=True, stale=why)
+        else:
+            settled[index] = replace(job, item=replace(job.item, fault=why))
+    return settled
+
+
+def _is_there(job: Job) -> bool:
+    return bool(job.outputs) and all(map(os.path.lexists, job.outputs))
 
 
 def _model_sha256(ref: str, offline: bool) -> str:

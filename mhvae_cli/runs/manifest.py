@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, os_error_text
-from .filesystem import locked, staging, write_atomic
+from ..errors import OutputError, os_error_text
+from ..filesystem import locked, staging, write_atomic
 
 NAME = "mhvae-run.json"
 FORMAT = 1
@@ -42,7 +42,7 @@ def write_run(folder: Path, run: Mapping[str, Any], *, guard: Path) -> None:
 
 def versions() -> dict[str, str | None]:
     """Of what a run rests on; None for torch where none was needed."""
-    from .version import version
+    from ..version import version
 
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "numpy")}
     return {

@@ -5,16 +5,34 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, os_error_text
-from ..filesystem import locked
+from ..filesystem import locked, place, stage, staging, write_atomic
+
+if TYPE_CHECKING:
+    from .review.thumbnails import Thumbnail
 
 Key = tuple[str, ...]
 """The first three cells of a row: in results.csv input, page and output, which is empty where it failed."""
 Keep = Callable[[dict[str, str]], dict[str, str] | None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gives: its `files` in the order of its outputs, its own columns of results.csv (`fields`),
+    the quality gate that it `missed` (it is written all the same), its `thumbnail` for the review page, and
+    what it was made by (`RunFingerprint.made_by`).
+    """
+
+    files: Sequence[bytes]
+    fields: Mapping[str, Any]
+    missed: str | None = None
+    thumbnail: "Thumbnail | None" = None
+    made_by: str | None = None
 
 
 class Table:
@@ -108,8 +126,6 @@ class Table:
             kept[(*cells[:3],)] = _line(cells)
         whole = _line(self.columns) + b"".join(kept.values())
         if whole != text:
-            from ..filesystem import write_atomic
-
             write_atomic(self.path, whole, beside=held_name(self.path, self.path))
         self._end = len(whole)
         return set(kept)
@@ -120,8 +136,6 @@ class Table:
 
 def held_name(path: Path, table: Path | None) -> Path:
     """A name beside `path`, for what is moved there while the table, if there is one, is held."""
-    from ..filesystem import staging
-
     return staging(path, f"{table.name}-" if table else "")
 
 
@@ -151,3 +165,31 @@ def _line(values: Sequence[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue().encode(errors="surrogateescape")
+
+
+def commit_files(
+    outputs: Sequence[Path], files: Sequence[bytes], record: Callable[[], Any], *, table: Path | None
+) -> None:
+    """Write the files of one job, all or none, and have it recorded, while the `table`, if any, is held.
+
+    What was there goes first, and the record comes before the files: wherever this is killed, no file is
+    there that the record does not tell of.
+    """
+    staged = [held_name(path, table) for path in outputs]
+    placed: list[Path] = []
+    try:
+        for beside, path, data in zip(staged, outputs, files, strict=bool(outputs)):
+            stage(beside, path, data)
+        for path in outputs if table else ():
+            path.unlink(missing_ok=True)
+        record()
+        for beside, path in zip(staged, outputs, strict=True):
+            place(beside, path)
+            placed.append(path)
+    except BaseException:
+        for path in placed:  # a picture without its mask is worse than none
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        for beside in staged:
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,233 @@
+"""All that is written to a terminal: payload on stdout; errors, notes and progress on stderr."""
+
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import OutputError, os_error_text
+from ..resources import is_rank_zero
+
+EVERY = 10.0
+"""Seconds between two plain lines of progress."""
+TRAINING_EVERY = 30.0
+"""The same in training."""
+
+
+@contextmanager
+def defer_signals() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block has ended: what is in hand is finished."""
+    noted: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    handlers = {kind: signal.signal(kind, lambda number, _frame: noted.append(number)) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+    if noted:
+        signal.raise_signal(noted[0])
+
+
+class Progress:
+    """A bar on a terminal, a plain line now and then elsewhere; nothing for a single job or with `off`."""
+
+    def __init__(self, verb: str, total: int, mode: str) -> None:
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+        self.verb, self.total, self.done = verb, total, 0
+        self.shown = mode == "on" or (mode == "auto" and total > 1)
+        self.bar = mode == "on" or terminal
+        self.begun = time.monotonic()
+        self.last = 0.0 if self.bar else self.begun
+
+    def step(self) -> None:
+        """One more job is done."""
+        self.done += 1
+        now = time.monotonic()
+        if not self.shown or (now - self.last < (0.1 if self.bar else EVERY) and self.done < self.total):
+            return
+        self.last = now
+        if self.bar:
+            draw(self._state(now), share=self.done / max(self.total, 1))
+        elif self.done < self.total:
+            print(self._state(now), file=sys.stderr, flush=True)
+
+    def wipe(self) -> None:
+        """Clear the bar's line so that another can be printed; the next step draws it again."""
+        if self.shown and self.bar:
+            self.last = 0.0
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _state(self, now: float) -> str:
+        rate = self.done / max(now - self.begun, 1e-9)
+        left = (self.total - self.done) / rate
+        return f"{self.verb}: {self.done} of {self.total}, {rate:.1f}/s, {clock(left)} left"
+
+
+def draw(text: str, *, share: float | None = None) -> None:
+    """A text in the place of the terminal's last line, behind a bar for a `share` in [0, 1] if there is room.
+
+    It is cut to the terminal's width: of a line that wraps the next one would clear the end alone.
+    """
+    room = _columns() - 1
+    cells = min(24, room - len(text) - 3)
+    if share is not None and cells >= 8:
+        filled = int(cells * share)
+        text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
+    print(f"\r\x1b[K{text[:room]}", end="", file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `12:05` or `1:00:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):  # no terminal, or a stream without a file
+        return 80
+
+
+def write_line(text: str) -> None:
+    """One line of payload on stdout, at once: BrokenPipeError on a closed pipe, OutputError on a full one."""
+    write_bytes((text + "\n").encode(errors="surrogateescape"))
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes of payload on stdout, at once; faults as in `write_line`."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: {os_error_text(error)}") from error
+
+
+def open_file(path: Path) -> None:
+    """Show a file in the program that the desktop opens it with."""
+    import typer
+
+    typer.launch(str(path))
+
+
+def command_line() -> str:
+    """The command as typed, for model cards, less --resume and the home directory."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    home = os.path.expanduser("~").rstrip("/")
+    text = shlex.join(["mhvae", *words])
+    return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
+
+
+def print_error(error: Exception) -> None:
+    """An error on stderr: `error: ...`, and a `hint: ...` line if there is one."""
+    hint = getattr(error, "hint", None)
+    print_note(f"error: {error}" + (f"\nhint: {hint}" if hint else ""))
+
+
+def print_warning(text: str) -> None:
+    """`warning: ...` on stderr."""
+    print_note(f"warning: {text}")
+
+
+def print_note(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class TrainingProgress:
+    """Says on stderr how a run goes: a line an epoch; in between a bar on a terminal, else a line at times.
+
+    A context manager: the bar is gone when it ends.
+    """
+
+    def __init__(self, *, quiet: bool, progress: str) -> None:
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+        self.quiet = quiet or not is_rank_zero()
+        self.bar = progress == "on" or (progress == "auto" and terminal)
+        self.shown = progress != "off"
+        self.begun: tuple[float, int] | None = None
+        self.last = time.monotonic()
+
+    def __enter__(self) -> "TrainingProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar and self.begun and not self.quiet:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take an event of `training.fit`."""
+        if self.quiet:
+            return
+        if "phase" in event:
+            self.begun = None
+            self._line(event["phase"])
+        elif "log" in event:
+            self._line(self._epoch(event))
+        elif self.shown:
+            self._step(event)
+
+    def _step(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        self.begun = self.begun or (now, event["step"])
+        if now - self.last < (0.2 if self.bar else TRAINING_EVERY):
+            return
+        self.last = now
+        rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
+        left = f", {clock((event['of'] - event['step']) / rate)} left" if rate else ""
+        where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
+        text = f"{where}, loss {event['loss']:.4g}{left}"
+        if self.bar:
+            draw(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _epoch(self, event: dict[str, Any]) -> str:
+        row = event["log"]
+        figures = [
+            f"{name} {value:.4g}"
+            for name, value in row.items()
+            if isinstance(value, float) and name not in ("seconds", "score")
+        ]
+        best = " (best)" if row["score"] >= event["best"] else ""
+        return f"epoch {row['epoch']} of {event['of']}, {clock(row['seconds'])}: {', '.join(figures)}{best}"
+
+    def _line(self, text: str) -> None:
+        print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal; elsewhere plain columns, padded and split by tabs. Nothing without rows."""
+    if not rows:
+        return
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        Console(markup=False, emoji=False).print(table)  # a folder may be named [red]
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in [head, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        write_line("\t".join(cells).rstrip())
+    write_line("")

@@ -1,0 +1,302 @@
+"""The flow of the verbs that generate images: from what was named to files.
+
+A verb says which results it makes, and how the latent code of each follows from its sources':
+
+    @generative()
+    def reconstruct(inputs: options.Inputs = None, *, settings: GenerationSettings) -> None:
+        \"\"\"The help.\"\"\"
+        named = find_inputs(inputs, settings)
+        requests = [GenerationRequest((item,), output_stem(item, "__recon")) for item in named.items]
+        raise typer.Exit(generate("reconstruct", requests, settings, many=named.many))
+
+`commands.generation_options.generative` adds the options that are the fields of `GenerationSettings`. A
+`GenerationRequest` is one result. Its edit runs beside the network, once; an InputError there costs it its
+row. What an option alone tells to be wrong is checked by the verb before `generate`. Images and latents
+files are alike to it.
+"""
+
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, OutputError, UsageError
+from ..filesystem import write_atomic
+from ..hashing import sha256_of
+from .console import open_file, print_note, write_line
+from .fingerprint import RunFingerprint, apply_existing_policy
+from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
+from .inputs import Gathered, Item, gather, parse_shard, parse_window
+from .models import load_networks
+from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
+from .reporter import Reporter, drive, preview
+from .results import Result
+from .settings import GenerationSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..inference.synthesis import Picture
+
+SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
+SHEET_ROWS = 16
+COLUMNS = ("mask", "dice", "tries", "seed")
+Collect = Callable[["GenerationRequest", "Picture"], None]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One more file of a run, of all its images, which `collect` has gathered: the run stops at an error.
+
+    `sources` are what the images are made from; the first names its row. `stem` and `ending` are its path in
+    the output folder; `encode` makes its bytes, with the texts that it is given inside; `record` tells it
+    from others of its name.
+    """
+
+    sources: tuple[Item, ...]
+    stem: PurePath
+    ending: str
+    encode: Callable[[Mapping[str, str]], bytes]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done: every job in order (the compilation's last), and the requests of those to do."""
+
+    target: Target
+    format: str
+    jobs: list[Job]
+    todo: list[tuple[Job, GenerationRequest]]
+    sheet: Path | None
+    fingerprint: RunFingerprint
+
+    def made_by(self, job: Job, hashes: Sequence[str]) -> str | None:
+        """The column made_by of a result; None where there is no results.csv."""
+        if self.target.folder is None:
+            return None
+        return self.fingerprint.made_by(job.sources, job.record, hashes)
+
+
+def find_inputs(inputs: list[str] | None, settings: GenerationSettings) -> Gathered:
+    """What the user named, expanded; see `inputs.gather`."""
+    return gather(inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out)
+
+
+def find_one(option: str, named: str, inputs: Sequence[str], settings: GenerationSettings) -> Item:
+    """The one image, or latents file, that an `option` names beside the inputs."""
+    if named == "-" and ("-" in inputs or settings.from_file == "-"):
+        raise UsageError("stdin can be read once only", hint="name - once")
+    first, *others = gather([named]).items
+    if others:
+        raise UsageError(f"{option} {named}: {len(others) + 1} images, where one is wanted")
+    if first.fault is not None:
+        raise first.fault
+    return first
+
+
+def generate(
+    verb: str,
+    requests: Sequence[GenerationRequest],
+    settings: GenerationSettings,
+    *,
+    many: bool,
+    columns: Sequence[str] = (),
+    words: Sequence[str] = (),
+    titles: Sequence[str] = ("input",),
+    collect: Collect | None = None,
+    compilation: Compilation | None = None,
+    settled: Callable[[Job], None] | None = None,
+) -> int:
+    """Make, write and report every request; the exit code.
+
+    `many`: what was named may be more than one image. `columns` are those of `GenerationRequest.row`; `words`
+    the verb's own options, as the files tell them; `titles` stand over the sources on the sheet. `collect`
+    gets every image that was made, in order, and `compilation` is written behind them; `settled` is called
+    with each job whose files are there.
+    """
+    _check(settings)
+    plan = _plan(verb, requests, settings, many=many, compilation=compilation)
+    if settings.dry_run:
+        return preview(plan.jobs, settings.as_json)
+    rows: list[list[np.ndarray]] = []
+    results: Generator[Result | InputError] = (_ for _ in ())
+    if plan.todo:
+        command = " ".join(["mhvae", verb, *words, *_common_words(settings)])
+        runner = _load_runner(plan, settings, command)
+        results = _results(plan, runner, settings, rows, collect)
+        if compilation is not None:
+            results = _with_compilation(results, plan, runner, compilation)
+    reporter = Reporter(
+        verb,
+        plan.jobs,
+        plan.target,
+        settings,
+        columns=[*columns, *COLUMNS],
+        fingerprint=plan.fingerprint,
+        settled=settled,
+    )
+    with closing(results), reporter:
+        code = drive(reporter, plan.jobs, results, "stop" if compilation else settings.on_error)
+    if plan.sheet is not None and rows:
+        _write_sheet(plan.sheet, rows, titles, runner, settings)
+    return code
+
+
+def _check(settings: GenerationSettings) -> None:
+    """UsageError for options that make no sense together."""
+    parse_window(settings.window)
+    if settings.tries > 1 and settings.min_dice is None:
+        raise UsageError("--tries draws again what misses --min-dice", hint="--min-dice 0.9 --tries 4")
+    if settings.tries > 1 and settings.no_refine:
+        raise UsageError("--tries draws other noise, and with --no-refine there is none")
+    if settings.sheet is not None and settings.sheet.suffix.lower() != ".png":
+        raise UsageError(f"{settings.sheet}: a sheet is a PNG", hint="--sheet sheet.png")
+
+
+def _plan(
+    verb: str,
+    requests: Sequence[GenerationRequest],
+    settings: GenerationSettings,
+    *,
+    many: bool,
+    compilation: Compilation | None,
+) -> _Plan:
+    """Names the files of every request and applies --shard and --existing; OutputError for clashes."""
+    target = find_target(settings.out, many=many or len(requests) > 1)
+    if target.stdout and (settings.as_json or settings.save_latents):
+        raise UsageError("-o - writes one image: no --save-latents and no --json with it")
+    format = choose_format(settings.format, target, SUFFIXES, what="pictures")
+    suffix = target.file.suffix if target.file else f".{format}"
+    endings = [suffix, f"_mask{suffix}", *([".safetensors", ".json"] if settings.save_latents else [])]
+    planned = [_job_of(request, target, endings) for request in requests]
+    whole = [_compilation_job(compilation, target)] if compilation else []
+    sheets = [] if settings.sheet is None else [Job(Item("--sheet", b"", PurePath()), (settings.sheet,))]
+    refuse_clashes([*planned, *whole, *sheets], [item for each in requests for item in each.sources])
+    part = parse_shard(settings.shard)
+    fingerprint = RunFingerprint(verb, settings.model, offline=settings.offline, seed=settings.seed)
+    refuse_existing(sheets, settings.existing)
+    jobs = apply_existing_policy([*planned[part], *whole], settings.existing, fingerprint, target)
+    if whole and not all(job.skip for job in jobs):
+        jobs = _all_anew(jobs)
+    pairs = zip(jobs, requests[part], strict=not whole)
+    todo = [(job, request) for job, request in pairs if not job.skip and job.item.fault is None]
+    return _Plan(target, format, jobs, todo, _sheet_path(settings), fingerprint)
+
+
+def _job_of(request: GenerationRequest, target: Target, endings: Sequence[str]) -> Job:
+    paths = output_paths(request.stem, target, endings, mask=request.mask, latents=request.latents)
+    return Job(request.item, paths, made_of=request.sources, record=request.record)
+
+
+def _compilation_job(compilation: Compilation, target: Target) -> Job:
+    paths = output_paths(compilation.stem, target, [compilation.ending])
+    return Job(compilation.sources[0], paths, made_of=compilation.sources, record=compilation.record)
+
+
+def _all_anew(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs of a run whose compilation, or a part of it, is missing: all are made. OutputError if some
+    are stale."""
+    stale = next((job for job in jobs if job.stale), None)
+    if stale is not None:
+        hint = "--existing overwrite makes all pictures anew"
+        raise OutputError(f"{stale.outputs[0]}: stale: {stale.stale}", hint=hint)
+    return [replace(job, skip=False) for job in jobs]
+
+
+def _sheet_path(settings: GenerationSettings) -> Path | None:
+    """Where the sheet goes, if one is asked for."""
+    if settings.sheet is None and settings.show and not settings.dry_run:
+        return Path(tempfile.mkdtemp(prefix="mhvae-")) / "sheet.png"
+    return settings.sheet
+
+
+def _common_words(settings: GenerationSettings) -> list[str]:
+    """The shared options that change images, as the made files tell them."""
+    words = [] if settings.window == "auto" else ["--window", settings.window]
+    if settings.no_refine:
+        return [*words, "--no-refine"]
+    words += ["--steps", str(settings.steps), "--solver", settings.solver]
+    return words if settings.strength is None else [*words, "--strength", f"{settings.strength:g}"]
+
+
+def _load_runner(plan: _Plan, settings: GenerationSettings, command: str) -> JobRunner:
+    (networks,) = load_networks(settings)
+    plan.fingerprint.networks = networks
+    return JobRunner(
+        networks,
+        {
+            "refine": not settings.no_refine,
+            "steps": settings.steps,
+            "solver": settings.solver,
+            "strength": settings.strength,
+            "seed": settings.seed,
+            "min_dice": settings.min_dice or 0.0,
+            "tries": settings.tries,
+        },
+        kind=plan.format,
+        command=command,
+        window=parse_window(settings.window),
+        latents=settings.save_latents,
+        drawn=plan.sheet is not None,
+    )
+
+
+def _results(
+    plan: _Plan,
+    runner: JobRunner,
+    settings: GenerationSettings,
+    rows: list[list["np.ndarray"]],
+    collect: Collect | None,
+) -> Generator[Result | InputError]:
+    """What the reporter takes of each request; the sheet's first `rows` and the images go their own way."""
+    made: Generator[GenerationResult | InputError] = runner.stream(
+        [request for _, request in plan.todo],
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        halved=plan.fingerprint.halved,
+    )
+    with closing(made):
+        for (job, _), result in zip(plan.todo, made, strict=True):
+            if isinstance(result, InputError):
+                yield result
+                continue
+            if result.thumbs and len(rows) < SHEET_ROWS:
+                rows.append(result.thumbs)
+            if collect is not None:
+                collect(result.request, result.picture)
+            mask = {"mask": str(job.outputs[1])} if job.outputs else {}
+            made_by = plan.made_by(job, result.hashes)
+            yield Result(result.files, result.row | mask, missed=result.missed, made_by=made_by)
+
+
+def _with_compilation(
+    results: Generator[Result | InputError], plan: _Plan, runner: JobRunner, compilation: Compilation
+) -> Generator[Result | InputError]:
+    """The results, and behind them the compilation as one more."""
+    with closing(results):
+        yield from results
+    hashes = [sha256_of(item.source) for item in compilation.sources]
+    yield Result([compilation.encode(runner.text(hashes))], {}, made_by=plan.made_by(plan.jobs[-1], hashes))
+
+
+def _write_sheet(
+    path: Path,
+    rows: list[list["np.ndarray"]],
+    titles: Sequence[str],
+    runner: JobRunner,
+    settings: GenerationSettings,
+) -> None:
+    from ..images.encode import encode_png
+    from ..images.render import sheet
+
+    names = [*titles, "mask", "VAE", *([] if settings.no_refine else ["refined"])]
+    write_atomic(path, encode_png(sheet(rows, names, cell=CELL), text=runner.text()))
+    if settings.sheet is None:
+        print_note(f"the sheet is {path}")
+    elif not settings.as_json and settings.out != "-":
+        write_line(str(path))
+    if settings.show:
+        open_file(path)

@@ -1,0 +1,108 @@
+"""The handles by which a spline's outline is moved, drawn so that a user sees their numbers (section 3.2)."""
+
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, ModelError, UsageError
+from ..resources import worker_count
+from .fingerprint import RunFingerprint, apply_existing_policy
+from .generation import COLUMNS
+from .inputs import Gathered, parse_shard, parse_window
+from .models import load_networks
+from .outputs import Job, choose_format, find_target, plan
+from .reporter import Reporter, drive, preview
+from .results import Result
+from .settings import GenerationSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..images.scan import Scan, Window
+    from ..inference.networks import Networks
+
+
+def need_spline(settings: GenerationSettings) -> None:
+    """UsageError for a model whose outlines have no handles, ModelError for one without outlines."""
+    from ..checkpoints.folder import read_config
+    from ..checkpoints.registry import resolve
+    from ..config import ModelConfig, from_dict
+
+    content = read_config(resolve(settings.model, offline=settings.offline))
+    config = from_dict(ModelConfig, content["model"], where="model.")
+    if config.single_head:
+        raise ModelError(f"{content['name']}: a single-headed VAE finds no object")
+    if config.warp.family == "affine":
+        hint = "use --rotate, --scale, --shift, or another --model"
+        raise UsageError(f"{content['name']}: an affine model has no handles", hint=hint)
+
+
+def draw_handles(named: Gathered, settings: GenerationSettings) -> int:
+    """Write NAME__handles.png for every image; the exit code."""
+    target = find_target(settings.out, many=named.many)
+    if choose_format(settings.format, target, {".png": "png"}, what="drawings") != "png":
+        raise UsageError("handles are drawn as PNGs, whatever --format")
+    if target.stdout and settings.as_json:
+        raise UsageError("-o - writes one image: no --json with it")
+    part = parse_shard(settings.shard)
+    fingerprint = RunFingerprint("warp", settings.model, offline=settings.offline, seed=settings.seed)
+    planned = plan(named.items, target, ["__handles.png"])[part]
+    jobs = apply_existing_policy(planned, settings.existing, fingerprint, target)
+    if settings.dry_run:
+        return preview(jobs, settings.as_json)
+    need_spline(settings)
+    todo = [job for job in jobs if not job.skip and job.item.fault is None]
+    results = _drawings(todo, settings, fingerprint) if todo else (_ for _ in ())
+    reporter = Reporter("warp", jobs, target, settings, columns=COLUMNS, fingerprint=fingerprint)
+    with closing(results), reporter:
+        return drive(reporter, jobs, results, settings.on_error)
+
+
+def _drawings(
+    jobs: list[Job], settings: GenerationSettings, fingerprint: RunFingerprint
+) -> Generator[Result | InputError]:
+    (networks,) = load_networks(settings)
+    fingerprint.networks = networks
+    return fingerprint.stream(
+        jobs,
+        load=partial(_load, networks, parse_window(settings.window)),
+        run=partial(_locate, networks),
+        finish=partial(_finish, networks),
+        batch_size=1 if networks.single_image_batches else settings.batch_size,
+        workers=worker_count(settings.workers),
+    )
+
+
+def _load(networks: "Networks", window: "Window", job: Job) -> "tuple[np.ndarray, Scan]":
+    from ..images.read import read_scan
+    from ..inference.latent_files import is_latents
+
+    if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
+        hint = "the JSON file of the two lists its handles"
+        raise InputError(f"{job.item.name}: a file of latents has no image to draw on", hint=hint)
+    scan = read_scan(job.item.source, page=job.item.page, name=job.item.name, window=window)
+    return networks.prepare(scan), scan
+
+
+def _locate(networks: "Networks", images: "list[np.ndarray]") -> "np.ndarray":
+    import numpy as np
+
+    return networks.locate(np.stack(images))
+
+
+def _finish(networks: "Networks", job: Job, scan: "Scan", theta: "np.ndarray") -> Result:
+    from ..images.encode import encode_png
+    from ..images.render import number_points
+    from ..images.transforms import to_uint8
+    from ..vae.editing import LatentCode
+    from ..vae.handles import handles
+
+    size = scan.pixels.shape[:2]
+    code = LatentCode(z=theta[:0], theta=theta, pose=None, size=size)
+    try:
+        points = handles(networks.model, code)
+    except InputError as error:
+        raise InputError(f"{job.item.name}: {error}", hint=error.hint) from error
+    shown = to_uint8(scan.pixels, scan.window)
+    return Result([encode_png(number_points(shown, networks.contour(theta, size), points))], {})

@@ -1,0 +1,30 @@
+"""The model of a run, loaded as its settings say."""
+
+from typing import TYPE_CHECKING
+
+from ..checkpoints.registry import resolve
+from .console import print_note
+from .settings import RunSettings
+
+if TYPE_CHECKING:
+    from ..inference.networks import Networks
+
+
+def load_networks(settings: RunSettings, *others: str) -> "list[Networks]":
+    """The networks of --model and of `others`, named as it is. A wrong name shows before torch is imported.
+
+    With --verbose each is told of on stderr. ModelError or DeviceError as `Networks.load`.
+    """
+    folders = [resolve(ref, offline=settings.offline) for ref in (settings.model, *others)]
+
+    from ..inference.networks import Networks
+
+    found = [
+        Networks.load(
+            folder, device=settings.device, dtype=settings.dtype, deterministic=settings.deterministic
+        )
+        for folder in folders
+    ]
+    for networks in found if settings.verbose else ():
+        print_note(str(networks))
+    return found

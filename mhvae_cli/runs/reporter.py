@@ -1,0 +1,301 @@
+"""What becomes of each job: its files, its row, its line on stdout, and the exit code of the run."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, MhvaeError, OutputError, QualityError
+from .console import Progress, defer_signals, print_error, print_note, print_warning, write_bytes, write_line
+from .fingerprint import RunFingerprint
+from .manifest import write_run
+from .outputs import Job, Target
+from .results import Keep, Key, Result, Table, commit_files, sweep
+from .settings import RunSettings
+
+if TYPE_CHECKING:
+    from .review.page import Review
+
+STATUSES = ("ok", "skipped", "stale", "failed", "missed")
+
+
+@dataclass
+class Counts:
+    """How many jobs of a run have which status, and how many results are flagged."""
+
+    total: int
+    by_status: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    flagged: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row of results.csv."""
+        self.by_status[row["status"]] += 1
+        self.flagged += row.get("qc") == "warn"
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done or rightly skipped, 3 some inputs failed, 4 nothing usable, 7 outputs that are stale,
+        8 a quality gate missed."""
+        failed = self.by_status["failed"]
+        if failed and failed == sum(self.by_status.values()):
+            return InputError.exit_code
+        if self.by_status["stale"]:
+            return OutputError.exit_code
+        if self.by_status["missed"]:
+            return QualityError.exit_code
+        return 3 if failed else 0
+
+    def summary(self, verb: str, seconds: float) -> str:
+        """The last line of a run."""
+        done = sum(self.by_status.values())
+        shown = [f"{n} {status}" for status, n in self.by_status.items() if n or status == "ok"]
+        ended = f"{done} done" if done == self.total else f"stopped, {done} of {self.total} done"
+        return f"{verb}: {ended}: {', '.join(shown)}, in {seconds:.1f} s"
+
+
+class Reporter:
+    """Takes the outcome of each job, in order; a context manager that lasts as long as the run.
+
+    Columns of results.csv and keys of the JSON lines: input, page, output, status (one of STATUSES), the
+    verb's own `columns`, error, made_by. `settled` is called with each job whose files are there, once they
+    are. `page` is where the page to review goes; a run that is stopped writes it too, of what is done.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        jobs: Sequence[Job],
+        target: Target,
+        settings: RunSettings,
+        *,
+        columns: Sequence[str],
+        fingerprint: RunFingerprint,
+        settled: Callable[[Job], None] | None = None,
+        page: Path | None = None,
+    ) -> None:
+        self.verb, self.settings, self.fingerprint = verb, settings, fingerprint
+        self.settled = settled
+        self.columns = ["input", "page", "output", "status", *columns, "error", "made_by"]
+        self.counts = Counts(len(jobs))
+        self.first_stale: Job | None = None
+        self.told_of_halving = False
+        self.table = _open_table(jobs, target, self.columns)
+        self.review = None if page is None else _open_review(page, verb, self.columns, len(jobs))
+        self.earlier: dict[Key, str] = {}
+        self.progress = Progress(verb, len(jobs), "off" if settings.quiet else settings.progress)
+
+    def __enter__(self) -> "Reporter":
+        self._write_manifest("running")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            self._close(self.counts.exit_code if error is None else _exit_code(error), error)
+        except OutputError:
+            if error is None:  # else that is the first cause
+                raise
+        finally:
+            if self.review is not None:
+                self.review.close()
+        if kind is not None and issubclass(kind, BrokenPipeError):
+            return
+        self.progress.wipe()
+        if self.first_stale is not None and error is None:
+            print_error(_stale_error(self.first_stale, self.counts.by_status["stale"]))
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        if not self.settings.quiet and (self.counts.total > 1 or stopped):
+            print_note(self.counts.summary(self.verb, time.monotonic() - self.progress.begun))
+
+    def done(self, job: Job, result: Result) -> None:
+        """Write a job's files, in the order of its outputs (to stdout if it has none), and its row."""
+        with defer_signals():
+            status = "missed" if result.missed else "ok"
+            row = self._row(job, status, **result.fields, error=result.missed, made_by=result.made_by)
+            with nullcontext(len) if self.table is None else self.table.held() as append:
+                table = None if self.table is None else self.table.path
+                commit_files(job.outputs, result.files, lambda: append(row), table=table)
+            self.counts.add(row)
+            if self.review is not None:
+                self.review.add(row, result.thumbnail)
+            self._settle(job)
+        if result.missed:
+            self.progress.wipe()
+            print_error(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {result.missed}"))
+        if not job.outputs:
+            write_bytes(result.files[0])
+        self._print(row, job.outputs)
+
+    def skipped(self, job: Job) -> None:
+        """A job whose outputs are there already; the row of the run that made them stays."""
+        row = self._row(job, "skipped")
+        self.counts.add(row)
+        self.earlier[key_of(job)] = ""
+        self._settle(job)
+        self._print(row)
+
+    def stale(self, job: Job) -> None:
+        """A job whose outputs are there and not what this run would make: they are left alone."""
+        row = self._row(job, "stale", error=job.stale)
+        self.counts.add(row)
+        self.first_stale = self.first_stale or job
+        self.earlier[key_of(job)] = job.stale
+        if self.table is not None and key_of(job) not in self.table.known:
+            self.table.add(row)
+        self._print(row)
+
+    def failed(self, job: Job, error: InputError) -> None:
+        """An input that cannot be used."""
+        self.progress.wipe()
+        print_error(error)
+        row = self._row(job, "failed", error=str(error).removeprefix(f"{job.item.name}: "))
+        self.counts.add(row)
+        if self.table is not None:
+            self.table.add(row)
+        if self.review is not None:
+            self.review.add(row)
+        self._print(row)
+
+    def _close(self, code: int | None, error: BaseException | None) -> None:
+        """What is written once more at the end: the table, the manifest, the page."""
+        if self.table is not None:
+            self.table.close()
+        self._write_manifest("ended", code)
+        if self.review is not None and isinstance(error, None | KeyboardInterrupt | SystemExit):
+            if self.table is not None:
+                self.review.add_earlier(self.table.path, self.earlier)
+            self.review.write(self.fingerprint.describe("ended", self.counts.by_status, code))
+
+    def _write_manifest(self, status: str, code: int | None = None) -> None:
+        if self.table is not None:
+            counts = {"inputs": self.counts.total, **self.counts.by_status, "warned": self.counts.flagged}
+            run = self.fingerprint.describe(status, counts, code)
+            write_run(self.table.path.parent, run, guard=self.table.path)
+
+    def _settle(self, job: Job) -> None:
+        if self.settled is not None:
+            self.settled(job)
+
+    def _row(self, job: Job, status: str, **fields: Any) -> dict[str, Any]:
+        output = str(job.outputs[0]) if job.outputs and status != "failed" else None
+        return {"input": job.item.name, "page": job.item.page, "output": output, "status": status, **fields}
+
+    def _print(self, row: Mapping[str, Any], written: Sequence[Path] = ()) -> None:
+        """A job's line on stdout: its row as JSON, or the paths that were written."""
+        if self.fingerprint.halved_to is not None and not self.told_of_halving:
+            self.told_of_halving = True
+            self.progress.wipe()
+            print_warning(f"out of memory: the network works on {self.fingerprint.halved_to} at a time now")
+        if sys.stdout.isatty():
+            self.progress.wipe()
+        if self.settings.as_json:
+            write_line(json.dumps({column: row.get(column) for column in self.columns}))
+        for path in () if self.settings.as_json else written:
+            write_line(str(path))
+        self.progress.step()
+
+
+def drive(
+    reporter: Reporter, jobs: Sequence[Job], results: Iterator[Result | InputError], on_error: str
+) -> int:
+    """Report every job in order; the exit code. `results` has one for each job that is to be done."""
+    for job in jobs:
+        if job.skip:
+            (reporter.stale if job.stale else reporter.skipped)(job)
+            continue
+        result = job.item.fault or next(results)
+        if not isinstance(result, InputError):
+            reporter.done(job, result)
+            continue
+        reporter.failed(job, result)
+        if on_error == "stop":
+            break
+    return reporter.counts.exit_code
+
+
+def preview(jobs: Sequence[Job], as_json: bool) -> int:
+    """--dry-run: what would be written, on stdout; the exit code of the run, as far as names tell."""
+    failed, stale = 0, [job for job in jobs if job.stale]
+    for job in jobs:
+        if job.item.fault:
+            failed += 1
+            print_error(job.item.fault)
+        elif as_json and (job.stale or not job.skip):
+            output = str(job.outputs[0]) if job.outputs else None
+            status = {"status": "stale", "error": job.stale} if job.stale else {"status": "planned"}
+            write_line(
+                json.dumps({"input": job.item.name, "page": job.item.page, "output": output, **status})
+            )
+        elif not job.skip:
+            for path in job.outputs or ("-",):
+                write_line(str(path))
+    if stale:
+        print_error(_stale_error(stale[0], len(stale)))
+        return OutputError.exit_code
+    if not failed:
+        return 0
+    return InputError.exit_code if failed == len(jobs) else 3
+
+
+def row_policy(jobs: Sequence[Job]) -> Keep:
+    """Which rows of earlier runs stay, and how: those of results that are made again do not."""
+    fates: dict[Key, str] = {}
+    for job in jobs:
+        name, page, output = key_of(job)
+        fates[name, page, output] = "anew" if not job.skip else "stale" if job.stale else "right"
+        if not job.skip:
+            fates[name, page, ""] = "anew"  # a failed row names no output
+
+    def keep(row: dict[str, str]) -> dict[str, str] | None:
+        fate = fates.get((row["input"], row["page"], row["output"]))
+        if fate == "anew":
+            return None
+        if fate == "right" and row["status"] == "stale":  # it was for another run
+            return row | {"status": "missed" if row.get("error") else "ok"}
+        return row | {"status": "stale"} if fate == "stale" else row
+
+    return keep
+
+
+def key_of(job: Job) -> Key:
+    """What tells a job's row from others."""
+    return job.item.name, str(job.item.page), str(job.outputs[0]) if job.outputs else ""
+
+
+def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> Table | None:
+    """results.csv of a folder of results; what killed runs have left in the folder is removed."""
+    if target.folder is None:
+        return None
+    table = Table(target.folder / "results.csv", columns, row_policy(jobs))
+    with table.held():
+        for folder in {path.parent for job in jobs for path in job.outputs}:
+            sweep(folder, table.path)
+    return table
+
+
+def _open_review(page: Path, verb: str, columns: Sequence[str], total: int) -> "Review":
+    from .review.page import Review
+
+    return Review(page, title=f"mhvae {verb}", columns=columns, total=total)
+
+
+def _stale_error(job: Job, count: int) -> OutputError:
+    others = f" (and {count - 1} more)" if count > 1 else ""
+    return OutputError(
+        f"{job.outputs[0]}: stale{others}: {job.stale}", hint="--existing overwrite makes it anew"
+    )
+
+
+def _exit_code(error: BaseException) -> int | None:
+    """What the process ends with."""
+    if isinstance(error, MhvaeError):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else None
+    return 130 if isinstance(error, KeyboardInterrupt) else 141 if isinstance(error, BrokenPipeError) else 1

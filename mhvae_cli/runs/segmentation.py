@@ -1,0 +1,225 @@
+"""What `segment` does to each scan: read it, find its object, measure and judge it, encode its files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..errors import ModelError
+from ..evaluation import biometry
+from ..hashing import sha256_of
+from ..images.encode import encode_png, encode_tiff
+from ..images.read import read_scan
+from ..images.render import geojson, overlay, svg
+from ..images.scan import Window, stored, stored_points
+from ..images.spacing import Spacing, SpacingSources
+from ..images.transforms import to_uint8
+from ..inference import qc
+from ..inference.posterior import interval
+from ..inference.provenance import noise_key
+from .outputs import Job
+from .results import Result
+from .review.thumbnails import shrink, thumbnail_of
+
+if TYPE_CHECKING:
+    from ..inference.networks import Networks
+
+Rings = list[np.ndarray]
+Fields = dict[str, Any]
+Measure = Literal["fetal-head", "cup-disc"]
+MEASURE_COLUMNS: dict[Measure | None, tuple[str, ...]] = {
+    None: (),
+    "fetal-head": biometry.HEAD_COLUMNS,
+    "cup-disc": biometry.CUP_COLUMNS,
+}
+INTERVALS = ("area_px", "area_mm2")
+HEAD_INTERVALS = ("hc_px", "hc_mm")
+
+
+@dataclass(frozen=True)
+class QCOptions:
+    """--qc, --fail-on-qc, --posterior, --tta and --seed."""
+
+    level: Literal["quick", "full", "off"]
+    fail: bool
+    draws: int
+    tta: bool
+    seed: int
+
+    def check(self, networks: "Networks") -> None:
+        """ModelError if results are to be judged by a model that has no statistics to judge by."""
+        if self.fail and networks.qc_statistics is None:
+            hint = "examples/training/calibrate.py measures them for a model that was trained without"
+            raise ModelError(f"{networks.name}: has no statistics for --fail-on-qc", hint=hint)
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where an object is, `theta` (P,), and the encoder's outputs that it is judged by, if it is judged."""
+
+    theta: np.ndarray
+    outputs: qc.EncoderOutputs | None = None
+
+
+@dataclass(frozen=True)
+class ScanContext:
+    """What is kept of a scan while the network works on it.
+
+    `size` (h, w) upright; `spacing` of the stored pixels; `pixels` upright, if an overlay needs them, and
+    `small`, if the review page does; `key` names the draws of --posterior.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    spacing: Spacing | None
+    pixels: np.ndarray | None
+    small: np.ndarray | None
+    key: str
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(h, w) as the file stores it: orientations from 5 on lie on their side."""
+        return self.size if self.orientation < 5 else self.size[::-1]
+
+    def stored_rings(self, rings: Sequence[np.ndarray]) -> Rings:
+        """An upright outline as it lies in the file."""
+        return [stored_points(ring, self.size, self.orientation) for ring in rings]
+
+
+@dataclass(frozen=True)
+class SegmentationTask:
+    """Segments scans: `load`, `run` and `finish` are the three parts that `streaming.stream` calls.
+
+    `cup` finds the cup for `measure` "cup-disc"; `format` is that of the mask; `report` whether thumbnails
+    are wanted.
+    """
+
+    networks: "Networks"
+    cup: "Networks | None"
+    spacings: SpacingSources
+    measure: Measure | None
+    qc: QCOptions
+    format: str
+    overlay: bool
+    window: Window
+    report: bool
+
+    @property
+    def _all_networks(self) -> "list[Networks]":
+        """The object's, and the cup's if there is one."""
+        return [self.networks] if self.cup is None else [self.networks, self.cup]
+
+    def load(self, job: Job) -> tuple[list[np.ndarray], ScanContext]:
+        """Read a scan: each network's input (C, S, S), and what `finish` needs. InputError if unreadable."""
+        item = job.item
+        scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
+        context = ScanContext(
+            size=scan.pixels.shape[:2],
+            orientation=scan.orientation,
+            spacing=self.spacings.of(item.name, scan, item.source),
+            pixels=to_uint8(scan.pixels, scan.window) if self.overlay else None,
+            small=shrink(scan.pixels, scan.window) if self.report else None,
+            key=noise_key(sha256_of(item.source), item.page) if self.qc.draws else "",
+        )
+        return [each.prepare(scan) for each in self._all_networks], context
+
+    def run(self, images: list[list[np.ndarray]]) -> list[tuple[Localization, ...]]:
+        """Where the objects of a batch of scans are, one per network."""
+        batches = [np.stack(batch) for batch in zip(*images, strict=True)]
+        found = [self._localize(batches[0])]
+        if self.cup is not None:
+            found.append([Localization(theta) for theta in self.cup.locate(batches[1])])
+        return list(zip(*found, strict=True))
+
+    def finish(self, job: Job, context: ScanContext, found: tuple[Localization, ...]) -> Result:
+        """Measure, judge and encode what was found in a scan."""
+        outlines = [
+            each.contour(localization.theta, context.size)
+            for each, localization in zip(self._all_networks, found, strict=True)
+        ]
+        upright, *cups = outlines
+        rings = context.stored_rings(upright)
+        height, width = context.stored_size
+        fields = {"width": width, "height": height, **self._measured(context, rings)}
+        if self.measure == "cup-disc":
+            fields |= _rounded(biometry.measure_cup(cups[0], upright))
+        verdict = self._judged(found[0], upright)
+        fields |= {} if verdict is None else verdict.fields()
+        failed = self.qc.fail and verdict is not None and verdict.why
+        files, intervals = self._drawn(context, found[0])
+        fields |= intervals
+        drawn = [ring for each in outlines for ring in each]
+        if context.pixels is not None:
+            files.insert(0, encode_png(overlay(context.pixels, drawn)))
+        return Result(
+            files=[self._encoded(context, found[0].theta, rings, fields), *files],
+            fields=fields,
+            missed=f"not to be trusted: {', '.join(verdict.why)}" if failed and verdict else None,
+            thumbnail=None if context.small is None else thumbnail_of(context.small, drawn, context.size),
+        )
+
+    def _localize(self, batch: np.ndarray) -> list[Localization]:
+        networks, options = self.networks, self.qc
+        judged = options.level != "off" and networks.qc_statistics is not None
+        if not (judged or options.draws or options.tta):
+            return [Localization(theta) for theta in networks.locate(batch)]
+        found = networks.examine(batch, recon=options.level == "full", tta=options.tta)
+        return [Localization(each.theta, each) for each in found]
+
+    def _judged(self, found: Localization, rings: Rings) -> qc.QCResult | None:
+        statistics = self.networks.qc_statistics
+        if self.qc.level == "off" or statistics is None or found.outputs is None:
+            return None
+        return statistics.judge(found.outputs, rings)
+
+    def _measured(self, context: ScanContext, rings: Rings) -> Fields:
+        """The columns that an outline gives; `rings` as the file stores it."""
+        found: Fields = dict(biometry.measure(rings, context.spacing))
+        if self.measure == "fetal-head":
+            found |= biometry.measure_head(rings, context.stored_size, context.spacing)
+        return _rounded(found)
+
+    def _drawn(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
+        """With --posterior the map of the mask's probability as a PNG, and the columns of 90 % intervals."""
+        if not self.qc.draws or found.outputs is None:
+            return [], {}
+        networks = self.networks
+        thetas = networks.draws(found.outputs, self.qc.draws, seed=self.qc.seed, key=context.key)
+        levels = np.rint(networks.probability(thetas, context.size) * 255).astype(np.uint8)
+        rows = [
+            self._measured(context, context.stored_rings(networks.contour(theta, context.size)))
+            for theta in thetas
+        ]
+        fields: Fields = {}
+        for name in intervals(self.measure, self.qc):
+            low, high = interval([row[name] for row in rows])
+            fields |= _rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
+        return [encode_png(stored(levels, context.orientation))], fields
+
+    def _encoded(self, context: ScanContext, theta: np.ndarray, rings: Rings, fields: Fields) -> bytes:
+        """The mask, or the outline, as a file."""
+        if self.format == "svg":
+            return svg(rings, context.stored_size).encode()
+        if self.format == "geojson":
+            return geojson(rings, fields).encode()
+        mask = stored(self.networks.mask(theta, context.size), context.orientation)
+        return encode_png(mask) if self.format == "png" else encode_tiff(mask)
+
+
+def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
+    """The names of all columns that `SegmentationTask.finish` may give, in the order of the table."""
+    judged = qc.COLUMNS if options.level != "off" else ()
+    ends = tuple(f"{name}_{end}" for name in intervals(measure, options) for end in ("low", "high"))
+    return ("width", "height", *biometry.COLUMNS, *MEASURE_COLUMNS[measure], *judged, *ends)
+
+
+def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
+    """The columns that --posterior gives intervals of."""
+    if not options.draws:
+        return ()
+    return INTERVALS + (HEAD_INTERVALS if measure == "fetal-head" else ())
+
+
+def _rounded(fields: Fields, *, digits: int = 7) -> Fields:
+    return {name: float(f"{x:.{digits}g}") if isinstance(x, float) else x for name, x in fields.items()}
