@@ -138,9 +138,10 @@ class MobileBlock(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else torch.relu(self.expand(x))
+        # In place: the convolutions before need not their outputs, and a CPU's memory is what takes the time.
+        y = x if self.expand is None else torch.relu_(self.expand(x))
         y = nn.functional.pad(y, self.pad) if self.pad else y
-        y = self.project(torch.relu(self.depthwise(y)))
+        y = self.project(torch.relu_(self.depthwise(y)))
         return x + y if self.residual else y
 
 
@@ -177,7 +178,7 @@ class EfficientNetLite0(nn.Module):
         # On a CPU the depthwise convolutions' backward pass is slower in bfloat16 than in float32.
         slow = torch.is_grad_enabled() and x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False) if slow else nullcontext():
-            return self.blocks(torch.relu(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
+            return self.blocks(torch.relu_(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
 
 
 class Encoder(nn.Module):
