@@ -87,7 +87,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Ranges of the random similarity (moves image and mask together) and of the image's tone."""
+    """Ranges of the random similarity (moves image and mask together) and of the image's tone.
+
+    `crop` is how likely an image is to be cut out about its object after it was moved, as a second look would
+    see it (`datasets.crop`). It needs masks.
+    """
 
     rotate: float = 180.0
     scale: float = 0.2
@@ -96,6 +100,7 @@ class AugmentConfig:
     flip_y: bool = True
     tone: float = 0.2
     noise: float = 0.02
+    crop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,7 @@ def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
             "train.crops: 1 or more": recipe.train.crops < 1,
             "train.level: finite": not math.isfinite(recipe.train.level),
             "train.level_sd: above 0": not 0 < recipe.train.level_sd < math.inf,
+            "train.augment.crop: 0, a cDDPM sees no masks": recipe.train.augment.crop != 0,
         }
     )
     return recipe
@@ -313,6 +319,7 @@ def _check_training(train: FitConfig) -> None:
             "train.ema: 0 or more, below 1": not 0 <= train.ema < 1,
             "train.val_fraction: above 0, below 1": not 0 < train.val_fraction < 1,
             "train.loss and train.augment: 0 or more": not all(0 <= value < math.inf for value in weights),
+            "train.augment.crop: at most 1": train.augment.crop > 1,
         }
     )
 

@@ -206,6 +206,7 @@ def test_a_cddpm_is_told_x_hat_unless_asked_otherwise() -> None:
         ("train.crops", 0, "train.crops"),
         ("train.lr", 0.0, "train.lr"),
         ("train.part", "style", "train.part"),
+        ("train.augment.crop", 0.5, r"train\.augment\.crop"),
         ("model.z_dim", 4, "'model'"),
     ],
 )

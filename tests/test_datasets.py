@@ -13,7 +13,17 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from mhvae_cli.config import AugmentConfig
 from mhvae_cli.errors import InputError, UsageError
 from mhvae_cli.training.augmentation import similarity, tone
-from mhvae_cli.training.datasets import POSES, Batch, Images, MaskedImages, Sample, discover, folds_of, split
+from mhvae_cli.training.datasets import (
+    FILLS,
+    POSES,
+    Batch,
+    Images,
+    MaskedImages,
+    Sample,
+    discover,
+    folds_of,
+    split,
+)
 from mhvae_cli.vae.warp import pixel_centres
 
 STILL = AugmentConfig(rotate=0, scale=0, shift=0, flip_x=False, flip_y=False, tone=0, noise=0)
@@ -319,6 +329,54 @@ def test_flips_are_those_asked_for(masks: MaskedImages) -> None:
         turned = [torch.allclose(mask, plain.flip(axis), atol=1e-4) for mask in seen]
         assert any(same) and any(turned)
         assert all(a != b for a, b in zip(same, turned, strict=True))
+
+
+def test_a_crop_shows_the_whole_object_larger(masks: MaskedImages) -> None:
+    """Image, mask and rim as one, and the object's box fills as much of the window as it should."""
+    fills = []
+    for epoch in range(8):
+        batch = draw(masks, [0, 1, 2, 3], replace(STILL, crop=1.0), epoch=epoch)
+        torch.testing.assert_close((batch.image[:, 0] + 1) / 2, batch.mask, atol=0.02, rtol=0)
+        # Half of what lies about a point of the rim is the object.
+        near = torch.nn.functional.avg_pool2d(batch.mask[:, None], 5, 1, 2, count_include_pad=False)
+        grid = torch.from_numpy(batch.rim).float()[:, None]
+        at_rim = torch.nn.functional.grid_sample(near, grid, align_corners=False)[:, 0, 0]
+        assert abs(float(at_rim.mean()) - 0.5) < 0.1
+        assert (np.abs(batch.rim) < FILLS[1] + 0.2).all()  # off the centre by a tenth of the window at most
+        fills += (np.ptp(batch.rim, axis=1).max(1) / 2).tolist()
+    assert FILLS[0] - 1e-6 < min(fills) < 0.6 and 0.85 < max(fills) < FILLS[1] + 1e-6
+
+
+def test_a_share_of_the_images_is_cropped_and_none_without(masks: MaskedImages) -> None:
+    """What is not cropped is moved as ever, and what is, within what the move shows."""
+    cropped = 0
+    for epoch in range(40):
+        plain = masks.augmented([0, 1, 2, 3], MOVES, seed=0, epoch=epoch)[2]
+        some = masks.augmented([0, 1, 2, 3], replace(MOVES, crop=0.4), seed=0, epoch=epoch)[2]
+        for (pull, push), (cut, cut_push) in zip(plain, some, strict=True):
+            window = np.linalg.inv(pull[:, :2]) @ cut[:, :2]
+            np.testing.assert_allclose(window, window[0, 0] * np.eye(2), atol=1e-12)
+            centre = push[:, :2] @ cut[:, 2] + push[:, 2]
+            assert (np.abs(centre) + window[0, 0] <= 1 + 1e-9).all()
+            np.testing.assert_allclose(cut_push[:, :2] @ cut[:, 2] + cut_push[:, 2], 0, atol=1e-9)
+            cropped += not np.array_equal(pull, cut)
+    assert 45 < cropped < 80  # of 160; some crops would be larger than the image
+
+
+def test_a_second_look_is_centred_and_tells_its_size(masks: MaskedImages) -> None:
+    image, mask, side = masks.second_look([0, 3])
+    torch.testing.assert_close((image[:, 0] + 1) / 2, mask, atol=1e-4, rtol=0)
+    for i, rim in enumerate(masks.rims[[0, 3]]):
+        assert abs(side[i] - np.ptp(rim, axis=0).max() / 2 / 0.7) < 1e-9
+        box = np.nonzero(mask[i].numpy() > 0.5)
+        filled = [(axis.max() + 1 - axis.min()) / 64 for axis in box]
+        assert abs(max(filled) - 0.7) < 0.04
+
+
+def test_images_without_masks_cannot_be_cropped(masks: MaskedImages) -> None:
+    alone = Images(masks.samples, image_size=64, channels=1)
+    with pytest.raises(TypeError, match="no object"):
+        alone.augmented([0], AugmentConfig(crop=0.5), seed=0, epoch=0)
 
 
 @pytest.mark.parametrize("aspect", [1.0, 1.5, 0.6])

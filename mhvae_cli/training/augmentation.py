@@ -1,11 +1,19 @@
 """Random turns, zooms, shifts, flips and tones that training images are shown in."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import AugmentConfig
+
+MIN_WINDOW = 0.1
+"""The smallest side of a window, as a part of the image's."""
+
+Move = tuple[np.ndarray, np.ndarray]
+"""Two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse for points."""
 
 
 def identity_maps(count: int) -> np.ndarray:
@@ -19,9 +27,7 @@ def resample(images: Tensor, moves: np.ndarray, size: list[int], *, padding: str
     return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
-def similarity(
-    rng: np.random.Generator, ranges: AugmentConfig, aspect: float
-) -> tuple[np.ndarray, np.ndarray]:
+def similarity(rng: np.random.Generator, ranges: AugmentConfig, aspect: float) -> Move:
     """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
 
     Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
@@ -37,6 +43,23 @@ def similarity(
     return (
         np.concatenate([linear, -(linear @ shift)[:, None]], axis=1),
         np.concatenate([inverse, shift[:, None]], axis=1),
+    )
+
+
+def crop(move: Move, rim: np.ndarray, *, fill: float, off_centre: Sequence[float] = (0, 0)) -> Move:
+    """A `similarity`, then a crop of what it shows about the object with the rim (N, 2), as two maps again.
+
+    The window has the image's aspect and lies inside it. The object's box, as far as it shows, fills `fill`
+    of the window in width or in height; where that window would be larger than the image, it is the image.
+    """
+    pull, push = move
+    seen = (rim @ push[:, :2].T + push[:, 2]).clip(-1, 1)
+    low, high = seen.min(0), seen.max(0)
+    side = min(1.0, max(float((high - low).max()) / 2 / fill, MIN_WINDOW))
+    centre = ((low + high) / 2 + 2 * side * np.asarray(off_centre)).clip(side - 1, 1 - side)
+    return (
+        np.concatenate([pull[:, :2] * side, (pull[:, :2] @ centre + pull[:, 2])[:, None]], axis=1),
+        np.concatenate([push[:, :2], (push[:, 2] - centre)[:, None]], axis=1) / side,
     )
 
 

@@ -22,13 +22,24 @@ from ..images.read import read_mask, read_scan
 from ..images.scan import Scan, stored, upright
 from ..images.transforms import to_square
 from ..vae.fitting import rim
-from .augmentation import identity_maps, resample, similarity, tone
+from .augmentation import Move, crop, identity_maps, resample, similarity, tone
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
 """Range of the random edits that `Objective.consistency` asks for."""
 
 OVERSIZE = 4 / 3
 """Images are kept at this many times the model's side, so that augmenting resamples a finer picture."""
+
+FINER = 2.0
+"""The same where crops are cut out of them."""
+
+FILL = 0.7
+"""The part of a second look's window, in width or in height, that the object fills."""
+
+FILLS = (0.5, 0.95)
+OFF_CENTRE = 0.1
+"""How training crops vary: the range of the part filled, and how far off the window's centre the object is at
+most, in window sides."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +113,17 @@ class Images:
     """
 
     def __init__(
-        self, samples: Sequence[Sample], *, image_size: int, channels: int, workers: int = 2
+        self,
+        samples: Sequence[Sample],
+        *,
+        image_size: int,
+        channels: int,
+        oversize: float = OVERSIZE,
+        workers: int = 2,
     ) -> None:
         self.samples = list(samples)
         self.image_size, self.channels = image_size, channels
-        self.side = round(image_size * OVERSIZE)
+        self.side = round(image_size * oversize)
         with ThreadPoolExecutor(workers) as pool:
             loaded = list(pool.map(self._tried, self.samples))
         faults = [x for x in loaded if isinstance(x, str)]
@@ -128,10 +145,12 @@ class Images:
 
     def augmented(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int
-    ) -> tuple[Tensor, list[np.random.Generator], list[tuple[np.ndarray, np.ndarray]]]:
-        """An augmented batch of images, each sample's generator for more, and its `similarity`."""
+    ) -> tuple[Tensor, list[np.random.Generator], list[Move]]:
+        """An augmented batch of images, each sample's generator for more, and its move."""
         rngs = [np.random.default_rng([seed, epoch, self.keys[i]]) for i in indices]
         moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
+        if augment.crop > 0:
+            moves = [self._cropped(i, m, r, augment) for i, m, r in zip(indices, moves, rngs, strict=True)]
         image = self._images(indices, np.stack([m for m, _ in moves]))
         toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
         return torch.stack(toned), rngs, moves
@@ -145,6 +164,9 @@ class Images:
         square = to_square(scan.pixels, self.side, self.channels, window=scan.window)
         levels = np.rint((square + 1) * 127.5).astype(np.uint8)
         return levels, scan.pixels.shape[:2], extra
+
+    def _cropped(self, index: int, move: Move, rng: np.random.Generator, augment: AugmentConfig) -> Move:
+        raise TypeError("images without masks have no object to crop to")
 
     def _extra(self, sample: Sample, scan: Scan) -> Any:
         """What a sample has beside its image. InputError if that cannot be used."""
@@ -181,6 +203,21 @@ class MaskedImages(Images):
     def with_masks(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images as in `plain`, and masks (B, S, S) in [0, 1]."""
         return self.plain(indices), self._masks(indices, identity_maps(len(indices)))
+
+    def second_look(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Images and masks as in `with_masks`, cropped so that the object fills FILL of the window; the side
+        (B,) of each window as a part of the image's, 1 where it is the image."""
+        still = np.eye(2, 3)
+        moves = [crop((still, still), self.rims[i], fill=FILL) for i in indices]
+        pull = np.stack([m for m, _ in moves])
+        return self._images(indices, pull), self._masks(indices, pull), pull[:, 0, 0]
+
+    def _cropped(self, index: int, move: Move, rng: np.random.Generator, augment: AugmentConfig) -> Move:
+        """The move followed, as likely as `augment.crop`, by a jittered crop about the object."""
+        if rng.random() >= augment.crop:
+            return move
+        fill = np.exp(rng.uniform(*np.log(FILLS)))
+        return crop(move, self.rims[index], fill=fill, off_centre=rng.uniform(-OFF_CENTRE, OFF_CENTRE, 2))
 
     def batch(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int, dims: tuple[int, int]

@@ -25,7 +25,7 @@ from ..inference.loading import load_model, load_refiner
 from ..inference.pipeline import Pipeline
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
-from .datasets import Images, MaskedImages, Sample, discover, folds_of, split
+from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, folds_of, split
 from .loop import Outcome, fit
 from .state import STATE, TrainingRun, check_out
 from .vae_task import ModelInfo, VAETask, prepare_model
@@ -106,6 +106,7 @@ def train_vae(
     run, train, val = _plan(samples, recipe, work, out, reference)
     check_out(run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
+    size["oversize"] = FINER if recipe.train.augment.crop > 0 else OVERSIZE
     say({"phase": f"reading {len(samples)} images"})
     images, held = (MaskedImages(part, **size, workers=max(1, work.workers)) for part in (train, val))
     model = prepare_model(
