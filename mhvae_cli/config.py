@@ -147,10 +147,10 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(FitConfig):
-    """A training of the VAE. `part`: "style" trains the style and image heads alone, on a frozen rest, so
-    that masks stay as they are to the bit."""
+    """A training of the VAE. `part`: "position" trains what finds the object alone, without the image head;
+    "style" the style and image heads alone, on a frozen rest, so that masks stay as they are to the bit."""
 
-    part: Literal["all", "style"] = "all"
+    part: Literal["all", "position", "style"] = "all"
     loss: LossConfig = field(default_factory=LossConfig)
 
 
@@ -236,6 +236,8 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
     _check_training(recipe.train)
     if recipe.train.part == "style" and recipe.pretrained is None:
         raise UsageError('train.part = "style" trains on a frozen rest', hint="--pretrained names its model")
+    if recipe.train.part == "position" and recipe.model.single_head:
+        raise UsageError('train.part = "position": a single-headed VAE has no position code')
     if recipe.model.reference:
         raise UsageError("model.reference: set by --reference MASK")
     return recipe, set(over.get("model") or {})

@@ -225,6 +225,17 @@ def test_a_side_the_encoder_cannot_halve_is_refused(arch: str, size: int) -> Non
     load_recipe("paper", None, {"model": {"image_size": size, "encoder": {"arch": "resnet18"}}})
 
 
+def test_a_position_part_alone_needs_a_position_code() -> None:
+    assert load_recipe("small", None, {"train": {"part": "position"}})
+    with pytest.raises(UsageError, match="no position code"):
+        load_recipe("small", None, {"train": {"part": "position"}, "model": {"single_head": True}})
+
+
+def test_more_crops_than_images_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"augment\.crop: at most 1"):
+        load_recipe("small", None, {"train": {"augment": {"crop": 1.5}}})
+
+
 def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
     with pytest.raises(UsageError, match="frozen rest"):
         load_recipe("small", None, {"train": {"part": "style"}})

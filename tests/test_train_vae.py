@@ -632,6 +632,35 @@ def test_a_single_headed_model_trains_and_finds_nothing(
     assert not list(tmp_path.glob("masks/*.png"))
 
 
+# --- position alone, without the image head ---
+
+
+def test_position_alone_leaves_the_other_heads_to_the_bit(
+    done: Path, heads: Path, train: Any, tmp_path: Path
+) -> None:
+    values = _with(part="position", epochs=2, augment={**CONFIG["train"].get("augment", {}), "crop": 0.5})
+    config, out = _write(tmp_path / "position.json", values), tmp_path / "run"
+    ended = train(heads, out, "--pretrained", done, config=config)
+    assert ended.code == 0, ended.stderr
+    before, after = load_tensors(done / "vae.safetensors"), load_tensors(out / "vae.safetensors")
+    assert before.keys() == after.keys()
+    for part, kept in (("encoder.z.", True), ("image_head.", True), ("encoder.theta.", False)):
+        names = [name for name in before if name.startswith(part)]
+        assert names and all(np.array_equal(before[n], after[n]) for n in names) == kept, part
+    for row in _rows(out):
+        assert not {"recon", "kl_z", "val_recon", "moved_by_z"} & row.keys()
+        assert 0 < float(row["val_crop_dice"]) <= 1 and float(row["val_crop_hd"]) > 0
+        expected = float(row["val_dice"]) - float(row["val_hd"]) / 256
+        assert abs(float(row["score"]) - expected) < 1e-4
+    assert _openable(out / "sheets" / "epoch0001.png")
+
+
+def _openable(path: Path) -> bool:
+    with Image.open(path) as image:
+        image.load()
+        return min(image.size) > 1
+
+
 # --- style alone, on a frozen rest ---
 
 

@@ -23,7 +23,7 @@ from ..images.transforms import from_square
 from ..vae.contour import contours
 from ..vae.fitting import distance_map
 from ..vae.fitting import fit as fit_warp
-from ..vae.latents import Latents
+from ..vae.latents import Gaussian, Latents
 from ..vae.losses import contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
 from ..vae.pretrained import start_from
@@ -43,11 +43,16 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.config = config.loss
-        self.style_only = config.part == "style"
-        if self.style_only:
-            model.requires_grad_(False)
-            for head in (model.encoder.z, model.image_head):
-                head.requires_grad_(True)
+        self.position_only, self.style_only = config.part == "position", config.part == "style"
+        encoder = model.encoder
+        parts = {
+            "all": [model],
+            "position": [encoder.convnet, encoder.reduce, encoder.theta],
+            "style": [encoder.z, model.image_head],
+        }
+        model.requires_grad_(False)
+        for part in parts[config.part]:
+            part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Objective":
         """As any module's, but what is frozen stays in evaluation."""
@@ -58,8 +63,14 @@ class Objective(nn.Module):
         """Batch means of the loss parts; `loss` is their weighted sum (section 3.4)."""
         device = next(self.parameters()).device
         image = batch.image.to(device, memory_format=torch.channels_last)
-        out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
         c, kl = self.config, warmup(progress, self.config.kl_warmup)
+        if self.position_only:
+            q_theta = self.model.locate(image)
+            theta = q_theta.rsample(batch.eps_theta.to(device))
+            mask_pred = self.model.mask(theta, (image.shape[2], image.shape[3]))
+            loss, parts = self.position(q_theta, theta, mask_pred, batch, kl)
+            return {"loss": loss, **parts}
+        out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
         parts = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
         loss = c.recon * parts["recon"] + kl * c.kl_z * parts["kl_z"]
         if c.consistency > 0:
@@ -67,16 +78,25 @@ class Objective(nn.Module):
             parts["consistency"] = self.consistency(Latents(out.z, out.theta, pose), image.shape[-1])
             loss = loss + c.consistency * parts["consistency"]
         if self.model.warp is not None:
-            mask = batch.mask.to(device)
-            parts["dice"] = soft_dice(out.mask_pred, mask).mean()
-            parts["kl_theta"] = out.q_theta.kl().mean()
-            loss = loss + c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
-            if c.contour > 0:
-                level, slope = self._rim_level(out.theta, batch.rim)
-                miss = contour_miss(level, slope, batch.rim_weight.to(device))
-                parts["contour"] = miss.mean()
-                loss = loss + c.contour * parts["contour"]
+            lost, more = self.position(out.q_theta, out.theta, out.mask_pred, batch, kl)
+            loss, parts = loss + lost, parts | more
         return {"loss": loss, **parts}
+
+    def position(
+        self, q_theta: Gaussian, theta: Tensor, mask_pred: Tensor, batch: Batch, kl: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the position code loses of the masks: the weighted sum, and its parts."""
+        c = self.config
+        parts = {
+            "dice": soft_dice(mask_pred, batch.mask.to(mask_pred.device)).mean(),
+            "kl_theta": q_theta.kl().mean(),
+        }
+        loss = c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
+        if c.contour > 0:
+            level, slope = self._rim_level(theta, batch.rim)
+            parts["contour"] = contour_miss(level, slope, batch.rim_weight.to(theta.device)).mean()
+            loss = loss + c.contour * parts["contour"]
+        return loss, parts
 
     def consistency(self, latents: Latents, size: int) -> Tensor:
         """What is lost when edited pictures are encoded again: relative error of z, and 1 - Dice of the mask.
@@ -141,11 +161,15 @@ class VAETask:
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
         with weights(self.module, ema):
-            figures = validation(self.model, self.val)
+            decoded = self.config.part != "position"
+            figures = validation(self.model, self.val, decoded=decoded)
+            if self.config.augment.crop > 0 and self.model.warp is not None:
+                figures |= second_looks(self.model, self.val)
             if self.config.part == "style":
                 figures["score"] = -figures["val_recon"]
             if sheet_due(epoch, self.config.epochs):
-                picture = preview(self.model, self.val, range(min(SHEET_ROWS, len(self.val))))
+                picks = range(min(SHEET_ROWS, len(self.val)))
+                picture = preview(self.model, self.val, picks, decoded=decoded)
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
         return figures
 
@@ -191,7 +215,7 @@ def prepare_model(
     """A fresh model, theta's statistics from warps fitted to the training masks.
 
     `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
-    same configuration; with `part` "style" its style and image heads may be others, and are then drawn anew.
+    same configuration; unless `part` is "all" its style and image heads may be others, then drawn anew.
     `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
     """
     if reference is not None:
@@ -213,7 +237,7 @@ def prepare_model(
 
 
 def _whole(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
-    """The state of a model folder, for `model`. With `part` "style" the folder's image head may differ (then
+    """The state of a model folder, for `model`. Unless `part` is "all" its image head may differ (then
     `model` keeps its own), and what only a model with a position code has is left out for one without."""
     own = model.state_dict()
     shapes = {name: value.shape for name, value in own.items()}
@@ -237,58 +261,95 @@ def _whole(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def validation(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
-    """val_dice, val_hd, val_recon, and the score that the best epoch is chosen by.
+def validation(model: MultiHeadedVAE, val: MaskedImages, *, decoded: bool = True) -> dict[str, float]:
+    """val_dice, val_hd, and the score that the best epoch is chosen by.
 
-    moved_by_theta and moved_by_z are the mean absolute change of the reconstruction when only that code is
-    another image's: near 0 means that the decoder ignores it.
+    If `decoded` also val_recon, moved_by_theta and moved_by_z. The last two are the mean absolute change of
+    the reconstruction when only that code is another image's: near 0 means that the decoder ignores it.
     """
     model.eval()
     dices, distances, recons, moves = [], [], [], []
     for start in range(0, len(val), 32):
         picks = range(start, min(start + 32, len(val)))
-        image, _ = val.with_masks(picks)
-        latents, recon = _encoded(model, image)
-        recons += log_cosh(recon, image.to(recon.device)).tolist()
+        image = val.plain(picks)
+        if decoded:
+            latents, recon = _encoded(model, image)
+            theta = latents.theta
+            recons += log_cosh(recon, image.to(recon.device)).tolist()
+        else:
+            theta = _located(model, image)
         if model.warp is None:
             continue
-        moves.append(_moves(model, latents, recon))
-        side = val.masks.shape[-1]
-        preds = (model.mask(latents.theta, (side, side)) > 0.5).cpu().numpy()
-        for pred, truth in zip(preds, val.masks[list(picks)].numpy() > 127, strict=True):
-            dices.append(dice(pred, truth))
-            missed = pred.any() != truth.any()
-            far = side * 2**0.5 if missed else hausdorff(pred, truth)
-            distances.append(far * TABLE_SIZE / side)
-    figures = {"val_recon": float(np.mean(recons))}
+        if decoded:
+            moves.append(_moves(model, latents, recon))
+        found = _agreement(model, theta, val.masks[list(picks)].numpy() > 127)
+        dices += found[0]
+        distances += found[1]
+    figures = {"val_recon": float(np.mean(recons))} if decoded else {}
     if not dices:
         return {**figures, "score": -figures["val_recon"]}
     figures |= {"val_dice": float(np.mean(dices)), "val_hd": float(np.mean(distances))}
-    figures |= dict(zip(("moved_by_theta", "moved_by_z"), np.mean(moves, axis=0).tolist(), strict=True))
+    if decoded:
+        figures |= dict(zip(("moved_by_theta", "moved_by_z"), np.mean(moves, axis=0).tolist(), strict=True))
     return {**figures, "score": figures["val_dice"] - figures["val_hd"] / TABLE_SIZE}
 
 
 @torch.inference_mode()
-def preview(model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int]) -> np.ndarray:
-    """A sheet: image, true (yellow) and predicted (cyan) contour, reconstruction, deformed grid."""
+def second_looks(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
+    """val_crop_dice and val_crop_hd: as in `validation`, but on crops about the true objects.
+
+    Distances are in pixels of the whole image, so that both looks compare.
+    """
+    model.eval()
+    dices, distances = [], []
+    for start in range(0, len(val), 32):
+        image, mask, side = val.second_look(range(start, min(start + 32, len(val))))
+        found = _agreement(model, _located(model, image), mask.numpy() > 0.5)
+        dices += found[0]
+        distances += [far * part for far, part in zip(found[1], side, strict=True)]
+    return {"val_crop_dice": float(np.mean(dices)), "val_crop_hd": float(np.mean(distances))}
+
+
+def _agreement(model: MultiHeadedVAE, theta: Tensor, truths: np.ndarray) -> tuple[list[float], list[float]]:
+    """Dice and Hausdorff distance (in 256ths of the side) of each theta (B, P) to its true mask (B, S, S)."""
+    side = truths.shape[-1]
+    preds = (model.mask(theta, (side, side)) > 0.5).cpu().numpy()
+    dices, distances = [], []
+    for pred, truth in zip(preds, truths, strict=True):
+        dices.append(dice(pred, truth))
+        far = side * 2**0.5 if pred.any() != truth.any() else hausdorff(pred, truth)
+        distances.append(far * TABLE_SIZE / side)
+    return dices, distances
+
+
+@torch.inference_mode()
+def preview(
+    model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int], *, decoded: bool = True
+) -> np.ndarray:
+    """A sheet: image, true (yellow) and predicted (cyan) contour, its picture if `decoded`, deformed grid."""
     model.eval()
     image, mask = val.with_masks(picks)
-    latents, recon = _encoded(model, image)
+    if decoded:
+        latents, recon = _encoded(model, image)
+        thetas, refined = latents.theta, [[from_square(x)] for x in recon.float().cpu().numpy()]
+    else:
+        thetas, refined = _located(model, image), [[] for _ in picks]
     rows = []
     for i in range(len(picks)):
-        picture, refined = from_square(image[i].numpy()), from_square(recon[i].float().cpu().numpy())
+        picture = from_square(image[i].numpy())
         row = [picture]
         if model.warp is not None:
             size = mask.shape[1:]
-            theta = latents.theta[i : i + 1]
+            theta = thetas[i : i + 1]
             found = [(p + 1) / 2 * size[0] for p in contours(partial(model.level, theta), cells=64)]
             truth = [(p + 1) / 2 * size[0] for p in contours(_raster_level(mask[i].numpy()), cells=64)]
             row.append(overlay(overlay(picture, truth, colour=YELLOW), found))
             grid = model.warp.grid(theta, tuple(size))[0].float().cpu().numpy()
-            rows.append([*row, refined, draw_grid(picture, grid)])
+            rows.append([*row, *refined[i], draw_grid(picture, grid)])
         else:
-            rows.append([*row, refined])
-    titles = ["image", "true, predicted", "reconstruction", "grid"] if latents.theta.shape[1] else []
+            rows.append([*row, *refined[i]])
+    titles = ["image", "true, predicted", *(["reconstruction"] if decoded else []), "grid"]
+    titles = titles if thetas.shape[1] else []
     return sheet(rows, titles, cell=192)
 
 
@@ -308,6 +369,12 @@ def _raster_level(mask: np.ndarray) -> Any:
         return map_coordinates(mask, at, order=1, mode="nearest") - 0.5
 
     return level
+
+
+def _located(model: MultiHeadedVAE, image: Tensor) -> Tensor:
+    """Theta (B, P) of images, without the image head."""
+    device = next(model.parameters()).device
+    return model.locate(image.to(device, memory_format=torch.channels_last)).mean
 
 
 def _encoded(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
