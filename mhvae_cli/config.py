@@ -73,10 +73,12 @@ class LossConfig:
     """Section 3.4: weights of the parts; the KL weights rise linearly from 0 over `kl_warmup` of the run.
 
     `contour` weighs how far the true contour lies from the warp's (`losses.contour_miss`); `consistency` how
-    far the codes found in an edited picture are from those it was made of (`Objective.consistency`).
+    far the codes found in an edited picture are from those it was made of (`Objective.consistency`); `coarse`
+    how far the picture's tones are from the image's over larger areas (`losses.coarse_miss`).
     """
 
     recon: float = 1.0
+    coarse: float = 0.0
     dice: float = 1.0
     contour: float = 0.0
     consistency: float = 0.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mhvae_cli.vae.latents import Gaussian
-from mhvae_cli.vae.losses import SHARPNESS, contour_miss, log_cosh, soft_dice, warmup
+from mhvae_cli.vae.losses import SHARPNESS, coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 
 
 def test_kl_is_that_of_torch_distributions() -> None:
@@ -52,6 +52,18 @@ def test_log_cosh_is_per_sample() -> None:
     recon[1] = 1
     found = log_cosh(recon, torch.zeros_like(recon))
     assert found.shape == (2,) and found[0] == 0 and found[1] > 0.9
+
+
+def test_coarse_miss_sees_tones_and_no_texture() -> None:
+    """Speckle that is bright on one pixel in 16: its median is no loss to log-cosh, and is one here."""
+    image = torch.zeros(2, 1, 64, 64)
+    image[0, :, ::4, ::4] = 1.6
+    dark, mean = torch.zeros(2, 1, 64, 64), torch.full((2, 1, 64, 64), 0.1)
+    assert log_cosh(dark, image)[0] < log_cosh(mean, image)[0]
+    assert coarse_miss(dark, image)[0] > 1.5 * coarse_miss(mean, image)[0]
+    exact = 2 * 0.1**2 + 0.4**2 / 4  # of 1 and 8 px the thumbnail is even; of 32 a quarter of it is bright
+    assert abs(float(coarse_miss(dark, image)[0]) - exact) < 1e-6
+    assert coarse_miss(dark, image)[1] == 0
 
 
 def test_soft_dice_is_the_hand_count() -> None:

@@ -24,7 +24,7 @@ from ..vae.contour import contours
 from ..vae.fitting import distance_map
 from ..vae.fitting import fit as fit_warp
 from ..vae.latents import Gaussian, Latents
-from ..vae.losses import contour_miss, log_cosh, soft_dice, warmup
+from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
 from ..vae.pretrained import start_from
 from .datasets import Batch, MaskedImages
@@ -73,6 +73,9 @@ class Objective(nn.Module):
         out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
         parts = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
         loss = c.recon * parts["recon"] + kl * c.kl_z * parts["kl_z"]
+        if c.coarse > 0:
+            parts["coarse"] = coarse_miss(out.recon, image).mean()
+            loss = loss + c.coarse * parts["coarse"]
         if c.consistency > 0:
             pose = batch.pose.to(device)
             parts["consistency"] = self.consistency(Latents(out.z, out.theta, pose), image.shape[-1])

@@ -8,11 +8,25 @@ from torch import Tensor
 SHARPNESS = 10.0
 """log-cosh is quadratic below, linear above an error of 1 / SHARPNESS (Chen et al. 2019's a)."""
 
+COARSE = (1, 8, 32)
+"""Sides in pixels of the thumbnails that `coarse_miss` compares."""
+
 
 def log_cosh(recon: Tensor, image: Tensor) -> Tensor:
     """Mean over pixels of log(cosh(a d)) / a, per sample (B,); stable for any d."""
     d = SHARPNESS * (recon - image)
     return ((d + F.softplus(-2 * d) - math.log(2.0)) / SHARPNESS).flatten(1).mean(1)
+
+
+def coarse_miss(recon: Tensor, image: Tensor) -> Tensor:
+    """Mean squared error of thumbnails of COARSE pixels a side, per sample (B,), of (B, C, S, S).
+
+    `log_cosh` is near the absolute error, whose best guess of speckle is its median: the mean tone gets lost.
+    """
+    return sum(
+        (F.adaptive_avg_pool2d(recon, side) - F.adaptive_avg_pool2d(image, side)).square().flatten(1).mean(1)
+        for side in COARSE
+    )
 
 
 def soft_dice(mask_pred: Tensor, mask: Tensor) -> Tensor:
