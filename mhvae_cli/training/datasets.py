@@ -98,7 +98,7 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Samp
     """`count` parts: index.csv's folds where it has just that many, else subjects dealt out by `seed`."""
     given = {s.fold for s in samples}
     if None not in given and len(given) == count:
-        return [[s for s in samples if s.fold == fold] for fold in sorted(given)]
+        return [[s for s in samples if s.fold == fold] for fold in sorted(f for f in given if f is not None)]
     subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < count:
         raise UsageError(f"{count} folds of {len(subjects)} subjects: too few")
@@ -185,6 +185,7 @@ class MaskedImages(Images):
     """Images with the masks of one object; the masks' rims as points."""
 
     def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert sample.mask is not None
         mask = read_mask(sample.mask)
         h, w = stored(scan.pixels, scan.orientation).shape[:2]
         if mask.shape != (h, w):

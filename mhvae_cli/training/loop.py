@@ -34,11 +34,12 @@ class Diverged(QualityError):
 class Task(Protocol):
     """`module` maps a batch and the run's progress (0-1) to named loss parts, "loss" first."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: list[int], epoch: int) -> Any: ...
+    def batch(self, indices: list[int], epoch: int) -> object: ...
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]: ...
 
@@ -133,7 +134,7 @@ def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[in
 
 
 def _step(
-    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: Any, progress: float
+    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: object, progress: float
 ) -> dict[str, float]:
     """One step of the optimiser: the loss parts, {} if they or the gradient are not finite (no step then)."""
     config, optimizer, scaler = run.config, live.optimizer, live.scaler
@@ -169,9 +170,9 @@ def _batches(
     steps: int,
     rank: int,
     world: int,
-) -> Iterator[Any]:
+) -> Iterator[object]:
     """This process's share of every batch from `step` on, a few made ahead by the pool's threads."""
-    waiting: list[Future[Any]] = []
+    waiting: list[Future[object]] = []
     ahead, plans = step, {}
     while step < total:
         while ahead < total and len(waiting) <= run.workers:

@@ -106,9 +106,11 @@ def train_vae(
     run, train, val = _plan(samples, recipe, work, out, reference)
     check_out(run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
-    size["oversize"] = FINER if recipe.train.augment.crop > 0 else OVERSIZE
+    oversize = FINER if recipe.train.augment.crop > 0 else OVERSIZE
     say({"phase": f"reading {len(samples)} images"})
-    images, held = (MaskedImages(part, **size, workers=max(1, work.workers)) for part in (train, val))
+    images, held = (
+        MaskedImages(part, **size, oversize=oversize, workers=max(1, work.workers)) for part in (train, val)
+    )
     model = prepare_model(
         recipe.model,
         images,
@@ -198,7 +200,7 @@ def train_cddpm(
     content = {**content, "name": name or out.resolve().name, "card": card, "cddpm": about}
     task = CDDPMTask(
         vae,
-        refiner.to(memory_format=torch.channels_last),
+        refiner.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch forgot it
         recipe.train,
         images,
         held,
@@ -315,7 +317,10 @@ def cross_validate(
                 yield k, outcome
                 return
             _segment(out / f"fold{k}", folds[k], masks, work)
-        pairs = [Pair(s.id, s.mask, _mask_path(masks, s)) for s in folds[k]]
+        pairs = []
+        for s in folds[k]:
+            assert s.mask is not None
+            pairs.append(Pair(s.id, s.mask, _mask_path(masks, s)))
         yield k, [score(pair, profile=profile) for pair in pairs]
 
 
