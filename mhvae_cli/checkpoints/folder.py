@@ -64,7 +64,7 @@ def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
-def _check_config(config: Any, where: str) -> None:
+def _check_config(config: object, where: str) -> None:
     if not isinstance(config, dict) or config.get("kind") != KIND:
         raise ModelError(f"{where}: not the configuration of an mhvae model")
     if config.get("format") != FORMAT:

@@ -48,7 +48,7 @@ def encode_latents(
     size = [int(side) for side in code.size]
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
     whole = encode_state(tensors, {**facts, "size": json.dumps(size), **embed(record)})
-    shown: dict[str, Any] = {**facts, "size": size}
+    shown: dict[str, object] = {**facts, "size": size}
     shown |= {name: arrays[name].tolist() for name in ("theta", "pose") if name in arrays}
     if handles is not None:
         shown["handles"] = handles.round(3).tolist()
