@@ -7,7 +7,7 @@ told by `checkpoint.digest(folder, ["vae"])`: another model would make nonsense 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 VERSION = "1"
 KIND = "mhvae-latents"
 SIZE_CAP = 2**20
+
+
+class About(TypedDict):
+    model: str
+    vae_sha256: str
+    record: Mapping[str, Any]
+    handles: NotRequired[np.ndarray | None]
 
 
 def encode_latents(
@@ -57,7 +64,7 @@ def encode_latents(
     return whole, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def save_latents(stem: Path, code: LatentCode, **about: Any) -> list[Path]:
+def save_latents(stem: Path, code: LatentCode, **about: Unpack[About]) -> list[Path]:
     """Write STEM.safetensors and STEM.json, each whole or not at all; `about` as `encode_latents` takes it.
 
     OutputError if a file cannot be written.

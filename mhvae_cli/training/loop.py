@@ -25,6 +25,7 @@ from .distributed import agreed, averaged, group, stop_signals
 from .state import TrainerState, TrainingRun, begin, save
 
 MILDER = "a smaller --lr may help"
+Say = Callable[[dict[str, Any]], None]
 
 
 class Diverged(QualityError):
@@ -55,7 +56,7 @@ class Outcome:
     signal: int | None = None
 
 
-def fit(task: Task, run: TrainingRun, *, say: Callable[[dict[str, Any]], None]) -> Outcome:
+def fit(task: Task, run: TrainingRun, *, say: Say) -> Outcome:
     """Train until the last epoch, a signal or the deadline; the state is on disk whenever this returns.
 
     `say` receives a dict after each step and each epoch. Raises Diverged if the loss or a gradient is NaN or
@@ -192,7 +193,7 @@ def _close_epoch(
     live: TrainerState,
     epoch: int,
     steps: int,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> None:
     place = live.place
     figures = task.validate(live.ema, epoch)

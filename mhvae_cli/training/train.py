@@ -2,10 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from ..inference.pipeline import Pipeline
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
 from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, folds_of, split
-from .loop import Outcome, fit
+from .loop import Outcome, Say, fit
 from .state import STATE, TrainingRun, check_out
 from .vae_task import ModelInfo, VAETask, prepare_model
 
@@ -97,7 +96,7 @@ def train_vae(
     name: str | None = None,
     splits: str = "",
     reference: np.ndarray | None = None,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Outcome:
     """Train on `samples`, choosing on a validation part of their subjects; `out` ends as a model folder.
 
@@ -153,7 +152,7 @@ def train_cddpm(
     *,
     name: str | None = None,
     splits: str = "",
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Outcome:
     """Train a cDDPM for the VAE of the folder `model`, which stays as it is; `out` ends as a model folder.
 
@@ -283,7 +282,7 @@ def cross_validate(
     count: int,
     only: Sequence[int] | None,
     profile: Profile,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Iterator[tuple[int, list[Row] | Outcome]]:
     """Train without each fold, segment it, and yield its number and scores; an Outcome last if stopped.
 
