@@ -94,9 +94,9 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
     """
     found: Figures = dict.fromkeys(HEAD_COLUMNS)
     height, width = size
-    for unit, scale in {"px": Spacing(1.0, 1.0), **({"mm": spacing} if spacing else {})}.items():
-        scaled = _in_mm(rings, scale)
-        head = _whole(scaled, (width * scale.x, height * scale.y))
+    for unit, (sx, sy) in {"px": (1.0, 1.0), **({"mm": spacing} if spacing else {})}.items():
+        scaled = _in_mm(rings, Spacing(sx, sy))
+        head = _whole(scaled, (width * sx, height * sy))
         if head is not None:
             found[f"hc_{unit}"] = head.circumference
             found[f"bpd_{unit}"], found[f"ofd_{unit}"] = head.minor, head.major
