@@ -69,7 +69,7 @@ class _Group(TyperGroup):
 class _Verb(TyperCommand):
     """A verb: how it is called is recorded, for the manifest and the fingerprint of the run."""
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

@@ -11,9 +11,12 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .errors import UsageError, os_error_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]
@@ -207,7 +210,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 T = TypeVar("T")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     """The dataclass as plain JSON values, every field present."""
     return dataclasses.asdict(config)
 

@@ -23,4 +23,5 @@ def contains(rings: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
     (ax, ay), (bx, by) = (end.T for end in edges(rings)[:2])
     spans = (ay > y) != (by > y)
     rise = np.where(by == ay, 1.0, by - ay)
-    return (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1) % 2 == 1
+    inside: np.ndarray = (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1) % 2 == 1
+    return inside

@@ -39,7 +39,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             data = file.read(CONFIG_CAP + 1)
         if len(data) > CONFIG_CAP:
             raise ValueError("too large")
-        config = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant)
+        config: dict[str, Any] = json.loads(
+            data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant
+        )
     except FileNotFoundError:
         raise ModelError(f"{folder}: no config.json in it, so not a model") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -62,7 +64,7 @@ def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
-def _check_config(config: Any, where: str) -> None:
+def _check_config(config: object, where: str) -> None:
     if not isinstance(config, dict) or config.get("kind") != KIND:
         raise ModelError(f"{where}: not the configuration of an mhvae model")
     if config.get("format") != FORMAT:

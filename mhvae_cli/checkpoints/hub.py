@@ -8,14 +8,28 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from ..errors import ModelError, OutputError
 from ..hashing import git_blob_id, sha256_of
 from .checksums import format_sums, read_sums, record_of
 from .hub_errors import hub_fault
 
+if TYPE_CHECKING:
+    from io import FileIO
+
+    from huggingface_hub.hf_api import RepoSibling
+
 _TRIES = 4
+
+
+class _Request(Protocol):
+    extensions: dict[str, Any]
+
+
+class _Wanted(TypedDict):
+    revision: str | None
+    allow_patterns: list[str]
 
 
 def fetch(
@@ -32,7 +46,7 @@ def fetch(
 
     repo, _, revision = ref.partition("@")
     names, offline = [*needs, *also], offline or is_offline_mode()
-    files = {"revision": revision or None, "allow_patterns": names}
+    files: _Wanted = {"revision": revision or None, "allow_patterns": names}
     if offline and check:
         raise ModelError(f"{ref}: asked to stay offline", hint="unset HF_HUB_OFFLINE to ask the Hub")
     local, fault = _cached(repo, files, needs)
@@ -115,7 +129,7 @@ def _prepare() -> None:
         get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit]}
 
 
-def _limit(request: Any) -> None:
+def _limit(request: _Request) -> None:
     """Request hook: the client's calls to the Hub's API carry no time limit, and would wait for ever."""
     from huggingface_hub import constants
 
@@ -129,14 +143,12 @@ def _bar(**settings: Any) -> type:
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, **settings})
+            super().__init__(*args, **{**options, **settings})  # type: ignore[no-untyped-call]  # tqdm has no stubs
 
     return Bar
 
 
-def _cached(
-    repo: str, files: dict[str, Any], needs: Sequence[str]
-) -> tuple[Path | None, BaseException | None]:
+def _cached(repo: str, files: _Wanted, needs: Sequence[str]) -> tuple[Path | None, BaseException | None]:
     """The snapshot in the cache if it holds what is needed, or what is wrong with it; opens no socket."""
     from huggingface_hub import errors, snapshot_download
 
@@ -146,7 +158,7 @@ def _cached(
         return None, error
     if missing := [name for name in needs if not (folder / name).is_file()]:
         fault = errors.LocalEntryNotFoundError(missing[0])
-        fault.snapshot_path = folder
+        fault.snapshot_path = folder  # type: ignore[attr-defined]  # for `_absent`
         return None, fault
     return folder, None
 
@@ -163,7 +175,7 @@ def _absent(ref: str, fault: BaseException | None, names: Sequence[str]) -> Path
     raise ModelError(what, hint=f"fetch it while online: mhvae models pull {ref}")
 
 
-def _place(repo: str, commit: str, file: Any) -> None:
+def _place(repo: str, commit: str | None, file: "RepoSibling") -> None:
     """Put a large file into the cache under its SHA-256, once it has it; a part is kept for the next try."""
     if file.lfs is None:
         return
@@ -189,11 +201,12 @@ def _place(repo: str, commit: str, file: Any) -> None:
         os.replace(part, blob)
 
 
-def _stream(url: str, out: Any, file: Any) -> None:
+def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
     """Append what `out` lacks, going on after a connection that broke as long as some bytes come."""
     from huggingface_hub import constants, errors, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+    assert file.lfs is not None
     size, idle = file.lfs.size, 0
     bar = _bar(disable=None)(total=size, initial=out.tell(), unit="B", unit_scale=True, desc=file.rfilename)
     with bar:
@@ -220,7 +233,7 @@ def _stream(url: str, out: Any, file: Any) -> None:
                 raise OSError(f"{start} of {size} bytes of {file.rfilename} came")
 
 
-def _compare(folder: Path, hashes: dict[str, Any], ref: str) -> None:
+def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
     """Each file of the snapshot against the Hub's hash: its SHA-256, or of small files git's blob id."""
     sums, bad = {}, []
     for name, file in hashes.items():

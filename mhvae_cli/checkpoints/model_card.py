@@ -57,7 +57,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     if value is None or isinstance(value, float):
         return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
     return " ".join(str(value).split()).replace("|", "\\|")
@@ -71,7 +71,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _prose(value: Any) -> str:
+def _prose(value: object) -> str:
     """Text as it is, an object or a list as bullets."""
     if isinstance(value, Mapping):
         return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))

@@ -36,7 +36,8 @@ def read_header(path: Path) -> dict[str, Any]:
                 raise ValueError(f"its header claims {length} bytes, at most {HEADER_CAP} are read")
             if size < 8 or 8 + length > size:
                 raise ValueError("it is cut short in its header")
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=unique)
+            text = file.read(length).decode("utf-8")
+            header: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
         end = 8 + length + _extent(header)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -125,7 +125,7 @@ def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
 
 
 def _show(summary: "dict[str, Spread]", profile: str) -> None:
-    rows: list[list[Any]] = [
+    rows: list[list[str]] = [
         [name, str(spread.n), f"{spread.mean:.4f}", f"{spread.sd:.4f}"] for name, spread in summary.items()
     ]
     show_table([profile, "folds", "mean", "sd"], rows)

@@ -98,7 +98,7 @@ def _machine() -> dict[str, Any]:
         "usable": cores(),
         "threads": threads(),
         "workers": worker_count(None),
-        "memory_gib": round(memory() / 2**30, 1) if memory() else None,
+        "memory_gib": round(size / 2**30, 1) if (size := memory()) else None,
         **{name: os.environ[name] for name in SETTINGS if name in os.environ},
     }
 

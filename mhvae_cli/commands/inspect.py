@@ -126,7 +126,7 @@ def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         stack += [(f"{key} {shown(name)}".strip(), entry) for name, entry in reversed(inner)]
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """One line without control characters, which a terminal would obey."""
     if isinstance(value, list):
         return ", ".join(map(shown, value)) or "none"

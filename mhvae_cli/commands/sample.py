@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import typer
 
@@ -89,7 +89,7 @@ def sample(
         raise UsageError("--layout nnunet is of PNGs", hint="leave --format out")
     given = None if size is None else _parse_size(size)
     model = {} if settings.dry_run else _look(settings, codes)
-    how = {"seed": settings.seed, "size": given or _default_size(model)}
+    how: _How = {"seed": settings.seed, "size": given or _default_size(model)}
     requests = [
         GenerationRequest(
             (),
@@ -123,6 +123,17 @@ def _parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+class _How(TypedDict):
+    seed: int
+    size: tuple[int, int]
+
+
+class _Places(TypedDict):
+    stem: PurePath
+    mask: NotRequired[PurePath]
+    latents: NotRequired[PurePath]
+
+
 def _look(settings: GenerationSettings, codes: Codes) -> dict[str, Any]:
     """The model's config.json; ModelError if it cannot draw such pictures."""
     from ..checkpoints.folder import read_config
@@ -142,7 +153,7 @@ def _default_size(content: dict[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-def _places(layout: Layout, name: str) -> dict[str, Any]:
+def _places(layout: Layout, name: str) -> "_Places":
     """Where the files of a pair go."""
     if layout == "flat":
         return {"stem": PurePath(name)}
@@ -152,7 +163,7 @@ def _places(layout: Layout, name: str) -> dict[str, Any]:
 
 
 def _drawn(
-    codes: Codes, index: int, how: dict[str, Any], networks: "Networks", _sources: "Sequence[Source]"
+    codes: Codes, index: int, how: "_How", networks: "Networks", _sources: "Sequence[Source]"
 ) -> "Draft":
     from ..inference.synthesis import sample_code
     from ..vae.density import Density

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
@@ -32,6 +32,15 @@ STIFF = 1.0
 """Pixels that an outline may stay away from its handles before it is told."""
 
 Pair = tuple[float, float]
+
+
+class _Edit(TypedDict):
+    rotate: float
+    scale: float
+    shift: Pair
+    about: Pair | Literal["object", "image"]
+    moves: dict[int, Pair]
+    keep_background: bool
 
 
 @generative()
@@ -172,7 +181,7 @@ class _Asked:
     theta: str | None = None
     keep_background: bool = False
 
-    def edit(self) -> dict[str, Any]:
+    def edit(self) -> "_Edit":
         """The keywords of `generation.Warping`; UsageError for what makes no sense."""
         rotate = 0.0 if self.rotate is None else self.rotate
         scale = 1.0 if self.scale is None else self.scale
@@ -180,12 +189,13 @@ class _Asked:
             raise UsageError(f"--rotate {rotate}: not a finite number")
         if not (math.isfinite(scale) and scale > 0):
             raise UsageError(f"--scale {scale:g}: not above 0", hint="0.5 halves, 2 doubles")
-        named = self.about in ("object", "image")
+        about: Literal["object", "image"] | None
+        about = "object" if self.about == "object" else "image" if self.about == "image" else None
         return {
             "rotate": rotate,
             "scale": scale,
             "shift": self._shift(),
-            "about": self.about if named else _pair("--about", self.about, "object, image, or 40,30"),
+            "about": about or _pair("--about", self.about, "object, image, or 40,30"),
             "moves": self._moves(),
             "keep_background": self.keep_background,
         }
@@ -269,7 +279,7 @@ def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pai
 
 
 def _warped(
-    edit: dict[str, Any], name: str, notes: list[str], networks: "Networks", sources: "Sequence[Source]"
+    edit: _Edit, name: str, notes: list[str], networks: "Networks", sources: "Sequence[Source]"
 ) -> "Draft":
     from ..inference.synthesis import Warping, warp_image
 

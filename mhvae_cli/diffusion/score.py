@@ -48,14 +48,16 @@ class ScoreNetwork(nn.Module):
             seen = u
         else:
             seen = torch.cat([u, x_hat], dim=1)
-        return self.unet(seen.to(self.unet.enter.weight.dtype), self.sde.log_snr(t)).to(u.dtype)
+        out: Tensor = self.unet(seen.to(self.unet.enter.weight.dtype), self.sde.log_snr(t)).to(u.dtype)
+        return out
 
     def score(self, u: Tensor, t: float, x_hat: Tensor) -> Tensor:
         """grad log p_t(u | x_hat), (B, C, H, W): what a solver asks for."""
         times = torch.full((len(u),), t, device=u.device)
         found = self(u, times, x_hat)
         eps = found if self.config.sees == "x" else self.sde.sigma(t) * u + self.sde.alpha(t) * found
-        return -eps / self.sde.sigma(t)
+        score: Tensor = -eps / self.sde.sigma(t)
+        return score
 
     def loss(self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Equation 8 per sample (B,), its lambda such that the error of v (or eps) counts alike at any t."""
@@ -63,4 +65,5 @@ class ScoreNetwork(nn.Module):
         u, _ = self.sde.marginal(start, t)
         alpha, sigma = (s.view(-1, 1, 1, 1) for s in (self.sde.alpha(t), self.sde.sigma(t)))
         sought = eps if self.config.sees == "x" else alpha * eps - sigma * start
-        return (self(u + sigma * eps, t, x_hat).float() - sought).square().flatten(1).mean(1)
+        loss: Tensor = (self(u + sigma * eps, t, x_hat).float() - sought).square().flatten(1).mean(1)
+        return loss

@@ -80,7 +80,8 @@ class SDE:
         else:  # log(1 + exp(-2 log_snr)), whose exp may not overflow
             whole = max(-2 * log_snr, 0.0) + math.log1p(math.exp(-abs(2 * log_snr)))
         root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * whole) ** 0.5
-        return 2 * whole / (self.beta_min + root)
+        t: Time = 2 * whole / (self.beta_min + root)
+        return t
 
     def drift(self, x: Tensor, t: Time, x_hat: Tensor | float = 0.0) -> Tensor:
         """-1/2 beta(t) (x - x_hat), shaped like x (B, ...)."""
@@ -88,7 +89,8 @@ class SDE:
 
     def diffusion(self, t: Time) -> Time:
         """sqrt(beta(t))."""
-        return self.beta(t) ** 0.5
+        g: Time = self.beta(t) ** 0.5
+        return g
 
     def marginal(self, x0: Tensor, t: Time, x_hat: Tensor | float = 0.0) -> tuple[Tensor, Time]:
         """Equation 14: x(t) given x(0) = x0 (B, ...) is normal with this mean, like x0, and this sd.

@@ -1,6 +1,8 @@
 """Section 4.2: the temporal U-Net. Fully convolutional, it learns from crops and runs on whole images."""
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +36,15 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         for layer in (self.level, self.conv2):
+            assert layer.bias is not None
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.level(embedding)[:, :, None, None].chunk(2, dim=1)
         y = F.silu(torch.addcmul(shift, self.norm(x), 1 + scale))
-        return self.skip(x) + self.conv2(F.silu(self.conv1(y)))
+        out: Tensor = self.skip(x) + self.conv2(F.silu(self.conv1(y)))
+        return out
 
 
 class UNet(nn.Module):
@@ -70,8 +74,10 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(
             ChannelNorm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], outputs * size, 3, padding=1)
         )
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        last = self.leave[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
         h, w = x.shape[2:]
@@ -80,13 +86,13 @@ class UNet(nn.Module):
         embedding = self.embed(_waves(log_snr, self.config.channels).to(self.enter.weight.dtype))
         y = self.enter(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=layout(x.device)))
         kept = []
-        for first, *blocks in self.down:
+        for first, *blocks in cast(Iterable[nn.ModuleList], self.down):
             y = first(y)
             for block in blocks:
                 y = block(y, embedding)
             kept.append(y)
         y = self.middle(y, embedding)
-        for first, *blocks in self.up:
+        for first, *blocks in cast(Iterable[nn.ModuleList], self.up):
             y = torch.cat([first(y), kept.pop()], dim=1)
             for block in blocks:
                 y = block(y, embedding)

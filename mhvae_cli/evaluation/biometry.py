@@ -68,9 +68,9 @@ def measure(rings: Rings, spacing: Spacing | None = None) -> Figures:
     found: Figures = dict.fromkeys(COLUMNS)
     sx, sy = found["spacing_x"], found["spacing_y"] = spacing or (None, None)
     ellipse = fit_ellipse(rings)
-    found["area_px"] = abs(sum(map(signed_area, rings))) if ellipse else 0.0
+    area = found["area_px"] = abs(sum(map(signed_area, rings))) if ellipse else 0.0
     if sx is not None and sy is not None:
-        found["area_mm2"] = found["area_px"] * sx * sy
+        found["area_mm2"] = area * sx * sy
     if ellipse is None:
         return found
     at = (ellipse.x, ellipse.y, ellipse.major, ellipse.minor, ellipse.angle)
@@ -95,7 +95,7 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
     found: Figures = dict.fromkeys(HEAD_COLUMNS)
     height, width = size
     for unit, (sx, sy) in {"px": (1.0, 1.0), **({"mm": spacing} if spacing else {})}.items():
-        scaled = _in_mm(rings, (sx, sy))
+        scaled = _in_mm(rings, Spacing(sx, sy))
         head = _whole(scaled, (width * sx, height * sy))
         if head is not None:
             found[f"hc_{unit}"] = head.circumference

@@ -158,4 +158,5 @@ def _boundary(mask: np.ndarray) -> np.ndarray:
     """Cropping to a box that holds the mask leaves it unchanged: what lies outside counts as background."""
     around = np.pad(mask, 1)
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return mask & ~inner
+    edge: np.ndarray = mask & ~inner
+    return edge

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import InputError, os_error_text
 from ..images.read import SUFFIXES, read_mask
-from ..images.spacing import Spacing, stem_key
+from ..images.scan import Spacing
+from ..images.spacing import stem_key
 from .metrics import Profile, Scores, measure
 
 METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")

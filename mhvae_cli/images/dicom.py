@@ -223,7 +223,8 @@ class Dicom:
     def _frame_bits(self) -> int:
         header, subsampled = self.header, self._colour == "YBR_FULL_422"  # two pixels share their two colours
         samples = 2 if subsampled else header.get("SamplesPerPixel", 1)
-        return header.Rows * header.Columns * header.BitsAllocated * samples
+        bits: int = header.Rows * header.Columns * header.BitsAllocated * samples
+        return bits
 
     @property
     def _layout(self) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def _curved(header: "Dataset", numbers: np.ndarray, page: int) -> np.ndarray | N
         data, order = tables[0].LUTData, "<" if header.original_encoding[1] else ">"
         table = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.asarray(data)
         levels = np.clip(table[: entries or 2**16] / (2**bits - 1), 0, 1)
-        return levels[np.clip(np.rint(numbers).astype(np.int32) - first, 0, len(levels) - 1)]
+        curved: np.ndarray = levels[np.clip(np.rint(numbers).astype(np.int32) - first, 0, len(levels) - 1)]
+        return curved
     if (found := _first_window(header, page)) is None or found[2] != "SIGMOID":
         return None
     centre, width, _ = found

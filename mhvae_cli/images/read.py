@@ -90,7 +90,8 @@ def read_mask(source: Path | bytes, *, name: str | None = None) -> np.ndarray:
     with _opened(source, name) as image:
         if isinstance(image, Dicom):
             inside = image.stored() != 0
-            return inside if inside.ndim == 2 else inside.any(axis=2)
+            flat: np.ndarray = inside if inside.ndim == 2 else inside.any(axis=2)
+            return flat
         orientation, turned = _decode(image, 0, name)
         values = np.asarray(image) if image.mode == "P" else _numbers(image)
     if values.ndim == 3 and values.shape[2] in (2, 4):

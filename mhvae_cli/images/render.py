@@ -205,7 +205,8 @@ def _within(ring: np.ndarray, outer: np.ndarray) -> bool:
 def _closed(ring: np.ndarray, sign: int) -> list[list[float]]:
     """The ring with its first point repeated, turned so that its shoelace area has this sign."""
     turned = ring if signed_area(ring) * sign > 0 else ring[::-1]
-    return _rounded(np.concatenate([turned, turned[:1]])).tolist()
+    closed: list[list[float]] = _rounded(np.concatenate([turned, turned[:1]])).tolist()
+    return closed
 
 
 def _label(text: str, width: int, height: int) -> Image.Image:

@@ -76,13 +76,15 @@ def to_uint8(pixels: np.ndarray, window: tuple[float, float] | None = None) -> n
     uint8 as it is."""
     if pixels.dtype == np.uint8 and window is None:
         return pixels
-    return np.rint(_stretched(pixels, window) * 255).astype(np.uint8)
+    levels: np.ndarray = np.rint(_stretched(pixels, window) * 255).astype(np.uint8)
+    return levels
 
 
 def _stretched(pixels: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     """Pixels as float32 in [0, 1] over the window; a constant picture without one is 0."""
     low, high = map(np.float32, window or _percentiles(pixels))
-    return np.clip((pixels.astype(np.float32) - low) / max(high - low, _TINY), 0, 1)
+    stretched: np.ndarray = np.clip((pixels.astype(np.float32) - low) / max(high - low, _TINY), 0, 1)
+    return stretched
 
 
 def _percentiles(pixels: np.ndarray) -> tuple[np.float32, np.float32]:

@@ -7,7 +7,7 @@ told by `checkpoint.digest(folder, ["vae"])`: another model would make nonsense 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 VERSION = "1"
 KIND = "mhvae-latents"
 SIZE_CAP = 2**20
+
+
+class About(TypedDict):
+    model: str
+    vae_sha256: str
+    record: Mapping[str, Any]
+    handles: NotRequired[np.ndarray | None]
 
 
 def encode_latents(
@@ -48,7 +55,7 @@ def encode_latents(
     size = [int(side) for side in code.size]
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
     whole = encode_state(tensors, {**facts, "size": json.dumps(size), **embed(record)})
-    shown: dict[str, Any] = {**facts, "size": size}
+    shown: dict[str, object] = {**facts, "size": size}
     shown |= {name: arrays[name].tolist() for name in ("theta", "pose") if name in arrays}
     if handles is not None:
         shown["handles"] = handles.round(3).tolist()
@@ -57,7 +64,7 @@ def encode_latents(
     return whole, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def save_latents(stem: Path, code: LatentCode, **about: Any) -> list[Path]:
+def save_latents(stem: Path, code: LatentCode, **about: Unpack[About]) -> list[Path]:
     """Write STEM.safetensors and STEM.json, each whole or not at all; `about` as `encode_latents` takes it.
 
     OutputError if a file cannot be written.

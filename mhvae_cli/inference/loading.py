@@ -51,7 +51,9 @@ def load_refiner(
     state = load_state(folder, "cddpm", expected=_shapes(refiner))
     refiner.load_state_dict(_widened(state), assign=True)
     refiner.network.unet.to(dtype)
-    return refiner.eval().to(device=device, memory_format=layout(torch.device(device)))
+    place = layout(torch.device(device))
+    refiner.eval().to(device=device, memory_format=place)  # type: ignore[call-overload]  # torch forgot it
+    return refiner
 
 
 def verify_model(folder: Path) -> dict[str, str]:

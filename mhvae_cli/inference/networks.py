@@ -38,7 +38,8 @@ class Networks:
         self, model: MultiHeadedVAE, *, name: str, folder: Path, device: torch.device, dtype: torch.dtype
     ) -> None:
         fold_batch_norms(model.eval().encoder.convnet)
-        self.model = model.to(device=device, memory_format=layout(device))
+        self.model = model
+        model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # torch forgot it
         self.model.encoder.convnet.to(dtype)
         self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS has not
         self.config = model.config
@@ -102,7 +103,8 @@ class Networks:
     def locate(self, batch: np.ndarray) -> np.ndarray:
         """The posterior mean of theta, float32 (B, P), of `prepare`d images (B, C, S, S)."""
         self.need_position()
-        return self.model.locate(self._image(batch)).mean.cpu().numpy()
+        means: np.ndarray = self.model.locate(self._image(batch)).mean.cpu().numpy()
+        return means
 
     @torch.inference_mode()
     def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[EncoderOutputs]:
@@ -117,7 +119,9 @@ class Networks:
         q_theta, q_z = encoder.position(flat), encoder.style(flat, image)
         means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
         theta = self._averaged(image, q_theta.mean) if tta else q_theta.mean
-        source = self.model.warp(theta, (GRID, GRID)).cpu()
+        warp = self.model.warp
+        assert warp is not None
+        source = warp(theta, (GRID, GRID)).cpu()
         inside = self.model.segmentation_head.level(source) >= 0
         errors: list[float | None] = [None] * len(batch)
         if recon:
@@ -132,6 +136,7 @@ class Networks:
         if self.model.segmentation_head.reference is not None:
             raise ModelError(f"{self.name}: mirror images are averaged for the disc alone")
         warp, found = self.model.warp, [theta]
+        assert warp is not None
         for signs in FLIPS:
             axes = [axis for axis, sign in zip((3, 2), signs, strict=True) if sign < 0]
             seen = self.model.locate(image.flip(axes)).mean

@@ -100,9 +100,8 @@ class Pipeline:
             )
         evidence = self.networks.examine(batch, recon=recon, tta=tta)[0]
         theta = evidence.theta
-        quality = self.networks.qc_statistics and self.networks.qc_statistics.judge(
-            evidence, self.networks.contour(theta, size)
-        )
+        statistics = self.networks.qc_statistics
+        quality = statistics.judge(evidence, self.networks.contour(theta, size)) if statistics else None
         thetas = probability = None
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)

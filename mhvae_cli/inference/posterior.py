@@ -11,7 +11,8 @@ from .qc import EncoderOutputs
 def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
     """The posterior's sd times `temperature`, together with the prior's of 1, which it never exceeds."""
     warm = np.float32(temperature) * sd
-    return warm / np.sqrt(1 + warm * warm)
+    factors: np.ndarray = warm / np.sqrt(1 + warm * warm)
+    return factors
 
 
 def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:

@@ -31,7 +31,7 @@ class Origin:
     command: str
 
 
-def make_record(origin: Origin, sources: Sequence[str] = (), **extra: Any) -> dict[str, Any]:
+def make_record(origin: Origin, sources: Sequence[str] = (), **extra: object) -> dict[str, Any]:
     """The record of one generated file, as plain JSON values.
 
     `sources` are the SHA-256 of the files it was made from (`sha256_of`); `extra` is the verb's own, such

@@ -212,6 +212,8 @@ def _percentile(value: float, quantiles: np.ndarray) -> float:
     return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
 
 
-def _plain(values: np.ndarray) -> Any:
+def _plain(values: np.ndarray | np.float64) -> Any:
     """Nested lists of numbers of five digits."""
-    return float(f"{values:.5g}") if values.ndim == 0 else [_plain(value) for value in values]
+    if isinstance(values, np.float64) or values.ndim == 0:
+        return float(f"{values:.5g}")
+    return [_plain(value) for value in values]

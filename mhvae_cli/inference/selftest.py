@@ -84,7 +84,8 @@ def check(devices: Sequence[str]) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / SMALL
         write_model(small)
-        for name, ref in [(SMALL, small), *((name, name) for name in bundled())]:
+        models: list[tuple[str, str | Path]] = [(SMALL, small), *((name, name) for name in bundled())]
+        for name, ref in models:
             load = partial(Networks.load, ref, offline=True)
             try:
                 reference = _reference(load)
@@ -180,7 +181,8 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
 
     Each takes what `given` has of the stage before it, by default its own: so a fault is its own stage's.
     """
-    config, found = networks.config, {}
+    config = networks.config
+    found: dict[str, np.ndarray] = {}
     size = (config.image_size, config.image_size)
     z, theta = networks.encode(picture(config.image_size, config.channels)[None])
     found["encode"] = np.concatenate([z[0], theta[0]])
@@ -188,9 +190,9 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
     made = LatentCode(z=code[: config.z_dim], theta=code[config.z_dim :], pose=POSE, size=size)
     with torch.inference_mode():
         parameters = torch.from_numpy(made.theta)[None].to(networks.device)
-        found["warp"] = (
-            networks.model.warp.grid(parameters, size, torch.from_numpy(POSE)[None])[0].cpu().numpy()
-        )
+        warp = networks.model.warp
+        assert warp is not None
+        found["warp"] = warp.grid(parameters, size, torch.from_numpy(POSE)[None])[0].cpu().numpy()
     found["decode"] = networks.decode([made])[0]
     x_hat = (given or found)["decode"]
     found["refine"] = networks.refine(x_hat[None], ["self-test"], steps=STEPS)[0]
@@ -201,7 +203,8 @@ def project(stage: np.ndarray) -> list[float]:
     """A stage in a few numbers, in its root mean square: sums with fixed signs over sqrt(n)."""
     flat, count = stage.astype(np.float64).ravel(), len(TRUTH["encode"])
     signs = np.sign(noise(count * flat.size, 4)).reshape(count, -1)
-    return (signs @ flat / np.sqrt(flat.size * (flat @ flat / flat.size))).tolist()
+    sums: list[float] = (signs @ flat / np.sqrt(flat.size * (flat @ flat / flat.size))).tolist()
+    return sums
 
 
 def from_truth(found: Mapping[str, np.ndarray]) -> dict[str, float]:

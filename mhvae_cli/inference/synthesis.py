@@ -214,8 +214,7 @@ def make(
         keys = [drafts[i].key + (f"/try{attempt}" if attempt else "") for i in todo]
         squares = recon[todo]
         if refine:
-            how = {"seed": seed, "steps": steps, "solver": solver, "strength": strength}
-            squares = networks.refine(squares, keys, **how)
+            squares = networks.refine(squares, keys, seed=seed, steps=steps, solver=solver, strength=strength)
         scans = [_fitted(square, drafts[i], masks[i]) for square, i in zip(squares, todo, strict=True)]
         thetas = networks.locate(np.stack([networks.prepare(scan) for scan in scans]))
         for i, key, scan, theta in zip(todo, keys, scans, thetas, strict=True):

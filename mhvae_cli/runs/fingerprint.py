@@ -48,7 +48,7 @@ class RunFingerprint:
         self.halved_to: int | None = None
         self._begun = datetime.now(UTC)
         self._id = os.urandom(8).hex()
-        self._hashes: OrderedDict[Any, str] = OrderedDict()
+        self._hashes: OrderedDict[tuple[Path, int, int, int], str] = OrderedDict()
         self._guard = threading.Lock()
 
     @cached_property
@@ -227,7 +227,7 @@ def _model_sha256(ref: str, offline: bool) -> str:
     return digest(resolve(ref, offline=offline))
 
 
-def _sha256(values: Any) -> str:
+def _sha256(values: object) -> str:
     return sha256_of(json.dumps(values, sort_keys=True, default=str).encode())
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..inference.networks import Networks
     from ..inference.synthesis import Draft, GenerationOptions, Picture, Source
 
+    _Loaded = tuple["GenerationRequest", list["Source | _Read"]]
+    _Made = tuple[Draft, list[Source], Picture]
+
 CELL = 256
 """Side in pixels of a picture on the sheet."""
 KEPT = 8
@@ -92,7 +95,7 @@ def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> Pur
     return item.stem.with_name(item.stem.name + ending + numbered)
 
 
-def _joined(row: tuple[Any, Any], picture: Any) -> Any:
+def _joined(row: "tuple[Draft, list[Source]]", picture: "Picture | MemoryError") -> "_Made | MemoryError":
     """(draft, sources, picture), or the MemoryError that stands in the picture's place."""
     return picture if isinstance(picture, MemoryError) else (*row, picture)
 
@@ -125,7 +128,7 @@ class JobRunner:
         if how["refine"]:
             _ = networks.refiner
         self.origin = Origin(networks.name, digest(networks.folder), how["seed"], command)
-        self._known: OrderedDict[tuple[Any, int], Source] = OrderedDict()
+        self._known: OrderedDict[tuple[Path | bytes, int], Source] = OrderedDict()
 
     @cached_property
     def vae_sha256(self) -> str:
@@ -154,16 +157,16 @@ class JobRunner:
             halved=halved,
         )
 
-    def text(self, sources: Sequence[str] = (), **extra: Any) -> dict[str, str]:
+    def text(self, sources: Sequence[str] = (), **extra: object) -> dict[str, str]:
         """The texts of a made file, from the SHA-256 of its sources."""
         from ..inference.provenance import embed, make_record
 
         return embed(make_record(self.origin, sources, **extra))
 
-    def _load(self, request: GenerationRequest) -> tuple[tuple[GenerationRequest, list[Any]], None]:
+    def _load(self, request: GenerationRequest) -> "tuple[_Loaded, None]":
         return (request, [self._read(item) for item in request.sources]), None
 
-    def _read(self, item: Item) -> Any:
+    def _read(self, item: Item) -> "Source | _Read":
         """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
         from ..hashing import sha256_of
         from ..images.read import read_scan
@@ -196,10 +199,10 @@ class JobRunner:
         return make(self.networks, drafts, **self.how)
 
     def _run(
-        self, make: "Callable[[list[Draft]], list[Any]]", batch: list[tuple[GenerationRequest, list[Any]]]
-    ) -> list[Any]:
+        self, make: "Callable[[list[Draft]], list[Picture | MemoryError]]", batch: "list[_Loaded]"
+    ) -> "list[_Made | InputError | MemoryError]":
         """Per request (draft, sources, picture), or what went wrong with it: the network's part."""
-        rows: list[Any] = []
+        rows: list[tuple[Draft, list[Source]] | InputError] = []
         for request, read in batch:
             sources = [self._encoded(item, each) for item, each in zip(request.sources, read, strict=True)]
             try:
@@ -210,7 +213,7 @@ class JobRunner:
         pictures = iter(make(drafts) if drafts else [])
         return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
 
-    def _encoded(self, item: Item, read: Any) -> "Source":
+    def _encoded(self, item: Item, read: "Source | _Read") -> "Source":
         from ..inference.provenance import noise_key
         from ..inference.synthesis import Source
         from ..vae.editing import LatentCode
@@ -227,9 +230,7 @@ class JobRunner:
             self._known.popitem(last=False)
         return source
 
-    def _finish(
-        self, request: GenerationRequest, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]"
-    ) -> GenerationResult:
+    def _finish(self, request: GenerationRequest, _kept: None, made: "_Made") -> GenerationResult:
         """The files of a picture, and what is told of it."""
         from ..images.encode import encode_png, encode_tiff
         from ..images.scan import stored

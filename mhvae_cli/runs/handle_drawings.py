@@ -85,10 +85,10 @@ def _load(networks: "Networks", window: "Window", job: Job) -> "tuple[np.ndarray
     return networks.prepare(scan), scan
 
 
-def _locate(networks: "Networks", images: "list[np.ndarray]") -> "np.ndarray":
+def _locate(networks: "Networks", images: "list[np.ndarray]") -> "list[np.ndarray]":
     import numpy as np
 
-    return networks.locate(np.stack(images))
+    return list(networks.locate(np.stack(images)))
 
 
 def _finish(networks: "Networks", job: Job, scan: "Scan", theta: "np.ndarray") -> Result:

@@ -91,8 +91,10 @@ def parse_shard(shard: str | None) -> slice:
 
 def parse_window(window: str) -> "Window":
     """--window, as `imaging.read_scan` takes it; UsageError for what is no window."""
-    if window == "auto" or window == "full":
-        return window
+    if window == "auto":
+        return "auto"
+    if window == "full":
+        return "full"
     match = re.fullmatch(r"([^,]+),([^,]+)", window)
     try:
         low, high = map(float, match.groups() if match else ())

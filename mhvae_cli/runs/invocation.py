@@ -31,7 +31,7 @@ _CURRENT: ContextVar[Invocation] = ContextVar("invocation")
 
 
 @contextmanager
-def record(context: "typer.Context", verb: Callable[..., Any]) -> Iterator[None]:
+def record(context: "typer.Context", verb: Callable[..., object]) -> Iterator[None]:
     """Keep what `verb` is called with for `current`, while it runs."""
     hints = typing.get_type_hints(verb, include_extras=True)
     options, changing = {}, {}
@@ -57,7 +57,7 @@ def current() -> Invocation:
     return _CURRENT.get(Invocation())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value] or None
     return str(value) if isinstance(value, Path) else value

@@ -53,7 +53,7 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def without_home(value: Any) -> Any:
+def without_home(value: object) -> object:
     """Plain JSON values with ~ in the place of the home directory."""
     if isinstance(value, Mapping):
         return {key: without_home(item) for key, item in value.items()}

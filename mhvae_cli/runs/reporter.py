@@ -182,7 +182,7 @@ class Reporter:
         if self.settled is not None:
             self.settled(job)
 
-    def _row(self, job: Job, status: str, **fields: Any) -> dict[str, Any]:
+    def _row(self, job: Job, status: str, **fields: object) -> dict[str, Any]:
         output = str(job.outputs[0]) if job.outputs and status != "failed" else None
         return {"input": job.item.name, "page": job.item.page, "output": output, "status": status, **fields}
 

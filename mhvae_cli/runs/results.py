@@ -161,14 +161,14 @@ def _parsed(text: bytes) -> Iterator[list[str]]:
     return csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8", "surrogateescape", newline=""))
 
 
-def _line(values: Sequence[Any]) -> bytes:
+def _line(values: Sequence[object]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue().encode(errors="surrogateescape")
 
 
 def commit_files(
-    outputs: Sequence[Path], files: Sequence[bytes], record: Callable[[], Any], *, table: Path | None
+    outputs: Sequence[Path], files: Sequence[bytes], record: Callable[[], object], *, table: Path | None
 ) -> None:
     """Write the files of one job, all or none, and have it recorded, while the `table`, if any, is held.
 

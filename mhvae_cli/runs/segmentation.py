@@ -12,12 +12,13 @@ from ..hashing import sha256_of
 from ..images.encode import encode_png, encode_tiff
 from ..images.read import read_scan
 from ..images.render import geojson, overlay, svg
-from ..images.scan import Window, stored, stored_points
-from ..images.spacing import Spacing, SpacingSources
+from ..images.scan import Spacing, Window, stored, stored_points
+from ..images.spacing import SpacingSources
 from ..images.transforms import to_uint8
 from ..inference import qc
 from ..inference.posterior import interval
 from ..inference.provenance import noise_key
+from ..inference.qc import QCResult
 from .outputs import Job
 from .results import Result
 from .review.thumbnails import shrink, thumbnail_of
@@ -167,7 +168,7 @@ class SegmentationTask:
         found = networks.examine(batch, recon=options.level == "full", tta=options.tta)
         return [Localization(each.theta, each) for each in found]
 
-    def _judged(self, found: Localization, rings: Rings) -> qc.QCResult | None:
+    def _judged(self, found: Localization, rings: Rings) -> QCResult | None:
         statistics = self.networks.qc_statistics
         if self.qc.level == "off" or statistics is None or found.outputs is None:
             return None

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from ..errors import DeviceError, InputError, out_of_memory_kind
 from .inputs import Item
@@ -24,15 +24,19 @@ class Named(Protocol):
 Job = TypeVar("Job", bound=Named)
 Input = TypeVar("Input")
 Kept = TypeVar("Kept")
+Row = TypeVar("Row")
 Result = TypeVar("Result")
+Returned = TypeVar("Returned")
+P = ParamSpec("P")
+Entry = tuple[Kept, Row | InputError | MemoryError] | InputError
 
 
 def stream(
     jobs: Sequence[Job],
     *,
     load: Callable[[Job], tuple[Input, Kept]],
-    run: Callable[[list[Input]], Sequence[Any]],
-    finish: Callable[[Job, Kept, Any], Result],
+    run: Callable[[list[Input]], Sequence[Row | InputError | MemoryError]],
+    finish: Callable[[Job, Kept, Row], Result],
     batch_size: int,
     workers: int,
     halved: Callable[[int], None] = lambda _size: None,
@@ -45,16 +49,18 @@ def stream(
     needs no threads. Where there is no memory for a batch, `run` gets fewer at a time (see `Halving`), and
     `halved` hears how many. Close the generator to stop early.
     """
-    run = Halving(run, halved)
+    halving = Halving(run, halved)
     threads = workers > 0 and len(jobs) > 1
     pool: Executor = ThreadPoolExecutor(workers, "mhvae-files") if threads else _Inline()
     network: Executor = ThreadPoolExecutor(1, "mhvae-network") if threads else _Inline()
-    waiting, running, finishing = iter(jobs), deque[tuple[list[Job], Future[Any]]](), list[Future[Any]]()
+    waiting = iter(jobs)
+    running: deque[tuple[list[Job], Future[list[Entry[Kept, Row]]]]] = deque()
+    finishing: list[Future[Result | InputError]] = []
 
     def start() -> None:
         if chunk := list(islice(waiting, batch_size)):
             loads = [pool.submit(load, job) for job in chunk]
-            running.append((chunk, network.submit(_batch, loads, run)))
+            running.append((chunk, network.submit(_batch, loads, halving)))
 
     try:
         start()
@@ -77,9 +83,11 @@ def stream(
         pool.shutdown()
 
 
-def _batch(loads: list[Future[tuple[Any, Any]]], run: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
+def _batch(
+    loads: list[Future[tuple[Input, Kept]]], run: Callable[[list[Input]], Sequence[Row]]
+) -> list[tuple[Kept, Row] | InputError]:
     """(kept, row) or InputError for each load; the network sees those that could be read."""
-    loaded: list[Any] = []
+    loaded: list[tuple[Input, Kept] | InputError] = []
     for future in loads:
         try:
             loaded.append(future.result())
@@ -90,7 +98,11 @@ def _batch(loads: list[Future[tuple[Any, Any]]], run: Callable[[list[Any]], Sequ
     return [entry if isinstance(entry, InputError) else (entry[1], next(rows)) for entry in loaded]
 
 
-def _finish(finish: Callable[[Job, Any, Any], Result], job: Job, entry: Any) -> Result | InputError:
+def _finish(
+    finish: Callable[[Job, Kept, Row], Result],
+    job: Job,
+    entry: Entry[Kept, Row],
+) -> Result | InputError:
     if isinstance(entry, InputError):
         return entry
     kept, row = entry
@@ -105,7 +117,7 @@ def _finish(finish: Callable[[Job, Any, Any], Result], job: Job, entry: Any) -> 
         return error
 
 
-class Halving:
+class Halving(Generic[Input, Row]):
     """Calls `run` with as many inputs at once as there is memory for, and gives a row for each.
 
     Where there is none for a batch, its halves are tried, and no later batch is larger; `told` hears of that.
@@ -113,13 +125,13 @@ class Halving:
     has a MemoryError for a row; DeviceError if it is the device's memory, which is the same for all.
     """
 
-    def __init__(self, run: Callable[[list[Any]], Sequence[Any]], told: Callable[[int], None]) -> None:
+    def __init__(self, run: Callable[[list[Input]], Sequence[Row]], told: Callable[[int], None]) -> None:
         self.run, self.told = run, told
         self.most: int | None = None
 
-    def __call__(self, inputs: list[Any]) -> list[Any]:
+    def __call__(self, inputs: list[Input]) -> list[Row | MemoryError]:
         """A row an input, in order."""
-        rows: list[Any] = []
+        rows: list[Row | MemoryError] = []
         while len(rows) < len(inputs):
             part = inputs[len(rows) : len(rows) + (self.most or len(inputs))]
             found, lack = self._tried(part)
@@ -136,7 +148,7 @@ class Halving:
                 raise DeviceError("the device has not enough memory, even for one", hint="--device cpu")
         return rows
 
-    def _tried(self, part: list[Any]) -> tuple[Sequence[Any], str | None]:
+    def _tried(self, part: list[Input]) -> tuple[Sequence[Row], str | None]:
         """The rows, or which memory they lack. What the failed call held is free when this has returned."""
         try:
             return self.run(part), None
@@ -159,8 +171,8 @@ def _release() -> None:
 class _Inline(Executor):
     """An executor that works at once, in the caller's thread."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def submit(self, fn: Callable[P, Returned], /, *args: P.args, **kwargs: P.kwargs) -> Future[Returned]:
+        future: Future[Returned] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:

@@ -46,7 +46,9 @@ def similarity(rng: np.random.Generator, ranges: AugmentConfig, aspect: float) -
     )
 
 
-def crop(move: Move, rim: np.ndarray, *, fill: float, off_centre: Sequence[float] = (0, 0)) -> Move:
+def crop(
+    move: Move, rim: np.ndarray, *, fill: float, off_centre: Sequence[float] | np.ndarray = (0, 0)
+) -> Move:
     """A `similarity`, then a crop of what it shows about the object with the rim (N, 2), as two maps again.
 
     The window has the image's aspect and lies inside it. The object's box, as far as it shows, fills `fill`

@@ -79,7 +79,8 @@ def _examined(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> 
 def _factors(values: np.ndarray) -> np.ndarray:
     """One over the sd (D,) of values (N, D); what hardly varies counts as if it did a little."""
     sd = values.std(0)
-    return 1 / np.maximum(sd, max(0.05 * float(np.median(sd)), 1e-6))
+    factors: np.ndarray = 1 / np.maximum(sd, max(0.05 * float(np.median(sd)), 1e-6))
+    return factors
 
 
 def _whitening(values: np.ndarray) -> np.ndarray:
@@ -93,12 +94,14 @@ def _temperature(networks: Networks, seen: Sequence[EncoderOutputs], held: Seque
     """The factor on the posterior's sd with which nine of ten 90 % intervals cover the true area."""
     least = []
     for evidence, sample in zip(seen, held, strict=True):
+        assert sample.mask is not None
         truth = float(read_mask(sample.mask).mean())
         low, high = 1 / HOTTEST, HOTTEST
         for _ in range(10):
             middle = math.sqrt(low * high)
             drawn = draw(evidence, DRAWS, temperature=middle, seed=0, key=sample.id)
             below, above = interval(_areas(networks, drawn).tolist())
+            assert below is not None and above is not None
             low, high = (low, middle) if below <= truth <= above else (middle, high)
         least.append(high)
     return float(np.quantile(least, 0.9, method="weibull"))
@@ -108,5 +111,7 @@ def _temperature(networks: Networks, seen: Sequence[EncoderOutputs], held: Seque
 def _areas(networks: Networks, thetas: np.ndarray) -> np.ndarray:
     """The part of the image (N,) that the object of each theta (N, P) covers."""
     warp, head = networks.model.warp, networks.model.segmentation_head
+    assert warp is not None
     source = warp(torch.from_numpy(thetas).to(networks.device), (AREA_GRID, AREA_GRID))
-    return (head.level(source.cpu()) >= 0).double().mean((1, 2)).numpy()
+    areas: np.ndarray = (head.level(source.cpu()) >= 0).double().mean((1, 2)).numpy()
+    return areas

@@ -59,9 +59,9 @@ class Objective(nn.Module):
         device = self.refiner.codes_mean.device
         image = batch.image.to(device, memory_format=torch.channels_last)
         x_hat = self.reconstruct(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-        crops = (_crops(x, batch.corners, batch.eps.shape[-1]) for x in (image, x_hat))
+        here, there = (_crops(x, batch.corners, batch.eps.shape[-1]) for x in (image, x_hat))
         eps = batch.eps.to(device).flatten(0, 1)
-        return {"loss": self.refiner.network.loss(*crops, batch.t.to(device).flatten(), eps).mean()}
+        return {"loss": self.refiner.network.loss(here, there, batch.t.to(device).flatten(), eps).mean()}
 
 
 class CDDPMTask:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Samp
     """`count` parts: index.csv's folds where it has just that many, else subjects dealt out by `seed`."""
     given = {s.fold for s in samples}
     if None not in given and len(given) == count:
-        return [[s for s in samples if s.fold == fold] for fold in sorted(given)]
+        return [[s for s in samples if s.fold == fold] for fold in sorted(f for f in given if f is not None)]
     subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < count:
         raise UsageError(f"{count} folds of {len(subjects)} subjects: too few")
@@ -130,11 +129,12 @@ class Images:
         if faults:
             more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
             raise InputError("; ".join(faults[:5]) + more, hint="mend or remove these first")
-        self.images = torch.from_numpy(np.stack([x[0] for x in loaded]))
-        self.sizes = np.array([x[1] for x in loaded])
+        usable = [x for x in loaded if not isinstance(x, str)]
+        self.images = torch.from_numpy(np.stack([x[0] for x in usable]))
+        self.sizes = np.array([x[1] for x in usable])
         self.aspects = self.sizes[:, 1] / self.sizes[:, 0]
         self.keys = [seed_of(s.id, size=6) for s in self.samples]
-        self._keep([x[2] for x in loaded])
+        self._keep([x[2] for x in usable])
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -155,7 +155,7 @@ class Images:
         toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
         return torch.stack(toned), rngs, moves
 
-    def _tried(self, sample: Sample) -> tuple[np.ndarray, tuple[int, int], Any] | str:
+    def _tried(self, sample: Sample) -> tuple[np.ndarray, tuple[int, int], tuple[np.ndarray, ...]] | str:
         try:
             scan = read_scan(sample.image)
             extra = self._extra(sample, scan)
@@ -168,11 +168,11 @@ class Images:
     def _cropped(self, index: int, move: Move, rng: np.random.Generator, augment: AugmentConfig) -> Move:
         raise TypeError("images without masks have no object to crop to")
 
-    def _extra(self, sample: Sample, scan: Scan) -> Any:
+    def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, ...]:
         """What a sample has beside its image. InputError if that cannot be used."""
-        return None
+        return ()
 
-    def _keep(self, extras: list[Any]) -> None:
+    def _keep(self, extras: list[tuple[np.ndarray, ...]]) -> None:
         pass
 
     def _images(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
@@ -185,6 +185,7 @@ class MaskedImages(Images):
     """Images with the masks of one object; the masks' rims as points."""
 
     def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert sample.mask is not None
         mask = read_mask(sample.mask)
         h, w = stored(scan.pixels, scan.orientation).shape[:2]
         if mask.shape != (h, w):
@@ -195,7 +196,7 @@ class MaskedImages(Images):
         area = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
         return area, *rim(mask)
 
-    def _keep(self, extras: list[Any]) -> None:
+    def _keep(self, extras: list[tuple[np.ndarray, ...]]) -> None:
         self.masks = torch.from_numpy(np.stack([x[0] for x in extras]))
         self.rims = np.stack([x[1] for x in extras])
         self.rim_weights = np.stack([x[2] for x in extras])

@@ -2,10 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -63,11 +63,11 @@ def averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
 def stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM; a second one acts as it always did."""
     caught: list[int] = []
-    old: dict[int, Any] = {}
+    old: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
-    def catch(number: int, _frame: Any) -> None:
+    def catch(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, old[number])
+        signal.signal(number, old[signal.Signals(number)])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         old[number] = signal.signal(number, catch)

@@ -25,6 +25,7 @@ from .distributed import agreed, averaged, group, stop_signals
 from .state import TrainerState, TrainingRun, begin, save
 
 MILDER = "a smaller --lr may help"
+Say = Callable[[dict[str, Any]], None]
 
 
 class Diverged(QualityError):
@@ -34,11 +35,12 @@ class Diverged(QualityError):
 class Task(Protocol):
     """`module` maps a batch and the run's progress (0-1) to named loss parts, "loss" first."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: list[int], epoch: int) -> Any: ...
+    def batch(self, indices: list[int], epoch: int) -> object: ...
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]: ...
 
@@ -54,7 +56,7 @@ class Outcome:
     signal: int | None = None
 
 
-def fit(task: Task, run: TrainingRun, *, say: Callable[[dict[str, Any]], None]) -> Outcome:
+def fit(task: Task, run: TrainingRun, *, say: Say) -> Outcome:
     """Train until the last epoch, a signal or the deadline; the state is on disk whenever this returns.
 
     `say` receives a dict after each step and each epoch. Raises Diverged if the loss or a gradient is NaN or
@@ -133,7 +135,7 @@ def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[in
 
 
 def _step(
-    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: Any, progress: float
+    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: object, progress: float
 ) -> dict[str, float]:
     """One step of the optimiser: the loss parts, {} if they or the gradient are not finite (no step then)."""
     config, optimizer, scaler = run.config, live.optimizer, live.scaler
@@ -169,9 +171,9 @@ def _batches(
     steps: int,
     rank: int,
     world: int,
-) -> Iterator[Any]:
+) -> Iterator[object]:
     """This process's share of every batch from `step` on, a few made ahead by the pool's threads."""
-    waiting: list[Future[Any]] = []
+    waiting: list[Future[object]] = []
     ahead, plans = step, {}
     while step < total:
         while ahead < total and len(waiting) <= run.workers:
@@ -191,7 +193,7 @@ def _close_epoch(
     live: TrainerState,
     epoch: int,
     steps: int,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> None:
     place = live.place
     figures = task.validate(live.ema, epoch)

@@ -189,7 +189,9 @@ def _skin_lesion(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tupl
 def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Uneven light: a slope over the picture and a darker rim, sometimes the tube of the dermatoscope."""
     radius = np.hypot(x, y)
-    light = 1 + x * rng.normal(0, 0.06) + y * rng.normal(0, 0.06) - rng.uniform(0, 0.15) * radius**2
+    light: np.ndarray = (
+        1 + x * rng.normal(0, 0.06) + y * rng.normal(0, 0.06) - rng.uniform(0, 0.15) * radius**2
+    )
     if rng.random() < 0.15:
         light *= step(radius - rng.uniform(1.1, 1.35), 0.03)
     return light

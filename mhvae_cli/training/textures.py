@@ -18,9 +18,14 @@ def ellipse(
 
 
 def blob(
-    s: np.ndarray, q: np.ndarray, at: tuple[float, float], radii: tuple[float, float], power: float = 1
+    s: np.ndarray,
+    q: np.ndarray,
+    at: tuple[float, float],
+    radii: tuple[float, float] | np.ndarray,
+    power: float = 1,
 ) -> np.ndarray:
-    return np.exp(-((((s - at[0]) / radii[0]) ** 2 + ((q - at[1]) / radii[1]) ** 2) ** power))
+    light: np.ndarray = np.exp(-((((s - at[0]) / radii[0]) ** 2 + ((q - at[1]) / radii[1]) ** 2) ** power))
+    return light
 
 
 def stroke(
@@ -37,7 +42,8 @@ def stroke(
     u, v = turned(x - at_x, y - at_y, turn)
     away = np.abs(v - bend * u**2) / np.hypot(1, 2 * bend * u)
     pixel = 2 / min(x.shape)
-    return np.clip((width - away) / pixel + 0.5, 0, 1) * (np.abs(u) < half)
+    drawn: np.ndarray = np.clip((width - away) / pixel + 0.5, 0, 1) * (np.abs(u) < half)
+    return drawn
 
 
 def step(distance: np.ndarray, soft: float) -> np.ndarray:
@@ -54,7 +60,8 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...], grain: float | tuple
         * ((np.fft.fftfreq(shape[0])[:, None] * down) ** 2 + (np.fft.rfftfreq(shape[1]) * right) ** 2)
     )
     field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * low, shape)
-    return field / field.std()
+    scaled: np.ndarray = field / field.std()
+    return scaled
 
 
 def polar(
@@ -79,4 +86,5 @@ def _sampled(field: np.ndarray, depth: np.ndarray, across: np.ndarray) -> np.nda
     down, right = row - i, column - j
     above = field[i, j] * (1 - right) + field[i, j + 1] * right
     below = field[i + 1, j] * (1 - right) + field[i + 1, j + 1] * right
-    return above * (1 - down) + below * down
+    sampled: np.ndarray = above * (1 - down) + below * down
+    return sampled

@@ -2,10 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from ..inference.pipeline import Pipeline
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
 from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, folds_of, split
-from .loop import Outcome, fit
+from .loop import Outcome, Say, fit
 from .state import STATE, TrainingRun, check_out
 from .vae_task import ModelInfo, VAETask, prepare_model
 
@@ -97,7 +96,7 @@ def train_vae(
     name: str | None = None,
     splits: str = "",
     reference: np.ndarray | None = None,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Outcome:
     """Train on `samples`, choosing on a validation part of their subjects; `out` ends as a model folder.
 
@@ -106,9 +105,11 @@ def train_vae(
     run, train, val = _plan(samples, recipe, work, out, reference)
     check_out(run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
-    size["oversize"] = FINER if recipe.train.augment.crop > 0 else OVERSIZE
+    oversize = FINER if recipe.train.augment.crop > 0 else OVERSIZE
     say({"phase": f"reading {len(samples)} images"})
-    images, held = (MaskedImages(part, **size, workers=max(1, work.workers)) for part in (train, val))
+    images, held = (
+        MaskedImages(part, **size, oversize=oversize, workers=max(1, work.workers)) for part in (train, val)
+    )
     model = prepare_model(
         recipe.model,
         images,
@@ -151,7 +152,7 @@ def train_cddpm(
     *,
     name: str | None = None,
     splits: str = "",
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Outcome:
     """Train a cDDPM for the VAE of the folder `model`, which stays as it is; `out` ends as a model folder.
 
@@ -198,7 +199,7 @@ def train_cddpm(
     content = {**content, "name": name or out.resolve().name, "card": card, "cddpm": about}
     task = CDDPMTask(
         vae,
-        refiner.to(memory_format=torch.channels_last),
+        refiner.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch forgot it
         recipe.train,
         images,
         held,
@@ -281,7 +282,7 @@ def cross_validate(
     count: int,
     only: Sequence[int] | None,
     profile: Profile,
-    say: Callable[[dict[str, Any]], None],
+    say: Say,
 ) -> Iterator[tuple[int, list[Row] | Outcome]]:
     """Train without each fold, segment it, and yield its number and scores; an Outcome last if stopped.
 
@@ -315,7 +316,10 @@ def cross_validate(
                 yield k, outcome
                 return
             _segment(out / f"fold{k}", folds[k], masks, work)
-        pairs = [Pair(s.id, s.mask, _mask_path(masks, s)) for s in folds[k]]
+        pairs = []
+        for s in folds[k]:
+            assert s.mask is not None
+            pairs.append(Pair(s.id, s.mask, _mask_path(masks, s)))
         yield k, [score(pair, profile=profile) for pair in pairs]
 
 

@@ -27,6 +27,7 @@ from ..vae.latents import Gaussian, Latents
 from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
 from ..vae.pretrained import start_from
+from ..vae.raster import Level
 from .datasets import Batch, MaskedImages
 from .loop import sheet_due, weights
 
@@ -45,13 +46,14 @@ class Objective(nn.Module):
         self.config = config.loss
         self.position_only, self.style_only = config.part == "position", config.part == "style"
         encoder = model.encoder
-        parts = {
+        parts: dict[str, list[nn.Module | None]] = {
             "all": [model],
             "position": [encoder.convnet, encoder.reduce, encoder.theta],
             "style": [encoder.z, model.image_head],
         }
         model.requires_grad_(False)
         for part in parts[config.part]:
+            assert part is not None
             part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Objective":
@@ -108,7 +110,10 @@ class Objective(nn.Module):
         """
         count = max(1, len(latents.z) // 4)
         z, theta = latents.z.roll(1, 0)[:count], latents.theta[:count].detach()
-        pose = None if self.model.warp is None else latents.pose[:count]
+        pose = None
+        if self.model.warp is not None:
+            assert latents.pose is not None
+            pose = latents.pose[:count]
         found = self.model.encode(self.model.decode(Latents(z, theta, pose)))
         spread = latents.z.detach().var(0, correction=0).mean()  # of one code 0, not NaN
         lost = (found.z - z).square().mean() / spread.clamp_min(1e-3)
@@ -119,6 +124,7 @@ class Objective(nn.Module):
 
     def _rim_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
         """The level (B, N) at the rim's points (B, N, 2); its gradient (B, 2, N), by central differences."""
+        assert self.model.warp is not None
         step = np.eye(2) * 1e-2
         points = np.concatenate([rim, *(rim + s for s in step), *(rim - s for s in step)], axis=1)
         source = self.model.warp.at(theta, points)
@@ -225,10 +231,12 @@ def prepare_model(
         config = replace(config, reference=REFERENCE_SIZE)
     model = build(config, seed=seed)
     if reference is not None:
+        assert model.segmentation_head.reference is not None
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
         model.load_state_dict(_whole(model, resolve(pretrained), part))
-        return model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it
+        return model
     if pretrained:
         start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
     if model.warp is not None:
@@ -236,7 +244,8 @@ def prepare_model(
         # A few masks (rings, slivers) defeat the fit; clipping at the 1st and 99th percentiles tames them.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it
+    return model
 
 
 def _whole(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
@@ -347,7 +356,7 @@ def preview(
             found = [(p + 1) / 2 * size[0] for p in contours(partial(model.level, theta), cells=64)]
             truth = [(p + 1) / 2 * size[0] for p in contours(_raster_level(mask[i].numpy()), cells=64)]
             row.append(overlay(overlay(picture, truth, colour=YELLOW), found))
-            grid = model.warp.grid(theta, tuple(size))[0].float().cpu().numpy()
+            grid = model.warp.grid(theta, (size[0], size[1]))[0].float().cpu().numpy()
             rows.append([*row, *refined[i], draw_grid(picture, grid)])
         else:
             rows.append([*row, *refined[i]])
@@ -362,14 +371,15 @@ def _moves(model: MultiHeadedVAE, latents: Latents, recon: Tensor) -> tuple[floa
     return float((by_theta - recon).abs().mean()), float((by_z - recon).abs().mean())
 
 
-def _raster_level(mask: np.ndarray) -> Any:
+def _raster_level(mask: np.ndarray) -> Level:
     from scipy.ndimage import map_coordinates
 
     h, w = mask.shape
 
     def level(points: np.ndarray) -> np.ndarray:
         at = [(points[:, 1] + 1) * h / 2 - 0.5, (points[:, 0] + 1) * w / 2 - 0.5]
-        return map_coordinates(mask, at, order=1, mode="nearest") - 0.5
+        values: np.ndarray = map_coordinates(mask, at, order=1, mode="nearest") - 0.5
+        return values
 
     return level
 

@@ -64,7 +64,7 @@ def ellipse(matrix: Points, radius: float) -> list[Points]:
     if not abs(determinant) > TOLERANCE:
         return []
     circle = np.stack([np.cos(turn), np.sin(turn) * np.sign(determinant)])
-    ring = np.linalg.solve(matrix[:, :2], radius * circle - matrix[:, 2:]).T
+    ring: np.ndarray = np.linalg.solve(matrix[:, :2], radius * circle - matrix[:, 2:]).T
     return [ring] if (np.abs(ring) < 1).all() else []
 
 
@@ -79,7 +79,8 @@ def near_zero(nodes: np.ndarray) -> NDArray[np.bool_]:
     change = np.pad(high - low, 1, mode="edge")
     change = np.maximum(np.maximum(change[:, :-2], change[:, 1:-1]), change[:, 2:])
     change = np.maximum(np.maximum(change[:-2], change[1:-1]), change[2:])
-    return (low <= 0) & (high >= 0) | (np.abs(corners).min(0) <= MARGIN * change)
+    near: NDArray[np.bool_] = (low <= 0) & (high >= 0) | (np.abs(corners).min(0) <= MARGIN * change)
+    return near
 
 
 def _nodes(level: Level, axis: Points) -> Points:

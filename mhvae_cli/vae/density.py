@@ -58,4 +58,5 @@ def _correlations(x: np.ndarray) -> np.ndarray:
     np.fill_diagonal(found, 0.0)
     signal = (found**2).sum()
     share = np.clip(noise.sum() / signal, 1e-6, 1.0) if signal > 0 else 1.0
-    return (1 - share) * found + np.eye(x.shape[1])
+    mixed: np.ndarray = (1 - share) * found + np.eye(x.shape[1])
+    return mixed

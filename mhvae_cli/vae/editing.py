@@ -132,7 +132,8 @@ def _between_poses(a: LatentCode, b: LatentCode, share: float) -> np.ndarray | N
     change = (angles[1] - angles[0] + math.pi) % (2 * math.pi) - math.pi
     linear = _turn(angles[0] + share * change) @ ((1 - share) * stretches[0] + share * stretches[1])
     at_pivot = (1 - share) * (first[:, :2] @ pivot + first[:, 2]) + share * (last[:, :2] @ pivot + last[:, 2])
-    return np.column_stack([linear, at_pivot - linear @ pivot]) / stretch
+    moved: np.ndarray = np.column_stack([linear, at_pivot - linear @ pivot]) / stretch
+    return moved
 
 
 def _polar(matrix: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,6 +15,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     torch's SyncBatchNorm has no CPU kernel; this one runs wherever the process group does.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         dist = torch.distributed
         if not (
@@ -68,6 +73,11 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet 18, 34 or 50 without its classifier: (B, C, S, S) -> (B, out_channels, S / 32, S / 32)."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, arch: str, channels: int, width: float) -> None:
         super().__init__()
         depths = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}[arch]
@@ -119,7 +129,8 @@ class HybridViT(nn.Module):
         x = nn.functional.max_pool2d(torch.relu(net.bn1(net.conv1(x))), 3, 2, 1)
         x = self.patch(net.layer3(net.layer2(net.layer1(x))))
         tokens = self.layers(x.flatten(2).transpose(1, 2) + self.position)
-        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        out: Tensor = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
 
 
 class MobileBlock(nn.Module):
@@ -142,7 +153,8 @@ class MobileBlock(nn.Module):
         y = x if self.expand is None else torch.relu_(self.expand(x))
         y = nn.functional.pad(y, self.pad) if self.pad else y
         y = self.project(torch.relu_(self.depthwise(y)))
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class EfficientNetLite0(nn.Module):
@@ -178,7 +190,8 @@ class EfficientNetLite0(nn.Module):
         # On a CPU the depthwise convolutions' backward pass is slower in bfloat16 than in float32.
         slow = torch.is_grad_enabled() and x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False) if slow else nullcontext():
-            return self.blocks(torch.relu_(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
+            out: Tensor = self.blocks(torch.relu_(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
+            return out
 
 
 class Encoder(nn.Module):
@@ -198,7 +211,9 @@ class Encoder(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, F): the reduced map, flattened (pooling it away would lose the position)."""
         weight = next(self.convnet.parameters())
-        return self.reduce(self.convnet(image.to(weight.dtype)).to(self.reduce.weight.dtype)).flatten(1)
+        seen: Tensor = self.convnet(image.to(weight.dtype))
+        flat: Tensor = self.reduce(seen.to(self.reduce.weight.dtype)).flatten(1)
+        return flat
 
     def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
         flat = self.features(image)
@@ -241,7 +256,9 @@ def fold_batch_norms(net: nn.Module) -> None:
         else:
             continue
         for conv, norm in pairs:
-            fused = nn.utils.fuse_conv_bn_eval(module.get_submodule(conv), module.get_submodule(norm).eval())
+            before, after = module.get_submodule(conv), module.get_submodule(norm).eval()
+            assert isinstance(before, nn.Conv2d) and isinstance(after, BatchNorm2d)
+            fused = nn.utils.fuse_conv_bn_eval(before, after)
             setattr(module, conv, fused)
             setattr(module, norm, nn.Identity())
 
@@ -249,6 +266,7 @@ def fold_batch_norms(net: nn.Module) -> None:
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, 2 * outputs))
     last = head[-1]
+    assert isinstance(last, nn.Linear)
     with torch.no_grad():  # begin near theta = z = 0 with a small spread, so that the first masks are sane
         last.weight.mul_(0.1)
         last.bias.zero_()

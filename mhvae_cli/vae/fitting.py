@@ -56,11 +56,13 @@ def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
     affine = affine_of(mask)
     identity = warp.identity.double().cpu().numpy()
     if warp.points is None:
-        return affine - identity
+        straight: np.ndarray = affine - identity
+        return straight
     start = warp.points @ affine[:, :2].T + affine[:, 2]
     points, weight = rim(mask)
     if weight.sum() < FIT_POINTS / 4:
-        return start.T - identity
+        unbent: np.ndarray = start.T - identity
+        return unbent
     basis = warp.basis(points[weight > 0])
     normal = basis.T @ basis / len(basis) + RIDGE[warp.config.points] * np.eye(len(start))
     sources = start
@@ -68,7 +70,8 @@ def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
         landed = basis @ sources
         goal = RADIUS * landed / np.linalg.norm(landed, axis=1, keepdims=True).clip(1e-9)
         sources = start + np.linalg.solve(normal, basis.T @ (goal - basis @ start) / len(basis))
-    return sources.T - identity
+    offset: np.ndarray = sources.T - identity
+    return offset
 
 
 def distance_map(mask: np.ndarray, size: int) -> np.ndarray:
@@ -81,4 +84,5 @@ def distance_map(mask: np.ndarray, size: int) -> np.ndarray:
     square = np.pad(mask[np.ix_(rows, columns)], 1)
     inside, outside = ndimage.distance_transform_edt(square), ndimage.distance_transform_edt(~square)
     pixels = np.where(square, inside - 0.5, 0.5 - outside)[1:-1, 1:-1]
-    return (pixels * 2 / size).astype(np.float32)
+    distances: np.ndarray = (pixels * 2 / size).astype(np.float32)
+    return distances

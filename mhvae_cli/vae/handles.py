@@ -169,7 +169,8 @@ def _slope(function: Map, points: np.ndarray, *, step: float = 1e-6) -> np.ndarr
 def _spread(by: np.ndarray) -> np.ndarray:
     """The handles' moves (20, 2) handed on to the points between them, smoothly: (20 BETWEEN, 2)."""
     share = np.sin(np.pi / 2 * np.arange(BETWEEN) / BETWEEN)[:, None] ** 2
-    return (by[:, None] * (1 - share) + np.roll(by, -1, axis=0)[:, None] * share).reshape(-1, 2)
+    points: np.ndarray = (by[:, None] * (1 - share) + np.roll(by, -1, axis=0)[:, None] * share).reshape(-1, 2)
+    return points
 
 
 def _fitted(

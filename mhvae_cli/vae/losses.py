@@ -23,10 +23,12 @@ def coarse_miss(recon: Tensor, image: Tensor) -> Tensor:
 
     `log_cosh` is near the absolute error, whose best guess of speckle is its median: the mean tone gets lost.
     """
-    return sum(
+    total = sum(
         (F.adaptive_avg_pool2d(recon, side) - F.adaptive_avg_pool2d(image, side)).square().flatten(1).mean(1)
         for side in COARSE
     )
+    assert isinstance(total, Tensor)
+    return total
 
 
 def soft_dice(mask_pred: Tensor, mask: Tensor) -> Tensor:

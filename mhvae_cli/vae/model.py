@@ -62,7 +62,8 @@ class MultiHeadedVAE(nn.Module):
 
     def mask(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Soft mask (B, h, w) in (0, 1) at `size` from theta (B, P) and a user's edit `pose` (B, 2, 3)."""
-        return self.segmentation_head(self._warp(theta, size, pose))
+        mask: Tensor = self.segmentation_head(self._warp(theta, size, pose))
+        return mask
 
     def level(self, theta: Tensor, points: np.ndarray) -> np.ndarray:
         """The mask's level function, float64 (N,), positive inside, of theta (1, P) at `points` (N, 2).
@@ -74,11 +75,13 @@ class MultiHeadedVAE(nn.Module):
     @torch.inference_mode()
     def level_of(self, theta: Tensor) -> Callable[[np.ndarray], np.ndarray]:
         """`level` of one theta, for many calls."""
-        parameters = self.warp.parameters_of(theta.to(self.warp.identity))[0].cpu().double().numpy()
+        warp = self.warp
+        assert warp is not None
+        parameters = warp.parameters_of(theta.to(warp.identity))[0].cpu().double().numpy()
 
         @torch.inference_mode()
         def level(points: np.ndarray) -> np.ndarray:
-            source = torch.from_numpy(self.warp.sources(points, parameters).T)
+            source = torch.from_numpy(warp.sources(points, parameters).T)
             return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
 
         return level
@@ -86,9 +89,11 @@ class MultiHeadedVAE(nn.Module):
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's picture x_hat (B, C, S, S), about [-1, 1]."""
         if self.warp is None:
-            return self.image_head(latents.z, None)
+            still: Tensor = self.image_head(latents.z, None)
+            return still
         source = self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose)
-        return self.image_head(latents.z, source.permute(0, 2, 3, 1))
+        picture: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
+        return picture
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S): neither z nor the image head is run."""
@@ -97,7 +102,8 @@ class MultiHeadedVAE(nn.Module):
     def _warp(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None) -> Tensor:
         if self.warp is None:
             raise TypeError("a single-headed VAE has no position code")
-        return self.warp(theta, size, pose)
+        source: Tensor = self.warp(theta, size, pose)
+        return source
 
 
 class NoDraws(TorchFunctionMode):

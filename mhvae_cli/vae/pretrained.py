@@ -18,7 +18,7 @@ def start_from(convnet: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """
     target: nn.Module = convnet.resnet if isinstance(convnet, HybridViT) else convnet
     lite = isinstance(target, EfficientNetLite0)
-    source = _folded(target, weights) if lite else dict(weights)
+    source = _folded(target, weights) if isinstance(target, EfficientNetLite0) else dict(weights)
     stem = "stem.weight" if lite else "conv1.weight"
     own = target.state_dict()
     for name, tensor in own.items():
@@ -40,15 +40,16 @@ def _folded(net: EfficientNetLite0, weights: Mapping[str, Tensor]) -> dict[str, 
     pairs = {"stem": ("_conv_stem", "_bn0")}
     for i, block in enumerate(net.blocks):
         names = ["expand", "depthwise", "project"] if block.expand is not None else ["depthwise", "project"]
-        for name, norm in zip(names, range(0 if block.expand is not None else 1, 3), strict=True):
-            pairs[f"blocks.{i}.{name}"] = (f"_blocks.{i}._{name}_conv", f"_blocks.{i}._bn{norm}")
+        for name, number in zip(names, range(0 if block.expand is not None else 1, 3), strict=True):
+            pairs[f"blocks.{i}.{name}"] = (f"_blocks.{i}._{name}_conv", f"_blocks.{i}._bn{number}")
     folded = {}
     for own, (conv, norm) in pairs.items():
         parts = [weights.get(f"{conv}.weight")]
         parts += [weights.get(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
-        if any(part is None for part in parts):
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
             continue
-        kernel, gain, bias, mean, var = parts
+        kernel, gain, bias, mean, var = found
         factor = gain * torch.rsqrt(var + 1e-3)  # TensorFlow's epsilon
         folded[f"{own}.weight"] = kernel * factor[:, None, None, None]
         folded[f"{own}.bias"] = bias - mean * factor

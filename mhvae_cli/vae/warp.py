@@ -43,7 +43,8 @@ def control_points(layout: str) -> np.ndarray:
 def kernel(r2: np.ndarray) -> np.ndarray:
     """U(r) = r^2 log r^2 of squared distances, U(0) = 0 (equation 12)."""
     u = np.maximum(r2, np.finfo(r2.dtype).tiny)
-    return np.multiply(np.log(u, out=u), r2, out=u)
+    values: np.ndarray = np.multiply(np.log(u, out=u), r2, out=u)
+    return values
 
 
 class Warp(nn.Module):
@@ -72,7 +73,7 @@ class Warp(nn.Module):
             self._coefficients = _tps_coefficients(self.points)
             identity = self.points.T
         self._identity = identity
-        self.parameters_per_axis = identity.shape[1]
+        self.parameters_per_axis: int = identity.shape[1]
         self.register_buffer("identity", torch.tensor(identity, dtype=torch.float32), persistent=False)
         self.register_buffer("loc", torch.zeros(2, self.parameters_per_axis))
         self.register_buffer("modes", torch.tensor(np.eye(self.theta_dim), dtype=torch.float32))
@@ -97,21 +98,25 @@ class Warp(nn.Module):
     def _combine(self, points: np.ndarray, c: np.ndarray) -> np.ndarray:
         """Rows [x, y, 1] @ c, or [U(|p - p_k|), 1, x, y] @ c, at points (N, 2)."""
         if self.points is None:
-            return points @ c[:2] + c[2]
+            affine: np.ndarray = points @ c[:2] + c[2]
+            return affine
         # Expanded squares and split products: no (N, K, 2) array, and 4 x faster than one concatenated row.
         r2 = points @ (-2 * self.points.T)
         r2 += (points**2).sum(1)[:, None]
         r2 += (self.points**2).sum(1)
         k = len(self.points)
-        return kernel(np.maximum(r2, 0, out=r2)) @ c[:k] + c[k] + points @ c[k + 1 :]
+        rows: np.ndarray = kernel(np.maximum(r2, 0, out=r2)) @ c[:k] + c[k] + points @ c[k + 1 :]
+        return rows
 
     def parameters_of(self, theta: Tensor) -> Tensor:
         """theta (B, P) -> (B, 2, M): the affine matrix, or the x' and y' of the source control points."""
-        return self.identity + self.loc + _product(theta, self.modes.T).unflatten(1, (2, -1))
+        parameters: Tensor = self.identity + self.loc + _product(theta, self.modes.T).unflatten(1, (2, -1))
+        return parameters
 
     def theta_of(self, parameters: Tensor) -> Tensor:
         """The inverse of `parameters_of`."""
-        return torch.linalg.solve(self.modes, (parameters - self.identity - self.loc).flatten(1).T).T
+        theta: Tensor = torch.linalg.solve(self.modes, (parameters - self.identity - self.loc).flatten(1).T).T
+        return theta
 
     def forward(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Source points of the pixel centres: theta (B, P) -> (B, 2, h, w), x' then y'.
@@ -123,11 +128,13 @@ class Warp(nn.Module):
             return self._posed(parameters, size, pose)
         # (2B, M) @ (M, N): this order is 19 x faster than a batched product with a trailing 2.
         basis = self._cached_basis(size, parameters.device, parameters.dtype)
-        return _product(parameters.flatten(0, 1), basis).unflatten(0, (-1, 2)).unflatten(2, size)
+        out: Tensor = _product(parameters.flatten(0, 1), basis).unflatten(0, (-1, 2)).unflatten(2, size)
+        return out
 
     def grid(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """The same as (B, h, w, 2), as `F.grid_sample` takes it."""
-        return self(theta, size, pose).permute(0, 2, 3, 1)
+        points: Tensor = self(theta, size, pose).permute(0, 2, 3, 1)
+        return points
 
     def materialise(self) -> None:
         """Make the buffers that no checkpoint holds, for a module that was built on the meta device."""
@@ -153,7 +160,8 @@ class Warp(nn.Module):
     def _posed(self, parameters: Tensor, size: tuple[int, int], pose: Tensor) -> Tensor:
         points = pixel_centres(size)
         moved = [points @ a[:, :2].T + a[:, 2] for a in pose.detach().double().cpu().numpy()]
-        return self._sources(parameters, np.stack(moved)).unflatten(2, size)
+        sources: Tensor = self._sources(parameters, np.stack(moved)).unflatten(2, size)
+        return sources
 
     def _cached_basis(self, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (size, device, dtype)

@@ -111,7 +111,7 @@ def entries(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _told(value: Any) -> str:
+def _told(value: object) -> str:
     if not isinstance(value, Mapping):
         return str(value)
     return ", ".join(f"{name} {each}" for name, each in value.items() if each is not None)
@@ -191,11 +191,11 @@ def _measure(base: str, label: str, values: Mapping[str, Any]) -> str:
     return '<td class="number"></td>'
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if not isinstance(value, float):
         return escaped(value)
     return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2}f}"
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value

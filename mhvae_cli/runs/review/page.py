@@ -199,7 +199,7 @@ class Review:
         return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
-def _value(name: str, value: Any) -> Any:
+def _value(name: str, value: Any) -> str | float | None:
     """A cell as JSON has it, the same whether it was just made or read from the table: None where empty."""
     if value is None or value == "":
         return None
