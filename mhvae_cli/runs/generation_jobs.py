@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..images.scan import Scan, Window
     from ..inference.networks import Networks
-    from ..inference.synthesis import Draft, GenerationOptions, Picture, Source
+    from ..inference.synthesis import Draft, GeneratedImage, GenerationOptions, Source
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
@@ -69,7 +69,7 @@ class GenerationResult:
     """
 
     request: GenerationRequest
-    picture: "Picture"
+    picture: "GeneratedImage"
     files: list[bytes]
     row: dict[str, Any]
     missed: str | None
@@ -190,7 +190,7 @@ class JobRunner:
         noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
 
-    def _make(self, drafts: "Sequence[Draft]") -> "list[Picture]":
+    def _make(self, drafts: "Sequence[Draft]") -> "list[GeneratedImage]":
         from ..inference.synthesis import make
 
         return make(self.networks, drafts, **self.how)
@@ -228,7 +228,7 @@ class JobRunner:
         return source
 
     def _finish(
-        self, request: GenerationRequest, _kept: None, made: "tuple[Draft, Sequence[Source], Picture]"
+        self, request: GenerationRequest, _kept: None, made: "tuple[Draft, Sequence[Source], GeneratedImage]"
     ) -> GenerationResult:
         """The files of a picture, and what is told of it."""
         from ..images.encode import encode_png, encode_tiff
@@ -251,7 +251,9 @@ class JobRunner:
             request, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes
         )
 
-    def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
+    def _latents(
+        self, picture: "GeneratedImage", hashes: Sequence[str], facts: Mapping[str, Any]
+    ) -> list[bytes]:
         from ..inference.latent_files import encode_latents
         from ..inference.provenance import make_record
 
@@ -259,7 +261,7 @@ class JobRunner:
         own = {"model": self.networks.name, "vae_sha256": self.vae_sha256}
         return list(encode_latents(picture.code, record=record, handles=self._handles(picture), **own))
 
-    def _handles(self, picture: "Picture") -> "np.ndarray | None":
+    def _handles(self, picture: "GeneratedImage") -> "np.ndarray | None":
         """A spline's points for the reader, where there are any to take hold of."""
         from ..vae.handles import handles
 
@@ -270,14 +272,14 @@ class JobRunner:
         except InputError:
             return None
 
-    def _missed(self, picture: "Picture") -> str | None:
+    def _missed(self, picture: "GeneratedImage") -> str | None:
         wanted = self.how["min_dice"]
         if picture.dice >= wanted:
             return None
         draws = f" after {picture.tries} draws" if picture.tries > 1 else ""
         return f"dice {picture.dice:.3f}{draws}, below {wanted:g}"
 
-    def _thumbs(self, sources: "Sequence[Source]", picture: "Picture") -> "list[np.ndarray]":
+    def _thumbs(self, sources: "Sequence[Source]", picture: "GeneratedImage") -> "list[np.ndarray]":
         """Small pictures for a row of the sheet: sources, mask, the VAE's picture, the refined one."""
         if not self.drawn:
             return []
