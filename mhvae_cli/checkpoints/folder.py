@@ -32,7 +32,7 @@ CONFIG_CAP = 2**20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A model's config.json: strict JSON with all keys of FIELDS and none beyond OPTIONAL; else ModelError."""
+    """A model's config.json: strict JSON with the keys of FIELDS, perhaps OPTIONAL; else ModelError."""
     path = Path(folder) / "config.json"
     try:
         with path.open("rb") as file:

@@ -21,7 +21,7 @@ _TRIES = 4
 def fetch(
     ref: str, needs: Sequence[str], also: Sequence[str] = (), *, offline: bool = False, check: bool = False
 ) -> Path:
-    """The cached snapshot of ORG/NAME[@REVISION] on the Hub: all files in `needs`, and those of `also` it has.
+    """The cached snapshot of ORG/NAME[@REVISION]: all files in `needs`, and those in `also` that exist.
 
     An interrupted download is resumed, by another process too. Offline, or if the Hub cannot be reached and
     the snapshot is complete, the cache is used. `check` compares every file with the Hub's hash again.
@@ -164,7 +164,7 @@ def _absent(ref: str, cause: BaseException | None, names: Sequence[str]) -> Path
 
 
 def _download(repo: str, commit: str, file: Any) -> None:
-    """Download a large file into the cache, once its SHA-256 matches; a partial file is kept for next time."""
+    """Download a large file into the cache, once its SHA-256 matches; a partial file is kept."""
     if file.lfs is None:
         return
     from huggingface_hub import constants, hf_hub_url

@@ -136,7 +136,7 @@ def is_finite(tensor: "Tensor") -> bool:
 def save_state(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write tensors (any device and layout, none sharing memory) and texts to one file, atomically.
 
-    Structured metadata, such as the position in a training schedule, is one JSON text. OutputError on failure.
+    Structured metadata, such as the state of a training schedule, is one JSON text. OutputError on failure.
     """
     write_atomic(Path(path), encode_state(tensors, metadata))
 
