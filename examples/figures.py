@@ -20,7 +20,7 @@ from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import SUFFIXES
 from mhvae_cli.images.render import YELLOW, draw_grid, overlay, sheet
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.inference.synthesis import Draft, Picture, Source, draft_of, make
+from mhvae_cli.inference.synthesis import Draft, GeneratedImage, Source, draft_of, make
 from mhvae_cli.vae.editing import interpolate
 from mhvae_cli.vae.fitting import fit
 from mhvae_cli.vae.warp import Warp, pixel_centres
@@ -34,11 +34,11 @@ def load(pipeline: Pipeline, folder: Path, count: int) -> list[Source]:
     return [pipeline.source(path) for path in paths[:: max(1, len(paths) // count)][:count]]
 
 
-def vae(picture: Picture) -> np.ndarray:
+def vae(picture: GeneratedImage) -> np.ndarray:
     return to_native(picture.recon, picture.code.size)
 
 
-def found(pipeline: Pipeline, picture: Picture) -> np.ndarray:
+def found(pipeline: Pipeline, picture: GeneratedImage) -> np.ndarray:
     """The picture with the outline that was asked for and the one that is found in it."""
     code = picture.code
     asked = pipeline.networks.contour(code.theta, code.size, code.pose)

@@ -1,6 +1,6 @@
-"""What a model is and how it is trained: frozen dataclasses, strict JSON both ways.
+"""Configuration of models and of their training: frozen dataclasses, read from and written to strict JSON.
 
-An unknown key, a wrong type or a value outside its choices is a `UsageError` that names the key.
+An unknown key, a wrong type or a value that is not allowed raises a `UsageError` that names the key.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Arch = Literal["resnet18", "resnet34", "resnet50", "resnet50-vit-b16", "efficien
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """Section 3.2. `points` is the control-point layout of the thin-plate spline (appendix C)."""
+    """Section 3.2. `points` is the layout of the thin-plate spline's control points (appendix C)."""
 
     family: Family = "tps"
     points: Points = "circular"
@@ -33,10 +33,10 @@ class WarpConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept to be flattened.
+    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept for flattening.
 
-    `thumbnail` is the side in pixels of a shrunk image that the style head sees beside them, 0 for none: what
-    a ConvNet keeps to find an object with says little of the image's colours.
+    `thumbnail` is the side in pixels of a downscaled image that the style head also sees, 0 for none: the
+    features that a ConvNet keeps to find an object say little about the image's colours.
     """
 
     arch: Arch = "resnet50"
@@ -48,7 +48,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Section 3.3. `channels` of the 32 x 32 features; they halve at every doubling of the size."""
+    """Section 3.3. `channels` is that of the 32 x 32 features; it halves whenever the size doubles."""
 
     channels: int = 64
     max_size: int = 256
@@ -56,9 +56,9 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Figure 1. `image_size` is the side of the model's square in pixels; `edge` the softness of the
-    predicted mask's rim while training, in reference units ([-1, 1]); `reference` the side in pixels of the
-    reference's distance map, 0 for the disc."""
+    """Figure 1. `image_size` is the side in pixels of the model's square input; `edge` the softness of the
+    predicted mask's boundary during training, in reference units ([-1, 1]); `reference` the side in pixels
+    of the reference's distance map, 0 for the disc."""
 
     image_size: int = 256
     channels: int = 1
@@ -73,11 +73,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Section 3.4: weights of the parts; the KL weights rise linearly from 0 over `kl_warmup` of the run.
+    """Section 3.4: weights of the loss terms; the KL weights rise linearly from 0 over the first `kl_warmup`
+    (a fraction) of the run.
 
-    `contour` weighs how far the true contour lies from the warp's (`losses.contour_miss`); `consistency` how
-    far the codes found in an edited picture are from those it was made of (`Objective.consistency`); `coarse`
-    how far the picture's tones are from the image's over larger areas (`losses.coarse_miss`).
+    `contour` weights the distance from the true contour to the warp's (`losses.contour_miss`); `consistency`
+    the distance between the latent code found in an edited image and the one it was made from
+    (`Objective.consistency`); `coarse` the difference in tone between the reconstruction and the image over
+    larger areas (`losses.coarse_miss`).
     """
 
     recon: float = 1.0
@@ -92,10 +94,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Ranges of the random similarity (moves image and mask together) and of the image's tone.
+    """Ranges of the random similarity (applied to image and mask together) and of the changes in tone.
 
-    `crop` is how likely an image is to be cut out about its object after it was moved, as a second look would
-    see it (`datasets.crop`). It needs masks.
+    `crop` is the probability that an image is cropped around its object after the similarity
+    (`datasets.crop`). It needs masks.
     """
 
     rotate: float = 180.0
@@ -110,8 +112,9 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Section 4.2's network: `channels` at the finest of `levels` (x 1.5, 2, ... below), `blocks` a level;
-    the image is folded into `patch` x `patch` as many channels first."""
+    """Section 4.2's network: `channels` at the finest of `levels` (x 1.5, 2, ... below), `blocks` per level.
+
+    The image is first folded into `patch` x `patch` times as many channels (pixel unshuffle)."""
 
     channels: int = 64
     levels: int = 3
@@ -121,9 +124,9 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: what the
-    score network is given; the paper writes S(x, t), that is "x". `normalise`: the process runs on what it
-    starts at over its sd. `strength` changes pictures, not the training: see `Refiner.refine`."""
+    """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
+    network's input; the paper writes S(x, t), that is "x". `normalise`: divide the process's starting point
+    by its standard deviation. `strength` affects generated images, not training: see `Refiner.refine`."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal["residual+recon", "residual", "x"] = "residual+recon"
@@ -136,7 +139,8 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """One training run. `lr` falls by a half cosine to 1 % after a rise over `lr_warmup` of the run."""
+    """One training run. `lr` rises over the first `lr_warmup` (a fraction) of the run, then falls along a
+    half cosine to 1 %."""
 
     epochs: int = 100
     batch_size: int = 16
@@ -152,8 +156,8 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(FitConfig):
-    """A training of the VAE. `part`: "position" trains what finds the object alone, without the image head;
-    "style" the style and image heads alone, on a frozen rest, so that masks stay as they are to the bit."""
+    """Training of the VAE. `part`: "position" trains only what finds the object, without the image head;
+    "style" only the style and image heads, with all else frozen, so that masks stay identical bit for bit."""
 
     part: Literal["all", "position", "style"] = "all"
     loss: LossConfig = field(default_factory=LossConfig)
@@ -161,10 +165,10 @@ class TrainConfig(FitConfig):
 
 @dataclass(frozen=True)
 class CDDPMConfig(FitConfig):
-    """A training of the cDDPM: of each image in a batch `crops` squares of `crop` pixels, 0 for the whole.
+    """Training of the cDDPM: `crops` squares of `crop` pixels from each image of a batch; 0 for whole images.
 
-    Noise levels are drawn from a normal distribution of log(alpha / sigma): mean `level`, sd `level_sd`. An
-    image's coarse tones are settled where its pixels are nearly all noise, so that the mean lies below 0.
+    Noise levels are drawn from a normal distribution of log(alpha / sigma): mean `level`, sd `level_sd`. The
+    mean is below 0 because an image's coarse tones are decided while its pixels are almost entirely noise.
     """
 
     batch_size: int = 8
@@ -176,7 +180,7 @@ class CDDPMConfig(FitConfig):
 
 @dataclass(frozen=True)
 class CDDPMRecipe:
-    """All that a training of the cDDPM is made of; `card` adds to the model card of the VAE."""
+    """Everything that defines a training of the cDDPM; `card` is added to the VAE's model card."""
 
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: CDDPMConfig = field(default_factory=CDDPMConfig)
@@ -185,7 +189,8 @@ class CDDPMRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a training of the VAE is made of; `card` holds the model card's licence, attribution, data."""
+    """Everything that defines a training of the VAE; `card` holds the licence, attribution and data of the
+    model card."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -216,7 +221,7 @@ def to_dict(config: "DataclassInstance") -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
-    """Build `kind` from JSON values; absent keys keep their defaults. UsageError names the faulty key."""
+    """Build `kind` from JSON values; absent keys keep their defaults. UsageError names an invalid key."""
     hints = typing.get_type_hints(kind)
     if not isinstance(values, dict):
         raise UsageError(f"{where.rstrip('.') or 'config'}: expected an object, got {values!r}")
@@ -231,7 +236,7 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
 
 
 def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, then a JSON file's values, then `flags`, each upon the last; UsageError names a faulty key.
+    """A preset, overridden by a JSON file's values, then by `flags`; UsageError names an invalid key.
 
     Also returns the keys of "model" that the file or the flags set.
     """
@@ -240,11 +245,11 @@ def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[
     check_model(recipe.model)
     _check_training(recipe.train)
     if recipe.train.part == "style" and recipe.pretrained is None:
-        raise UsageError('train.part = "style" trains on a frozen rest', hint="--pretrained names its model")
+        raise UsageError('train.part = "style" needs a trained model', hint="name it with --pretrained")
     if recipe.train.part == "position" and recipe.model.single_head:
         raise UsageError('train.part = "position": a single-headed VAE has no position code')
     if recipe.model.reference:
-        raise UsageError("model.reference: set by --reference MASK")
+        raise UsageError("model.reference cannot be set here: use --reference MASK")
     return recipe, set(over.get("model") or {})
 
 
@@ -263,7 +268,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 
 def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
-    """A JSON file's values and `flags` upon them; UsageError names a faulty key."""
+    """A JSON file's values, overridden by `flags`; UsageError names an invalid key."""
     recipe = from_dict(CDDPMRecipe, merge(_read(file), flags))
     check_diffusion(recipe.diffusion)
     _check_training(recipe.train)
@@ -273,14 +278,14 @@ def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
             "train.crops: 1 or more": recipe.train.crops < 1,
             "train.level: finite": not math.isfinite(recipe.train.level),
             "train.level_sd: above 0": not 0 < recipe.train.level_sd < math.inf,
-            "train.augment.crop: 0, a cDDPM sees no masks": recipe.train.augment.crop != 0,
+            "train.augment.crop: 0, since a cDDPM uses no masks": recipe.train.augment.crop != 0,
         }
     )
     return recipe
 
 
 def check_diffusion(diffusion: DiffusionConfig) -> None:
-    """UsageError if a value makes no network."""
+    """UsageError if no network can be built from a value."""
     unet = diffusion.unet
     _refuse(
         {
@@ -294,7 +299,7 @@ def check_diffusion(diffusion: DiffusionConfig) -> None:
 
 
 def check_model(model: ModelConfig) -> None:
-    """UsageError if a value makes no model."""
+    """UsageError if no model can be built from a value."""
     arch = model.encoder.arch
     stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(arch, 1)
     _refuse(
@@ -331,14 +336,14 @@ def _check_training(train: FitConfig) -> None:
     )
 
 
-def _refuse(faults: dict[str, bool]) -> None:
-    for wanted, fault in faults.items():
-        if fault:
-            raise UsageError(wanted)
+def _refuse(violations: dict[str, bool]) -> None:
+    for requirement, violated in violations.items():
+        if violated:
+            raise UsageError(requirement)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid upon `base`, nested objects key by key."""
+    """`base` overridden by `over`; nested objects are merged key by key."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -356,7 +361,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is dict:
         if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
             return value
-        raise UsageError(f"{where} = {value!r}: expected an object of texts")
+        raise UsageError(f"{where} = {value!r}: expected an object of strings")
     if typing.get_origin(hint) is types.UnionType:
         return None if value is None else _coerce(typing.get_args(hint)[0], value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Where to compute and in which number type: `auto`, or what was asked for by name, never another."""
+"""The device and the dtype to compute with: `auto`, or exactly what was requested, never a substitute."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str) -> "torch.device":
-    """auto: CUDA, else MPS, else CPU. DeviceError if one asked for by name is not there."""
+    """auto: CUDA, else MPS, else CPU. DeviceError if a device requested by name is not available."""
     import torch
 
     if name == "auto":
@@ -17,26 +17,27 @@ def resolve_device(name: str) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"no device {name!r}", hint="auto, cpu, cuda, cuda:N or mps") from None
+        raise DeviceError(f"unknown device {name!r}", hint="use auto, cpu, cuda, cuda:N or mps") from None
     if device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"no device {name!r}", hint="auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(f"unknown device {name!r}", hint="use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"{name}: {torch.cuda.device_count()} CUDA devices here", hint="--device auto")
+        count = torch.cuda.device_count()
+        raise DeviceError(f"{name}: not available, found {count} CUDA devices", hint="use --device auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("mps: not available here", hint="--device auto")
+        raise DeviceError("mps: not available on this machine", hint="use --device auto")
     return device
 
 
 def layout(device: "torch.device") -> "torch.memory_format":
-    """How pictures lie in memory: channels last is the faster, but MPS has computed parts of such tensors
-    wrongly (pytorch issues 169342, 180984)."""
+    """The memory format of image tensors: channels last is faster, but MPS has computed parts of such tensors
+    incorrectly (pytorch issues 169342, 180984)."""
     import torch
 
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def resolve_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """auto: bfloat16 where the hardware multiplies it (float16 on older CUDA), float32 elsewhere."""
+    """auto: bfloat16 where the hardware supports it (float16 on older CUDA devices), float32 elsewhere."""
     import torch
 
     if name == "auto":
@@ -48,7 +49,7 @@ def resolve_dtype(name: str, device: "torch.device") -> "torch.dtype":
             return torch.bfloat16
         return torch.float32
     if name == "float16" and device.type == "cpu":
-        raise DeviceError("float16 is not for a CPU", hint="--dtype bfloat16 or float32")
+        raise DeviceError("float16 is not supported on a CPU", hint="use --dtype bfloat16 or float32")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 

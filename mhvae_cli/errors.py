@@ -1,13 +1,13 @@
-"""The faults a user can meet, each with the exit code the command line gives it.
+"""The errors a user can meet, each with its exit code on the command line.
 
-Every message is one line that names the first real cause; `hint` is one more line that says what to do.
+Every message is one line that names the root cause; `hint` is one more line that says what to do.
 """
 
 from typing import Literal
 
 
 class MhvaeError(Exception):
-    """Base of every fault that is the user's to mend. `exit_code` is what the process ends with."""
+    """Base class of every error that the user can fix. `exit_code` is the exit status of the process."""
 
     exit_code = 1
 
@@ -17,43 +17,44 @@ class MhvaeError(Exception):
 
 
 class UsageError(MhvaeError):
-    """Options or configuration that make no sense (exit 2)."""
+    """Invalid options or configuration (exit 2)."""
 
     exit_code = 2
 
 
 class InputError(MhvaeError):
-    """One input that cannot be used (exit 3 when others could be, 4 when none)."""
+    """An input that cannot be used (exit 3 if others could be, 4 if none could)."""
 
     exit_code = 4
 
 
 class DeviceError(MhvaeError):
-    """A device or dtype that was asked for by name and is not there (exit 5)."""
+    """A device or dtype that was requested by name and is not available (exit 5)."""
 
     exit_code = 5
 
 
 class ModelError(MhvaeError):
-    """A model that is missing, damaged, unreachable or of the wrong kind (exit 6)."""
+    """A model that is missing, damaged, unreachable or of the wrong type (exit 6)."""
 
     exit_code = 6
 
 
 class OutputError(MhvaeError):
-    """An output that exists, collides or cannot be written (exit 7)."""
+    """An output that already exists, clashes with another or cannot be written (exit 7)."""
 
     exit_code = 7
 
 
 class QualityError(MhvaeError):
-    """A quality gate that the user asked for was missed (exit 8)."""
+    """A quality threshold set by the user was not met (exit 8)."""
 
     exit_code = 8
 
 
 def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:
-    """Which memory is short, by what torch and Python say; None for another fault."""
+    """Which memory ran out; None for any other error."""
+    # torch raises a RuntimeError where the host's allocator fails: only its text tells it from the rest.
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text or "can't allocate memory" in text:
         return "host"
@@ -62,5 +63,5 @@ def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:
 
 
 def os_error_text(error: OSError) -> str:
-    """What the system says of a failed call, in the lower case of this package's messages."""
+    """The system's message for a failed call, in lower case as in all of this package's messages."""
     return (error.strerror or str(error)).lower()

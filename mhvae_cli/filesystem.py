@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and file locks between processes that write one folder at once."""
+"""Atomic file writes, and file locks between processes that write to the same folder."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,33 +15,35 @@ except ImportError:  # Windows
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Hold a file, made if it is absent, against other processes; its descriptor, for reading and appending.
+    """Lock a file, created if absent, against other processes; yields its descriptor, to read and append.
 
-    It is let go of when the process ends, however that comes about. The file that is held is the one in that
-    place, also where another process moves a new one there meanwhile. Where the system or the file system has
-    no locks, none is held. OSError if the file cannot be opened for writing.
+    The lock is released when the process ends, however it ends. The locked file is the one now at `path`,
+    even if another process replaced it meanwhile. Without support by the system or the file system there is
+    no lock. OSError if the file cannot be opened for writing.
     """
+    # A lock belongs to the open file, not to its path: if another process replaced the file while this one
+    # waited, the lock obtained is that of the old file, which nobody else will ever contend for. Try again.
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            _hold(file)
-            if _lies_at(file, path):
+            _lock(file)
+            if _is_at(file, path):
                 yield file
                 return
         finally:
             os.close(file)
 
 
-def _hold(file: int) -> None:
+def _lock(file: int) -> None:
     if fcntl is None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # some network file systems have none; a row is still appended by one write
+    except OSError:  # some network file systems have no locks; a row is still appended by a single write
         return
 
 
-def _lies_at(file: int, path: Path) -> bool:
+def _is_at(file: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -49,31 +51,32 @@ def _lies_at(file: int, path: Path) -> bool:
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes], *, beside: Path | None = None) -> None:
-    """Write a file whole or not at all: beside its place, then moved there; parents are made.
+    """Write a file completely or not at all: to `beside` first, then moved to `path`; parents are created.
 
-    `data` may come in pieces, which are written as they come; by default `beside` has a name of chance.
-
-    Raises OutputError if that fails, or if something other than a file lies there.
+    `data` may be an iterable of pieces, written as they arrive; `beside` has a random name by default.
+    Raises OutputError if that fails, or if `path` exists and is not a regular file.
     """
     beside = beside or staging(path)
     try:
         stage(beside, path, data)
         place(beside, path)
     finally:
-        with suppress(OSError):  # where a file lies in the folder's place, it is no folder to look in
+        with suppress(OSError):  # NotADirectoryError if the parent is a file
             beside.unlink(missing_ok=True)
 
 
 def staging(path: Path, mark: str = "") -> Path:
-    """A name beside `path`, which begins with a dot and `mark`, for what is to be moved there."""
+    """A temporary name in the folder of `path`, which begins with a dot and `mark`."""
+    # The same folder, hence the same file system, or os.replace would not be atomic. From os.urandom, so that
+    # forked processes and seeded generators never pick the same name.
     return path.parent / f".{mark}{os.urandom(8).hex()}.part"
 
 
 def stage(beside: Path, path: Path, data: bytes | Iterable[bytes]) -> None:
-    """The first half of `write_atomic`: all that can fill a disk. The caller removes `beside`."""
+    """The first half of `write_atomic`: everything that can fill a disk. The caller removes `beside`."""
     try:
-        if path.exists() and not path.is_file():  # os.replace would put a file in the place of /dev/null
-            raise OutputError(f"{path}: is there already and is no file", hint="name another output")
+        if path.exists() and not path.is_file():  # os.replace would replace /dev/null by a file
+            raise OutputError(f"{path}: already exists and is not a file", hint="name another output")
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
@@ -90,5 +93,5 @@ def place(beside: Path, path: Path) -> None:
 
 
 def _unwritten(path: Path, error: OSError) -> OutputError:
-    fault = os_error_text(error)
-    return OutputError(f"{path}: {fault}", hint="is there room, and may you write there?")
+    hint = "check the free space and your write permission"
+    return OutputError(f"{path}: {os_error_text(error)}", hint=hint)

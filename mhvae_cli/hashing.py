@@ -1,4 +1,4 @@
-"""SHA-256 of files and bytes, and git's name for a file's content, in hexadecimal."""
+"""SHA-256 of files and bytes, and git's blob id of a file, in hexadecimal."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from .errors import InputError, MhvaeError, os_error_text
 
 
 def sha256_of(source: Path | bytes, *, error: type[MhvaeError] = InputError) -> str:
-    """SHA-256 of a file, read piece by piece, or of bytes; `error` if the file cannot be read."""
+    """SHA-256 of a file, read in pieces, or of bytes; raises `error` if the file cannot be read."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     try:
@@ -18,11 +18,11 @@ def sha256_of(source: Path | bytes, *, error: type[MhvaeError] = InputError) -> 
 
 
 def git_blob_id(path: Path) -> str:
-    """SHA-1 of a header and a file's bytes: how git, and so the Hub, names a small file's content."""
+    """SHA-1 of git's blob header and a file's bytes: how git, and so the Hub, identifies a small file."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def seed_of(text: str, *, size: int = 8) -> int:
-    """A generator's seed that depends on `text` alone: the first `size` bytes of its SHA-256."""
+    """A random seed that depends only on `text`: the first `size` bytes of its SHA-256, big-endian."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big")

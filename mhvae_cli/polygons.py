@@ -1,4 +1,4 @@
-"""Closed polygons: rings of points (n, 2) xy, whose last point is joined to the first."""
+"""Closed polygons: rings of points (n, 2) xy, whose last point is connected to the first."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,15 @@ import numpy as np
 
 
 def edges(rings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every edge's ends (n, 2) and (n, 2), and twice the signed area (n,) that it sweeps about the origin."""
+    """Both ends of every edge, (n, 2) each, and twice the signed area (n,) it spans with the origin."""
     a = np.concatenate(rings)
     b = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     return a, b, a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
 def signed_area(ring: np.ndarray) -> float:
-    """The shoelace formula: positive for a ring that is clockwise to the eye where y points down."""
+    """The shoelace formula: positive for a ring that looks clockwise where y points down."""
+    # Relative to the first point: far from the origin the products would cancel.
     return float(edges([ring - ring[0]])[2].sum()) / 2
 
 
@@ -21,7 +22,8 @@ def contains(rings: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
     """Whether each point (n, 2) lies inside an odd number of rings: bool (n,)."""
     x, y = points.T[:, :, None]
     (ax, ay), (bx, by) = (end.T for end in edges(rings)[:2])
+    # Even-odd rule: count the edges that a ray from the point towards larger x crosses.
     spans = (ay > y) != (by > y)
-    rise = np.where(by == ay, 1.0, by - ay)
+    rise = np.where(by == ay, 1.0, by - ay)  # horizontal edges never span: only the division needs a 1
     inside: np.ndarray = (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1) % 2 == 1
     return inside

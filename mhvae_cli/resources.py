@@ -1,4 +1,4 @@
-"""What of a machine a process may use, and how many threads compute in it. Needs no torch."""
+"""The cores and memory that a process may use, and its number of threads. Needs no torch."""
 
 import os
 import sys
@@ -7,13 +7,13 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 MOST_WORKERS = 8
-"""Threads, at most, that read and encode files by default: more of them only hold more in memory."""
+"""Most threads that read and encode files by default: more of them only use more memory."""
 
 
 def cores() -> int:
-    """The cores that this process may use: those of its affinity, and its control groups' quota at most.
+    """The number of cores that this process may use, by its affinity and its control groups' quota.
 
-    At least 1. A quota of 2.5 cores counts as 2: a third thread would hold up the others half of the time.
+    At least 1. A quota of 2.5 cores counts as 2: a third thread would stall the others half of the time.
     """
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
@@ -21,7 +21,7 @@ def cores() -> int:
 
 
 def cpu_quota() -> float | None:
-    """How many cores' time the control groups (Linux, v1 or v2) leave this process; None: no limit."""
+    """The CPU quota of this process in cores, by its control groups (Linux, v1 or v2); None: no limit."""
     quotas = []
     for folder in _groups("cpu"):
         limit = _words(folder / "cpu.max")  # v2: "200000 100000" or "max 100000"
@@ -32,7 +32,7 @@ def cpu_quota() -> float | None:
 
 
 def memory() -> int | None:
-    """Bytes of memory that this process may use, the control groups' limit at most; None: unknown."""
+    """Bytes of memory that this process may use, within its control groups' limits; None: unknown."""
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -47,39 +47,39 @@ def memory() -> int | None:
 
 
 def threads() -> int:
-    """How many threads a network computes with: OMP_NUM_THREADS (what --threads sets), else `cores`."""
-    return _asked() or cores()
+    """The number of threads a network computes with: OMP_NUM_THREADS (set by --threads), else `cores`."""
+    return _omp_num_threads() or cores()
 
 
 def use_threads(count: int | None) -> None:
-    """Have networks computed with `count` threads, in every thread of this process.
+    """Compute networks with `count` threads, in every thread of this process.
 
-    None: as many as the user's own settings say; without any, torch's own number (that of the affinity), but
-    no more than the control groups' quota, of which torch knows nothing.
+    None: follow the user's environment variables; without any, torch's own default (that of the affinity),
+    but no more than the control groups' quota, which torch ignores.
     """
     quota = cpu_quota()
     if count is None and not any(map(os.environ.get, ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))):
         count = cores() if quota is not None else None
     if count is None:
         return
-    os.environ["OMP_NUM_THREADS"] = str(count)  # read when torch is imported, for threads yet to come too
-    os.environ.pop("MKL_NUM_THREADS", None)  # torch would heed it more
+    os.environ["OMP_NUM_THREADS"] = str(count)  # torch reads it at import, for threads started later too
+    os.environ.pop("MKL_NUM_THREADS", None)  # it would take precedence in torch
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
 
 
-def worker_count(asked: int | None) -> int:
-    """How many threads read and encode files: `asked`, or as many as compute, at most 8."""
-    return min(threads(), MOST_WORKERS) if asked is None else asked
+def worker_count(requested: int | None) -> int:
+    """The number of threads that read and encode files: `requested`, or `threads`, at most 8."""
+    return min(threads(), MOST_WORKERS) if requested is None else requested
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that speaks and writes, of those that torchrun started."""
+    """Whether this process, of those that torchrun started, is the one that prints and writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _asked() -> int | None:
-    """OMP_NUM_THREADS, whose first number is that of the outermost level; None if it says nothing."""
+def _omp_num_threads() -> int | None:
+    """OMP_NUM_THREADS, whose first number is for the outermost level; None if it is unset or invalid."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) else None
 
@@ -87,7 +87,7 @@ def _asked() -> int | None:
 def _groups(controller: str) -> list[Path]:
     """The folders of the control groups that limit this process, innermost first.
 
-    A container sees its own group at the top, whatever path /proc says it has: every level is looked at.
+    A container sees its own group at the top, whatever path /proc reports: every level is checked.
     """
     try:
         lines = MEMBERSHIP.read_text().splitlines()

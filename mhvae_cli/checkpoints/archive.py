@@ -1,7 +1,7 @@
 """A model as one file, NAME.mhvae: an uncompressed tar archive of NAME/SHA256SUMS and the files it lists.
 
-Equal models make equal bytes, and only those bytes are taken: an entry is read if its header is the one that
-`pack` writes for its name and size, so that there are no links, no paths, no compression, and nothing else.
+Equal models give equal bytes, and no other bytes are accepted: an entry is read only if its header is exactly
+the one that `pack` writes for its name and size, so an archive cannot hold links, paths or compressed data.
 """
 
 import os
@@ -17,14 +17,14 @@ from ..hashing import sha256_of
 from .checksums import SUMS, SUMS_CAP, format_sums, parse_sums
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
-"""What an imported model, and a file in an archive, may be called."""
+"""The names that an imported model, and a file in an archive, may have."""
 _BLOCK = 512
 _PIECE = 2**20
 _END = bytes(2 * _BLOCK)
 
 
 def pack(folder: Path, name: str, sums: Mapping[str, str]) -> Iterator[bytes]:
-    """The archive, in pieces, of a folder's files that `sums` lists. ModelError if one is another by now."""
+    """The archive, in pieces, of the folder's files listed in `sums`. ModelError if one has changed."""
     text = format_sums(sums).encode()
     yield from (_header(f"{name}/{SUMS}", len(text)), text, _padding(len(text)))
     for entry in sorted(sums):
@@ -33,13 +33,13 @@ def pack(folder: Path, name: str, sums: Mapping[str, str]) -> Iterator[bytes]:
         except OSError as error:
             raise ModelError(f"{folder / entry}: {os_error_text(error)}") from error
         if sha256_of(data) != sums[entry]:
-            raise ModelError(f"{folder / entry}: changed while it was read")
+            raise ModelError(f"{folder / entry}: changed while it was being read")
         yield from (_header(f"{name}/{entry}", len(data)), data, _padding(len(data)))
     yield _END
 
 
 def name_in(path: Path) -> str:
-    """What the model in an archive is called. ModelError if it is none."""
+    """The name of the model in an archive. ModelError if the file is not an archive."""
     try:
         with path.open("rb") as file:
             return _next(file)[0]
@@ -48,9 +48,10 @@ def name_in(path: Path) -> str:
 
 
 def unpack(path: Path, folder: Path, names: Sequence[str]) -> None:
-    """Write an archive's files into `folder`: of `names` alone, each with the SHA-256 that it lists.
+    """Extract an archive into `folder`: only files in `names`, each with the SHA-256 that the archive lists.
 
-    ModelError for any other archive, OutputError if the folder cannot be written; it is left as it is then.
+    ModelError for any other archive, OutputError if the folder cannot be written; what was extracted by then
+    stays.
     """
     try:
         with path.open("rb") as file:
@@ -63,25 +64,25 @@ def _unpack(file: BinaryIO, folder: Path, names: Sequence[str], where: str) -> N
     room = os.fstat(file.fileno()).st_size
     name, first, size = _next(file)
     if first != SUMS or size > SUMS_CAP:
-        raise ValueError(f"it does not begin with its {SUMS}")
+        raise ValueError(f"it does not begin with {SUMS}")
     text = _read(file, size)
     sums = parse_sums(text, where)
     if text != format_sums(sums).encode() or not set(sums) <= set(names) - {SUMS}:
-        raise ValueError("it lists files that no model has")
+        raise ValueError("it lists files that do not belong to a model")
     _read_padding(file, size)
     write_atomic(folder / SUMS, text)
     for expected in sorted(sums):
         model, entry, size = _next(file)
         if (model, entry) != (name, expected):
-            raise ValueError(f"{expected} is not where it should be")
+            raise ValueError(f"{expected} is missing or out of order")
         if size > room:
-            raise ValueError(f"it is cut short in {entry}")
+            raise ValueError(f"it is truncated in {entry}")
         write_atomic(folder / entry, _pieces(file, size))
         if sha256_of(folder / entry, error=ModelError) != sums[entry]:
-            raise ValueError(f"{entry} is not the file that was packed: its SHA-256 is another")
+            raise ValueError(f"{entry}: checksum mismatch")
         _read_padding(file, size)
     if file.read(len(_END) + 1) != _END:
-        raise ValueError("it does not end where it should")
+        raise ValueError("it has data after its end, or no end")
 
 
 def _header(path: str, size: int) -> bytes:
@@ -95,15 +96,15 @@ def _padding(size: int) -> bytes:
 
 
 def _next(file: BinaryIO) -> tuple[str, str, int]:
-    """Model, file name and size of the entry that begins here; ValueError if `pack` would not write it so."""
+    """Model, file name and size of the entry that begins here; ValueError unless `pack` would write it so."""
     block = _read(file, _BLOCK)
     model, _, name = block[:100].rstrip(b"\0").decode("ascii", "replace").partition("/")
     octal = block[124:135]
     if not NAME.fullmatch(model) or not NAME.fullmatch(name) or not re.fullmatch(rb"[0-7]{11}", octal):
-        raise ValueError("not an archive of mhvae models export")
+        raise ValueError("not an archive made by mhvae models export")
     size = int(octal, 8)
     if block != _header(f"{model}/{name}", size):
-        raise ValueError(f"{name} is a link, or has marks that export does not write")
+        raise ValueError(f"{name} is a link, or has attributes that export does not write")
     return model, name, size
 
 
@@ -113,13 +114,13 @@ def _read(file: BinaryIO, size: int) -> bytes:
     except OSError as error:
         raise ValueError(os_error_text(error)) from error
     if len(data) < size:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return data
 
 
 def _read_padding(file: BinaryIO, size: int) -> None:
     if any(_read(file, len(_padding(size)))):
-        raise ValueError("there is something between its files")
+        raise ValueError("it has data between its files")
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -132,4 +133,4 @@ def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
 def _unusable(path: Path, error: Exception) -> ModelError:
     if isinstance(error, OSError):
         return ModelError(f"{path}: {os_error_text(error)}")
-    return ModelError(f"{path}: cannot be imported: {error}", hint="copy the file again, or export it again")
+    return ModelError(f"{path}: cannot be imported: {error}", hint="copy the file or export it again")

@@ -1,4 +1,4 @@
-"""What a model's folder says of the model. Needs no torch."""
+"""A model folder's metadata. Needs no torch."""
 
 import math
 from pathlib import Path
@@ -12,9 +12,9 @@ from .tensors import read_header
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What a model's folder says of it. `parameters` counts the numbers stored, buffers among them.
+    """A model folder's metadata, as JSON values. `parameters` counts all stored numbers, including buffers.
 
-    `sha256` is what the records of its pictures call model_sha256; nothing is checked.
+    `sha256` is the model_sha256 of the provenance records of its images; no checksum is verified.
     """
     content = read_config(folder)
     config = model_config(content, folder)
@@ -39,7 +39,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def components(folder: Path) -> list[str]:
-    """Which weights a model's folder has."""
+    """The components whose weights a model folder has: "vae", "cddpm"."""
     return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
 
 

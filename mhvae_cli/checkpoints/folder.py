@@ -1,7 +1,7 @@
-"""A model's folder, which is also its repository on the Hub: config.json, *.safetensors, README.md.
+"""A model folder, which is also the model's repository on the Hub: config.json, *.safetensors, README.md.
 
-Names, folders and configurations need neither torch nor the network. Weights that are not what the folder's
-SHA256SUMS says are not loaded.
+Names, folders and configurations need neither torch nor a network connection. Weights that do not match the
+folder's SHA256SUMS are not loaded.
 """
 
 import json
@@ -27,12 +27,12 @@ FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
 )
 OPTIONAL = {"cddpm": dict, "trust": dict}
 FILES = ("config.json", "vae.safetensors", "cddpm.safetensors", "README.md", SUMS)
-"""All that a model's folder may consist of; it needs the first two."""
+"""All files of a model folder; the first two are required."""
 CONFIG_CAP = 2**20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json: strict JSON with exactly the keys of FIELDS. ModelError says what is wrong."""
+    """A model's config.json: strict JSON with the keys of FIELDS, perhaps OPTIONAL; else ModelError."""
     path = Path(folder) / "config.json"
     try:
         with path.open("rb") as file:
@@ -43,15 +43,15 @@ def read_config(folder: Path) -> dict[str, Any]:
             data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant
         )
     except FileNotFoundError:
-        raise ModelError(f"{folder}: no config.json in it, so not a model") from None
+        raise ModelError(f"{folder}: not a model folder (no config.json)") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not a readable configuration: {error}") from error
+        raise ModelError(f"{path}: cannot be read: {error}") from error
     _check_config(config, str(path))
     return config
 
 
 def model_config(content: Mapping[str, Any], folder: Path) -> ModelConfig:
-    """The model that a folder's config.json describes. ModelError if it describes none."""
+    """The model configuration in a folder's config.json. ModelError if it is invalid."""
     try:
         config = from_dict(ModelConfig, content["model"], where="model.")
         check_model(config)
@@ -66,23 +66,24 @@ def _no_constant(word: str) -> None:
 
 def _check_config(config: object, where: str) -> None:
     if not isinstance(config, dict) or config.get("kind") != KIND:
-        raise ModelError(f"{where}: not the configuration of an mhvae model")
+        raise ModelError(f"{where}: not an mhvae model's configuration")
     if config.get("format") != FORMAT:
-        newer = "it was written by another version: pip install --upgrade mhvae"
-        raise ModelError(f"{where}: format {config.get('format')!r}, this version reads {FORMAT}", hint=newer)
+        upgrade = "it was written by another version: pip install --upgrade mhvae"
+        found = f"format {config.get('format')!r} is not supported, this version reads format {FORMAT}"
+        raise ModelError(f"{where}: {found}", hint=upgrade)
     for key in {**FIELDS, **config}:
         kind = {**FIELDS, **OPTIONAL}.get(key)
         if kind is None:
             raise ModelError(f"{where}: unknown key {key!r}")
         if type(config.get(key)) is not kind:
-            raise ModelError(f"{where}: {key!r} is missing or of the wrong type")
+            raise ModelError(f"{where}: {key!r} is missing or has the wrong type")
 
 
 def digest(folder: Path, components: Sequence[str] | None = None) -> str:
     """A model's SHA-256 in hexadecimal: what `sha256sum FILES | sha256sum` prints in its folder.
 
-    FILES, by name: config.json and all weights (cddpm.safetensors if there); or those of `components` alone,
-    which another name, card or cDDPM leaves as they are. ModelError if one is missing.
+    FILES, sorted by name: config.json and all weights (cddpm.safetensors if present); or only the weights of
+    `components`, whose digest a new name, card or cDDPM does not change. ModelError if one is missing.
     """
     names = [f"{name}.safetensors" for name in components or ()]
     if components is None:
@@ -100,15 +101,15 @@ def load_state(
 ) -> dict[str, "Tensor"]:
     """The tensors of `folder`/`component`.safetensors, all finite, in their stored dtypes.
 
-    On the CPU they are a private mapping of the file, not a copy. `expected`: the names and shapes that it
-    must hold, no more and no fewer. ModelError otherwise, or if the file is missing, damaged, pickled or not
-    the one that the folder's sums tell of.
+    On the CPU they are a private mapping of the file, not a copy. `expected`: exactly the names and shapes
+    that it must contain. ModelError otherwise, or if the file is missing, damaged, pickled or does not match
+    the folder's checksums.
     """
     path = Path(folder) / f"{component}.safetensors"
     if not path.is_file():
         others = sorted(other for other in Path(folder).glob("*") if other.suffix in PICKLED)
-        raise pickled(others[0]) if others else ModelError(f"{folder}: no {path.name} in it")
-    wanted = pinned(Path(folder)).get(path.name)  # 7 ms for 10 MB: some 1 % of what starting takes
+        raise pickled(others[0]) if others else ModelError(f"{folder}: no {path.name}")
+    wanted = pinned(Path(folder)).get(path.name)  # 7 ms for 10 MB: about 1 % of the start-up time
     if wanted is not None and sha256_of(path, error=ModelError) != wanted:
         raise altered(path)
     return load_tensors(path, device=device, expected=expected)
@@ -124,9 +125,9 @@ def save_model(
 ) -> None:
     """Write a model folder: `states` by component ("vae"), `card` as README.md, SHA256SUMS; config.json last.
 
-    With `dtype` the tensors of two and more dimensions are stored so; vectors weigh nothing and keep theirs.
-    Numbers of `config` that are not finite become null. ModelError if a tensor is not finite (in `dtype`), or
-    for a config that `read_config` would refuse; OutputError if a file cannot be written.
+    With `dtype`, floating-point tensors of two or more dimensions are stored in it; vectors are small and
+    keep theirs. Numbers in `config` that are not finite become null. ModelError if a tensor is not finite (in
+    `dtype`), or for a config that `read_config` would reject; OutputError if a file cannot be written.
     """
     config = _plain(config)
     _check_config(config, "config.json")
@@ -141,7 +142,9 @@ def save_model(
     parts |= {"README.md": card.encode(), "config.json": text.encode()}
     listed = {name: sha256_of(data) for name, data in parts.items()}
     folder = Path(folder)
-    write_atomic(folder / SUMS, b"")  # a run that dies between two files leaves no sums that accuse one
+    # Emptied first and written again once the files are: a run that is killed between two files must not
+    # leave checksums that they do not match. config.json comes last, since it makes the folder a model.
+    write_atomic(folder / SUMS, b"")
     config_json = parts.pop("config.json")
     for name, data in parts.items():
         write_atomic(folder / name, data)

@@ -1,7 +1,7 @@
-"""Models on the Hugging Face Hub: a snapshot in its usual cache, checked; and models on their way there.
+"""Models on the Hugging Face Hub: downloads into its usual cache, verified, and uploads.
 
-Every file is compared with the hash that the Hub names for its commit before a snapshot is used for the first
-time; large ones before they enter the cache. What was found goes into `sums.record_of(snapshot)`.
+Before a snapshot is first used, every file is compared with the Hub's hash for its commit; large files before
+they enter the cache. The checksums are recorded in `checksums.record_of(snapshot)`.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from ..errors import ModelError, OutputError
 from ..hashing import git_blob_id, sha256_of
 from .checksums import format_sums, read_sums, record_of
-from .hub_errors import hub_fault
+from .hub_errors import hub_error
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -35,11 +35,11 @@ class _Wanted(TypedDict):
 def fetch(
     ref: str, needs: Sequence[str], also: Sequence[str] = (), *, offline: bool = False, check: bool = False
 ) -> Path:
-    """The cached snapshot of ORG/NAME[@REVISION] on the Hub: the files `needs`, and of `also` what it has.
+    """The cached snapshot of ORG/NAME[@REVISION]: all files in `needs`, and those in `also` that exist.
 
-    A download that broke off goes on where it broke, in another process too. Offline, or if the Hub cannot be
-    reached and the snapshot is whole, the cache serves. `check` asks the Hub again what each file is.
-    ModelError for anything else; a file that is not what the Hub says is removed from the cache.
+    An interrupted download is resumed, by another process too. Offline, or if the Hub cannot be reached and
+    the snapshot is complete, the cache is used. `check` compares every file with the Hub's hash again.
+    ModelError for anything else; a file that does not match the Hub's hash is removed from the cache.
     """
     _prepare()
     from huggingface_hub import HfApi, errors, is_offline_mode, snapshot_download
@@ -48,10 +48,10 @@ def fetch(
     names, offline = [*needs, *also], offline or is_offline_mode()
     files: _Wanted = {"revision": revision or None, "allow_patterns": names}
     if offline and check:
-        raise ModelError(f"{ref}: asked to stay offline", hint="unset HF_HUB_OFFLINE to ask the Hub")
-    local, fault = _cached(repo, files, needs)
+        raise ModelError(f"{ref}: cannot be checked offline", hint="unset HF_HUB_OFFLINE")
+    local, cause = _cached(repo, files, needs)
     if offline:
-        return local or _absent(ref, fault, names)
+        return local or _absent(ref, cause, names)
     try:
         try:
             info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
@@ -63,36 +63,36 @@ def fetch(
             return local
         hashes = {file.rfilename: file for file in info.siblings or () if file.rfilename in names}
         for name in hashes:
-            _place(repo, info.sha, hashes[name])
+            _download(repo, info.sha, hashes[name])
         folder = Path(snapshot_download(repo, **files, tqdm_class=_bar(disable=True)))
         _compare(folder, hashes, ref)
     except (OSError, ValueError, errors.HTTPError) as error:
-        raise hub_fault(error, ref) from error
+        raise hub_error(error, ref) from error
     if missing := [name for name in needs if not (folder / name).is_file()]:
-        hint = "weights are read from .safetensors alone: pickled ones (.bin, .pt) can run code"
-        raise ModelError(f"{ref}: no {missing[0]} in it", hint=hint)
+        hint = "weights are read only from .safetensors: pickled files (.bin, .pt) can run code"
+        raise ModelError(f"{ref}: no {missing[0]}", hint=hint)
     return folder
 
 
 def cached() -> Iterator[tuple[str, Path]]:
-    """Each model snapshot in the Hub's cache that has a config.json, with the ORG/NAME[@REVISION] for it."""
+    """Each snapshot in the Hub's cache that has a config.json: its ORG/NAME[@REVISION] and its folder."""
     from huggingface_hub import constants
 
-    for place in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
-        repo = place.name.removeprefix("models--").replace("--", "/", 1)
-        refs = sorted((place / "refs").rglob("*"), key=lambda path: path.name == "main")
+    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+        repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+        refs = sorted((folder / "refs").rglob("*"), key=lambda path: path.name == "main")
         known = {path.read_text().strip(): path for path in refs if path.is_file()}
-        for config in sorted(place.glob("snapshots/*/config.json")):
+        for config in sorted(folder.glob("snapshots/*/config.json")):
             commit = config.parent.name
-            label = known[commit].relative_to(place / "refs").as_posix() if commit in known else commit
+            label = known[commit].relative_to(folder / "refs").as_posix() if commit in known else commit
             yield repo if label == "main" else f"{repo}@{label}", config.parent
 
 
 def push(folder: Path, repo: str, names: Sequence[str], *, private: bool) -> str:
-    """Upload those of a folder's files as one commit to ORG/NAME, made if need be; the commit's hash.
+    """Upload the folder's files in `names` to ORG/NAME, created if absent, in one commit; returns its hash.
 
-    What the repository has under `names` and the folder has not is deleted. OutputError if the Hub refuses,
-    or if it is to be `private` and is public already.
+    Files in `names` that only the repository has are deleted. OutputError if the Hub refuses, or if the
+    repository should be `private` and is already public.
     """
     _prepare()
     from huggingface_hub import HfApi, errors
@@ -101,26 +101,26 @@ def push(folder: Path, repo: str, names: Sequence[str], *, private: bool) -> str
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.model_info(repo).private:
-            raise OutputError(f"{repo}: is there already, and public", hint="make it private first")
+            raise OutputError(f"{repo}: already exists and is public", hint="make it private first")
         done = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
             allow_patterns=list(names),
             delete_patterns=list(names),
-            commit_message="Upload a model of mhvae",
+            commit_message="Upload an mhvae model",
         )
     except (OSError, ValueError, errors.HTTPError) as error:
-        fault = hub_fault(error, repo, may="write to")
-        raise OutputError(str(fault), hint=fault.hint) from error
+        refusal = hub_error(error, repo, action="write to")
+        raise OutputError(str(refusal), hint=refusal.hint) from error
     return done.oid
 
 
 def _prepare() -> None:
-    """No telemetry, no call without a time limit, no bars in a log."""
+    """No telemetry, no request without a timeout, no progress bars in a log."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import disable_progress_bars, logging
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # read from the environment at import, which may be long past
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # the environment variable was read at import: too late for it
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -130,7 +130,7 @@ def _prepare() -> None:
 
 
 def _limit(request: _Request) -> None:
-    """Request hook: the client's calls to the Hub's API carry no time limit, and would wait for ever."""
+    """Request hook: the client's calls to the Hub's API have no timeout and could wait forever."""
     from huggingface_hub import constants
 
     if (request.extensions.get("timeout") or {}).get("read") is None:
@@ -149,7 +149,7 @@ def _bar(**settings: Any) -> type:
 
 
 def _cached(repo: str, files: _Wanted, needs: Sequence[str]) -> tuple[Path | None, BaseException | None]:
-    """The snapshot in the cache if it holds what is needed, or what is wrong with it; opens no socket."""
+    """The cached snapshot if it has all files in `needs`, or the error otherwise; opens no socket."""
     from huggingface_hub import errors, snapshot_download
 
     try:
@@ -157,26 +157,26 @@ def _cached(repo: str, files: _Wanted, needs: Sequence[str]) -> tuple[Path | Non
     except (OSError, ValueError) as error:
         return None, error
     if missing := [name for name in needs if not (folder / name).is_file()]:
-        fault = errors.LocalEntryNotFoundError(missing[0])
-        fault.snapshot_path = folder  # type: ignore[attr-defined]  # for `_absent`
-        return None, fault
+        incomplete = errors.LocalEntryNotFoundError(missing[0])
+        incomplete.snapshot_path = folder  # type: ignore[attr-defined]  # for `_absent`
+        return None, incomplete
     return folder, None
 
 
-def _absent(ref: str, fault: BaseException | None, names: Sequence[str]) -> Path:
-    """Raises ModelError: what the cache lacks, and how it gets there."""
+def _absent(ref: str, cause: BaseException | None, names: Sequence[str]) -> Path:
+    """Raises ModelError: what the cache lacks, and how to download it."""
     from huggingface_hub import errors
 
-    if not isinstance(fault, errors.LocalEntryNotFoundError):
-        raise hub_fault(fault or OSError(), ref)
-    place = Path(getattr(fault, "snapshot_path", ""))
-    lost = next((name for name in names if not (place / name).is_file()), names[0])
-    what = f"{ref}: no such folder, {lost} is not in the Hub's cache, and offline"
-    raise ModelError(what, hint=f"fetch it while online: mhvae models pull {ref}")
+    if not isinstance(cause, errors.LocalEntryNotFoundError):
+        raise hub_error(cause or OSError(), ref)
+    snapshot = Path(getattr(cause, "snapshot_path", ""))
+    missing = next((name for name in names if not (snapshot / name).is_file()), names[0])
+    what = f"{ref}: no such folder, and offline: {missing} is not in the Hub's cache"
+    raise ModelError(what, hint=f"download it while online: mhvae models pull {ref}")
 
 
-def _place(repo: str, commit: str | None, file: "RepoSibling") -> None:
-    """Put a large file into the cache under its SHA-256, once it has it; a part is kept for the next try."""
+def _download(repo: str, commit: str | None, file: "RepoSibling") -> None:
+    """Download a large file into the cache, once its SHA-256 matches; a partial file is kept."""
     if file.lfs is None:
         return
     from huggingface_hub import constants, hf_hub_url
@@ -202,7 +202,7 @@ def _place(repo: str, commit: str | None, file: "RepoSibling") -> None:
 
 
 def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
-    """Append what `out` lacks, going on after a connection that broke as long as some bytes come."""
+    """Append what `out` lacks, retrying after a broken connection as long as some bytes arrive."""
     from huggingface_hub import constants, errors, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
@@ -218,7 +218,7 @@ def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
                     "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
                 ) as response:
                     hf_raise_for_status(response)
-                    if response.status_code != 206:  # it sends the whole
+                    if response.status_code != 206:  # the server ignores Range and sends the whole file
                         out.truncate(0)
                     for piece in response.iter_bytes():
                         out.write(piece)
@@ -230,20 +230,20 @@ def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
                     raise
             idle = 0 if out.tell() > start else idle + 1
             if idle > _TRIES:
-                raise OSError(f"{start} of {size} bytes of {file.rfilename} came")
+                raise OSError(f"received only {start} of {size} bytes of {file.rfilename}")
 
 
 def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
-    """Each file of the snapshot against the Hub's hash: its SHA-256, or of small files git's blob id."""
+    """Compare each file of the snapshot with the Hub's hash: SHA-256, or git's blob id for small files."""
     sums, bad = {}, []
     for name, file in hashes.items():
         path, wanted = folder / name, file.lfs.sha256 if file.lfs else file.blob_id
-        if wanted is None:  # some mirrors do not tell
+        if wanted is None:  # some mirrors omit it
             continue
         sums[name] = sha256_of(path, error=ModelError)
         if wanted != (sums[name] if file.lfs else git_blob_id(path)):
             bad.append(name)
-            path.resolve().unlink()  # the blob; the link to it goes next
+            path.resolve().unlink()  # the blob, then the link to it
             path.unlink(missing_ok=True)
     if bad:
         raise _altered(ref, ", ".join(bad))
@@ -259,6 +259,6 @@ def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
 
 
 def _altered(ref: str, name: str) -> ModelError:
-    what = f"{ref}: {name} is not what the Hub says it is; removed from the cache"
-    hint = f"mhvae models pull {ref}; if this comes again, something on the way alters it"
+    what = f"{ref}: checksum mismatch with the Hub, removed from the cache: {name}"
+    hint = f"run mhvae models pull {ref}; if this happens again, the download is altered on its way"
     return ModelError(what, hint=hint)

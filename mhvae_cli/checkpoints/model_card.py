@@ -1,4 +1,4 @@
-"""A model's card: README.md as the Hub reads it, filled from the model's configuration."""
+"""The model card: README.md in the Hub's format, generated from the model's configuration."""
 
 import math
 import re
@@ -16,17 +16,17 @@ INTENDED_USE = "Research; not a medical device."
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """README.md of a model: YAML front matter as the Hub reads it, then what `config` says of its data.
+    """README.md of a model: YAML front matter for the Hub, then sections generated from `config`.
 
-    From config["card"]: license (required: UsageError), attribution, data, splits, intended_use; from
-    config["training"], and ["cddpm"]["training"] if it has one: command, and splits if the card has none;
-    config["figures"]: numbers, in groups or not.
+    Uses config["card"]: license (required: UsageError), attribution, data, splits, intended_use;
+    config["training"], and config["cddpm"]["training"] if present: command, and splits if the card has none;
+    config["figures"]: numbers, possibly in nested groups.
     """
     card, training = config["card"], config["training"]
     second = config.get("cddpm", {}).get("training", {})
     licence = _line(card.get("license") or "")
     if not licence:
-        raise UsageError("a model needs a licence", hint='name that of its weights, such as "CC BY 4.0"')
+        raise UsageError("a model needs a licence", hint='name the licence of its weights, e.g. "CC BY 4.0"')
     slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
     front = [f"license: {slug}"] if slug in HUB_LICENSES else ["license: other", f'license_name: "{slug}"']
     front += [
@@ -40,7 +40,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     commands = [_line(part["command"]) for part in (training, second) if part.get("command")]
     sections = {
         "Use": "\n".join(["```", *uses, "```"])
-        + "\nIn place of the name: this folder, or its ORG/NAME on the Hub.",
+        + "\nInstead of the name, --model also takes the model folder, or ORG/NAME on the Hub.",
         "Intended use": _prose(card.get("intended_use") or INTENDED_USE),
         "Data": _prose(card.get("data")),
         "Splits": _prose(card.get("splits") or training.get("splits")),
@@ -53,7 +53,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     }
     body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
     about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image"
-    about += ", and a diffusion model that sharpens its pictures." if "cddpm" in config else "."
+    about += ", and a diffusion model that sharpens its images." if "cddpm" in config else "."
     return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
 
 
@@ -72,7 +72,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _prose(value: object) -> str:
-    """Text as it is, an object or a list as bullets."""
+    """Text unchanged; an object or a list as bullet points."""
     if isinstance(value, Mapping):
         return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))
     return (

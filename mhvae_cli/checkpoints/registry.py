@@ -1,6 +1,6 @@
-"""Which folder a model's name means: a bundled, an imported or a Hub model's, or the folder itself.
+"""Resolve a model's name to its folder: a bundled, an imported or a Hub model, or a folder itself.
 
-Needs neither torch nor, unless a Hub model is asked for, the network.
+Needs no torch, and a network connection only for a model on the Hub.
 """
 
 import difflib
@@ -27,32 +27,32 @@ def bundled() -> list[str]:
 
 
 def home() -> Path:
-    """Where imported models are kept: MHVAE_HOME, or mhvae/ in XDG_DATA_HOME (LOCALAPPDATA on Windows)."""
-    if place := os.environ.get("MHVAE_HOME"):
-        return Path(place).expanduser()
+    """The folder of imported models: MHVAE_HOME, or mhvae/ in XDG_DATA_HOME (LOCALAPPDATA on Windows)."""
+    if chosen := os.environ.get("MHVAE_HOME"):
+        return Path(chosen).expanduser()
     data = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME")
     return (Path(data) if data else Path("~/.local/share").expanduser()) / "mhvae"
 
 
 def imported() -> list[str]:
-    """Names of the models that `mhvae models import` has put into `home`, sorted."""
+    """Names of the models that `mhvae models import` has installed in `home`, sorted."""
     found = (path.parent.name for path in (home() / "models").glob("*/config.json"))
     return sorted(name for name in found if not name.startswith("."))
 
 
 def known() -> list[tuple[str, str, Path]]:
-    """Every model at hand: the ref that means it, "bundled", "imported" or "hub", and its folder."""
+    """Every model on this machine: its ref, its origin ("bundled", "imported" or "hub") and its folder."""
     found = [(name, "bundled", MODELS / name) for name in bundled()]
     found += [(name, "imported", home() / "models" / name) for name in imported()]
     return found + [(ref, "hub", folder) for ref, folder in cached()]
 
 
 def resolve(ref: str | Path, *, offline: bool = False, check: bool = False) -> Path:
-    """The folder that `ref` means: a bundled name, a folder, an imported name, or ORG/NAME[@REVISION].
+    """The model folder of `ref`: a bundled name, a folder, an imported name, or ORG/NAME[@REVISION].
 
-    A Hub model is downloaded into the Hub's usual cache (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT as
-    its users know them) and served from there later; with `offline` no socket is opened, with `check` the Hub
-    is asked what each file is. ModelError if none.
+    A Hub model is downloaded into the Hub's usual cache (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT
+    apply as usual) and later read from there; with `offline` no socket is opened, with `check` every file is
+    compared with the Hub's hash. ModelError if there is no such model.
     """
     ref = os.fspath(ref)
     names = bundled()
@@ -64,25 +64,25 @@ def resolve(ref: str | Path, *, offline: bool = False, check: bool = False) -> P
     if ref in imported():
         return home() / "models" / ref
     if ref and os.path.exists(path):
-        raise ModelError(f"{ref}: a file, not a model", hint=f"a model is a folder: --model {path.parent}")
+        raise ModelError(f"{ref}: not a model folder", hint=f"name the folder: --model {path.parent}")
     if _HUB_ID.fullmatch(ref):
         return fetch(ref, FILES[:2], FILES[2:], offline=offline, check=check)
     names += imported()
     near = difflib.get_close_matches(ref, names, 1)
-    others = f"models here: {', '.join(names) or 'none'}; or give a folder, or ORG/NAME on the Hub"
+    others = f"available: {', '.join(names) or 'none'}; or name a model folder, or ORG/NAME on the Hub"
     raise ModelError(f"no model {ref!r}", hint=f"did you mean {near[0]!r}?" if near else others)
 
 
 def _with_config(folder: Path, ref: str) -> Path:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{ref}: no config.json in it, so not a model", hint="train-vae makes models")
+        raise ModelError(f"{ref}: not a model folder (no config.json)", hint="train a model with train-vae")
     return folder
 
 
 def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Tensor"]:
-    """The tensors, as stored, of a .safetensors file, or of model.safetensors of ORG/NAME[@REVISION].
+    """The tensors, in their stored dtypes, of a .safetensors file or a Hub model's model.safetensors.
 
-    ModelError if there is none.
+    `ref`: the file, or ORG/NAME[@REVISION]. ModelError if there is none.
     """
     ref = os.fspath(ref)
     path = Path(os.path.expanduser(ref))
@@ -90,6 +90,6 @@ def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Ten
         raise pickled(path)
     if not os.path.isfile(path):
         if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(ref):
-            raise ModelError(f"no weights {ref!r}", hint="give a .safetensors file, or ORG/NAME on the Hub")
+            raise ModelError(f"no weights {ref!r}", hint="name a .safetensors file, or ORG/NAME on the Hub")
         path = fetch(ref, ["model.safetensors"], offline=offline) / "model.safetensors"
     return load_tensors(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..inference.networks import Networks
-    from ..inference.synthesis import Draft, Picture, Source
+    from ..inference.synthesis import Draft, GeneratedImage, Source
 
 EXAMPLES = (
     "mhvae interpolate a.png b.png --gif --out way/",
@@ -165,7 +165,7 @@ def _midway(style: float, position: float, networks: "Networks", sources: "Seque
     return interpolate_codes(networks, sources[0], sources[1], style=style, position=position)
 
 
-def _keep(kept: "list[np.ndarray]", side: int, _wish: GenerationRequest, picture: "Picture") -> None:
+def _keep(kept: "list[np.ndarray]", side: int, _wish: GenerationRequest, picture: "GeneratedImage") -> None:
     """A picture, at its own depth if it has no window, its longer side `side` px at most."""
     import numpy as np
     from PIL import Image

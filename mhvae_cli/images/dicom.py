@@ -1,8 +1,8 @@
-"""DICOM files (the extra `dicom`, pydicom): their frames as scans, their windows, the size of their pixels.
+"""DICOM files (the extra `dicom`, pydicom): their frames as scans, with windows and pixel spacing.
 
-Only the elements of TAGS are read, so no name and no number of a patient is ever in memory; and no fault
-tells more than what kind it is. `Scan.pixels` of a grey file are the stored numbers, which lose nothing:
-shifted where they are signed, and turned so that larger is brighter.
+Only the elements in TAGS are read, so no patient's name or number is ever in memory, and an error message
+says only what kind of error it is. `Scan.pixels` of a greyscale file are the stored values, without loss:
+offset if they are signed, and inverted if needed, so that larger is brighter.
 """
 
 import logging
@@ -35,19 +35,19 @@ TAGS = [
 ]
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-"""The values of PhotometricInterpretation that are understood."""
+"""The supported values of PhotometricInterpretation."""
 
 _JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _SYNTAX, _FRAMES = 0x00020010, 0x00280008
-_PIXEL_DATA = (0x7FE00008, 0x7FE00010)  # the first is of floats
+_PIXEL_DATA = (0x7FE00008, 0x7FE00010)  # Float Pixel Data and Pixel Data
 
-# What pydicom remarks may quote a patient's data.
-warnings.filterwarnings("ignore", module=r"pydicom|mhvae_cli\.dicom")
+# pydicom's warnings and log messages may quote a patient's data.
+warnings.filterwarnings("ignore", module=r"pydicom|mhvae_cli\.images\.dicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 def has_preamble(stream: BinaryIO) -> bool:
-    """Whether a file begins as DICOM files do: 128 bytes of anything, and DICM."""
+    """Whether a file begins like a DICOM file: 128 arbitrary bytes, then DICM."""
     stream.seek(0)
     head = stream.read(132)
     stream.seek(0)
@@ -57,9 +57,9 @@ def has_preamble(stream: BinaryIO) -> bool:
 class Dicom:
     """An open DICOM file: its header, and its frames one at a time.
 
-    Raises InputError, in one line that begins with `name`, where pydicom is missing, for what holds no
-    picture, or one that cannot be decoded, and for frames of more than MAX_PIXELS pixels; pydicom raises
-    nearly anything for what is damaged, which is the caller's to catch.
+    Raises InputError, in one line that begins with `name`, if pydicom is missing, if the file has no image or
+    one that cannot be decoded, and for frames of more than MAX_PIXELS pixels. For damaged files pydicom
+    raises almost any exception, which the caller must catch.
     """
 
     format = "DICOM"
@@ -70,7 +70,7 @@ class Dicom:
             from pydicom.filereader import read_dataset, read_preamble
         except ImportError:
             hint = "pip install 'mhvae[dicom]'"
-            raise InputError(f"{name}: DICOM files need pydicom", hint=hint) from None
+            raise InputError(f"{name}: reading DICOM files needs pydicom", hint=hint) from None
         from pydicom.uid import UID, ImplicitVRLittleEndian
 
         read_preamble(stream, force=True)
@@ -78,13 +78,13 @@ class Dicom:
             stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2, specific_tags=[_SYNTAX]
         )
         self.syntax = UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
-        if not self.syntax.is_transfer_syntax or self.syntax.is_deflated:  # a deflated header may be a bomb
+        if not self.syntax.is_transfer_syntax or self.syntax.is_deflated:  # it may be a decompression bomb
             raise self._undecodable()
         self._begin = stream.tell()
 
     @cached_property
     def header(self) -> "Dataset":
-        """The elements of TAGS."""
+        """The elements in TAGS."""
         from pydicom.datadict import tag_for_keyword
 
         header = self._read([tag_for_keyword(keyword) for keyword in TAGS], until=_PIXEL_DATA[0])
@@ -94,7 +94,7 @@ class Dicom:
 
     @cached_property
     def frames(self) -> int:
-        """How many frames there are, each of them a picture; a file that claims no more than one is quick."""
+        """The number of frames, each one an image; EOFError if the file has fewer than its header claims."""
         few = self._read([_FRAMES], until=_FRAMES + 1)
         claimed = max(1, int(few.get("NumberOfFrames") or 1))
         if claimed == 1:
@@ -103,7 +103,7 @@ class Dicom:
             from pydicom.encaps import parse_fragments
 
             self.stream.seek(self._pixels[0])
-            present = parse_fragments(self.stream)[0] - 1  # the first is the table of offsets
+            present = parse_fragments(self.stream)[0] - 1  # the first fragment is the Basic Offset Table
         else:
             present = self._pixels[1] * 8 // self._frame_bits
         if present < claimed:
@@ -111,7 +111,7 @@ class Dicom:
         return claimed
 
     def scan(self, page: int, window: Window) -> Scan:
-        """A frame, counted from 0, as a Scan; see `imaging.read_scan`."""
+        """A frame, counted from 0, as a Scan; see `read.read_scan`."""
         array = self.stored(page)
         pixels, limits = array, None
         if array.ndim == 2:
@@ -122,7 +122,7 @@ class Dicom:
         return Scan(np.ascontiguousarray(pixels), page=page, name=self.name, window=limits, spacing=size)
 
     def stored(self, page: int = 0) -> np.ndarray:
-        """The numbers of a frame as they are stored, (rows, columns), or its colours, (rows, columns, 3)."""
+        """The stored values of a frame, (rows, columns), or its colours, (rows, columns, 3)."""
         if page >= self.frames:
             raise InputError(f"{self.name}: has no page {page + 1}")
         if not self.syntax.is_encapsulated and self._pixels[1] * 8 < self._frame_bits:
@@ -139,7 +139,7 @@ class Dicom:
         if not decoder.is_available:
             raise self._undecodable()
         if self.syntax.is_encapsulated and "JPEG 2000" in self.syntax.name:
-            self._picture(page).close()
+            self._open_frame(page).close()
         array, found = decoder.as_array(self.stream, index=page, **self._layout)
         if self._colour == "PALETTE COLOR":
             array = apply_color_lut(array, self.header)
@@ -149,28 +149,28 @@ class Dicom:
         return array
 
     def _jpeg(self, page: int) -> np.ndarray:
-        """A frame of the two kinds of JPEG that Pillow knows."""
-        with self._picture(page) as picture:
-            told = "adobe_transform" in picture.info or "jfif" in picture.info
-            told = told or [layer[0] for layer in getattr(picture, "layer", ())] == list(b"RGB")
-            if self._colour == "RGB" and not told:
-                picture.draft("YCbCr", picture.size)  # as it is: else libjpeg takes RGB for YCbCr
-            array = np.asarray(picture)
+        """A frame in one of the two kinds of JPEG that Pillow decodes."""
+        with self._open_frame(page) as image:
+            marked = "adobe_transform" in image.info or "jfif" in image.info
+            marked = marked or [layer[0] for layer in getattr(image, "layer", ())] == list(b"RGB")
+            if self._colour == "RGB" and not marked:
+                image.draft("YCbCr", image.size)  # no conversion: libjpeg would take the RGB for YCbCr
+            array = np.asarray(image)
         if array.ndim != (2 if self._layout["samples_per_pixel"] == 1 else 3):
             raise ValueError("colours")
         return array
 
-    def _picture(self, page: int) -> Image.Image:
-        """The header of a frame's JPEG, which must be of the size that the file's header gives."""
+    def _open_frame(self, page: int) -> Image.Image:
+        """A frame's JPEG with its header read, whose size must be the one in the file's header."""
         from pydicom.encaps import get_frame
 
         self.stream.seek(self._pixels[0])
         data = get_frame(self.stream, page, number_of_frames=self.frames)
         self.stream.seek(self._pixels[0])
-        picture = Image.open(BytesIO(data), formats=("JPEG", "JPEG2000"))
-        if picture.size != (self.header.Columns, self.header.Rows):
+        image = Image.open(BytesIO(data), formats=("JPEG", "JPEG2000"))
+        if image.size != (self.header.Columns, self.header.Rows):
             raise ValueError("size")
-        return picture
+        return image
 
     def _read(self, tags: list[Any], *, until: int) -> "Dataset":
         from pydicom.filereader import read_dataset
@@ -180,18 +180,18 @@ class Dicom:
         return read_dataset(self.stream, *coding, stop_when=lambda tag, *_: tag >= until, specific_tags=tags)
 
     def _check(self, header: "Dataset") -> None:
-        """InputError for a header that no picture can follow."""
+        """InputError for a header without a supported image."""
         rows, columns = header.get("Rows"), header.get("Columns")
         if not rows or not columns:
-            raise InputError(f"{self.name}: a DICOM file that holds no picture")
+            raise InputError(f"{self.name}: DICOM file without an image")
         if rows * columns > MAX_PIXELS:
             limit = f"more than {MAX_PIXELS // 1_000_000} million pixels"
             raise InputError(f"{self.name}: {limit}", hint="crop it or scale it down first")
         colour = header.get("PhotometricInterpretation")
         if colour not in GREYS + COLOURS:
-            raise InputError(f"{self.name}: DICOM of an unknown kind of colours")
+            raise InputError(f"{self.name}: DICOM file with an unsupported PhotometricInterpretation")
         if header.BitsAllocated not in (1, 8, 16) or not 1 <= header.BitsStored <= header.BitsAllocated:
-            raise InputError(f"{self.name}: DICOM of more than 16 bits, or of no number of bits")
+            raise InputError(f"{self.name}: DICOM file with more than 16 bits, or an invalid number of bits")
         samples, signed = 3 if colour in COLOURS[:-1] else 1, header.get("PixelRepresentation", 0)
         if header.get("SamplesPerPixel", 1) != samples or (samples == 3 and signed):
             raise ValueError("samples")
@@ -200,16 +200,16 @@ class Dicom:
 
     @cached_property
     def _pixels(self) -> tuple[int, int]:
-        """Where the pixel data begin in the stream, and how many bytes are there."""
+        """The offset of the pixel data in the stream, and their number of bytes."""
         implicit, little = self.header.original_encoding
         order = "<" if little else ">"
         self.stream.seek(self._end)
         head = self.stream.read(8)
         if len(head) < 8:
-            raise InputError(f"{self.name}: a DICOM file that holds no picture")
+            raise InputError(f"{self.name}: DICOM file without an image")
         group, element, length = struct.unpack(order + "HHL", head)
         if group << 16 | element != _PIXEL_DATA[-1]:
-            raise InputError(f"{self.name}: DICOM of more than 16 bits, or of no number of bits")
+            raise InputError(f"{self.name}: DICOM file with more than 16 bits, or an invalid number of bits")
         if not implicit:
             (length,) = struct.unpack(order + "L", self.stream.read(4))
         start = self.stream.tell()
@@ -221,14 +221,14 @@ class Dicom:
 
     @property
     def _frame_bits(self) -> int:
-        header, subsampled = self.header, self._colour == "YBR_FULL_422"  # two pixels share their two colours
+        header, subsampled = self.header, self._colour == "YBR_FULL_422"  # two pixels share Cb and Cr
         samples = 2 if subsampled else header.get("SamplesPerPixel", 1)
         bits: int = header.Rows * header.Columns * header.BitsAllocated * samples
         return bits
 
     @property
     def _layout(self) -> dict[str, Any]:
-        """What pydicom's decoders need to know."""
+        """The options that pydicom's decoders need."""
         header = self.header
         return {
             "transfer_syntax_uid": self.syntax,
@@ -246,6 +246,6 @@ class Dicom:
         }
 
     def _undecodable(self) -> InputError:
-        known = self.syntax.name if self.syntax.is_transfer_syntax else "no transfer syntax that is known"
-        hint = "decompress it first, or install a decoder beside pydicom, as pylibjpeg"
-        return InputError(f"{self.name}: DICOM in {known}: cannot be decoded", hint=hint)
+        syntax = self.syntax.name if self.syntax.is_transfer_syntax else "an unknown transfer syntax"
+        hint = "decompress it first, or install a decoder for pydicom, such as pylibjpeg"
+        return InputError(f"{self.name}: cannot decode DICOM in {syntax}", hint=hint)

@@ -1,7 +1,7 @@
-"""What the numbers of a DICOM file stand for: grey values and their window, and the size of a pixel.
+"""The meaning of a DICOM file's values: grey levels and their window, and the pixel spacing.
 
-A header is a pydicom Dataset with the elements of `dicom.TAGS`; pydicom itself is not needed here. What one
-frame has for itself, or all have in common, may lie in functional groups.
+A header is a pydicom Dataset with the elements in `dicom.TAGS`; pydicom itself is not needed here. The
+elements of a single frame, or shared by all frames, may be in functional groups.
 """
 
 from collections.abc import Iterator
@@ -14,52 +14,56 @@ from .scan import Spacing, Window
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_CENTIMETRES, _FLAT = 3, 1  # of an ultrasound region: its units, and a space that is no spectrum or curve
+_CENTIMETRES, _FLAT = 3, 1  # an ultrasound region's units, and its format: a 2-D image, no spectrum or curve
 
 
 def grey(
     header: "Dataset", array: np.ndarray, page: int, window: Window
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Stored numbers (h, w) of a frame as uint8 or uint16, larger ones brighter, and their `Scan.window`.
+    """Stored values (h, w) of a frame as uint8 or uint16, larger is brighter, and their `Scan.window`.
 
-    A window is in the numbers behind RescaleSlope and RescaleIntercept. "auto" is the file's first one, or
-    its table, which becomes pixels of the whole 16 bits as a SIGMOID does; the range of less than 8 bits.
+    A window is in the values after RescaleSlope and RescaleIntercept. "auto" is the file's first linear
+    window; its lookup table or SIGMOID window, which is applied and gives pixels of the full 16 bits; or the
+    full range of a file of fewer than 8 bits.
     """
     bits, dark = header.BitsStored, header.PhotometricInterpretation == "MONOCHROME1"
     least = -(2 ** (bits - 1)) if header.get("PixelRepresentation", 0) else 0
     top = 2**bits - 1
     slope, intercept = _rescale(header, page)
-    if window == "auto" and (levels := _curved(header, array * slope + intercept, page)) is not None:
+    if (
+        window == "auto"
+        and (levels := _nonlinear_levels(header, array * slope + intercept, page)) is not None
+    ):
         return np.rint((1 - levels if dark else levels) * 65535).astype(np.uint16), (0.0, 65535.0)
     pixels = (array.astype(np.int32) - least).astype(np.uint8 if bits <= 8 else np.uint16)
-    flip = dark != (slope < 0)
+    flip = dark != (slope < 0)  # MONOCHROME1 and a negative slope each reverse the order, both cancel
     limits = (0.0, float(top)) if window == "full" or (window == "auto" and bits < 8) else None
-    if asked := _straight(header, page) if window == "auto" else window if window != "full" else None:
-        ends = [(number - intercept) / slope - least for number in asked]
+    if chosen := _linear_window(header, page) if window == "auto" else window if window != "full" else None:
+        ends = [(number - intercept) / slope - least for number in chosen]
         low, high = sorted(top - end if flip else end for end in ends)
         limits = low, high
     return np.asarray(top, pixels.dtype) - pixels if flip else pixels, limits
 
 
 def spacing(header: "Dataset", page: int) -> Spacing | None:
-    """PixelSpacing, or that of the largest ultrasound region in cm; None if unknown.
+    """PixelSpacing, or the spacing of the largest ultrasound region in cm; in mm, None if unknown.
 
-    ImagerPixelSpacing is that of the detector, from which the object is away: it counts as unknown, and so
-    does a PixelSpacing that merely repeats it. So do the two kinds where they contradict.
+    ImagerPixelSpacing is measured at the detector, at a distance from the object: it counts as unknown, and
+    so does a PixelSpacing that merely repeats it. None also if PixelSpacing and the region contradict.
     """
-    told = _size(_element(header, page, "PixelMeasuresSequence", "PixelSpacing"))
+    stated = _size(_element(header, page, "PixelMeasuresSequence", "PixelSpacing"))
     detector = _size(header.get("ImagerPixelSpacing"))
-    if told and detector and not header.get("PixelSpacingCalibrationType"):
-        told = None if np.allclose(told, detector) else told
+    if stated and detector and not header.get("PixelSpacingCalibrationType"):
+        stated = None if np.allclose(stated, detector) else stated
     areas = list(_regions(header))
-    seen = max(areas)[1] if areas else None
-    if told and seen and not np.allclose(told, seen, rtol=0.01):
+    of_region = max(areas)[1] if areas else None
+    if stated and of_region and not np.allclose(stated, of_region, rtol=0.01):
         return None
-    return told or seen
+    return stated or of_region
 
 
 def _regions(header: "Dataset") -> Iterator[tuple[int, Spacing]]:
-    """The area in pixels and the spacing of each flat ultrasound region whose axes are lengths."""
+    """The area in pixels and the spacing of each 2-D ultrasound region whose axes are lengths."""
     for region in header.get("SequenceOfUltrasoundRegions") or ():
         units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
         if region.get("RegionSpatialFormat") != _FLAT or units != (_CENTIMETRES, _CENTIMETRES):
@@ -73,14 +77,14 @@ def _regions(header: "Dataset") -> Iterator[tuple[int, Spacing]]:
 
 
 def _size(values: Any) -> Spacing | None:
-    """The size (x, y) of a pixel from a file's values, y before x; None for what can be no size."""
+    """The spacing from a file's values, which are (y, x); None if they are invalid."""
     numbers = [] if values is None else [float(value) for value in np.ravel(values)]
     fit = len(numbers) == 2 and all(0 < number < np.inf for number in numbers)
     return Spacing(numbers[1], numbers[0]) if fit else None
 
 
 def _rescale(header: "Dataset", page: int) -> tuple[float, float]:
-    """Slope and intercept from stored numbers to the file's."""
+    """RescaleSlope and RescaleIntercept, or 1 and 0 if they are missing or invalid."""
     names, group = ("RescaleSlope", "RescaleIntercept"), "PixelValueTransformationSequence"
     values = (_element(header, page, group, name) for name in names)
     slope, intercept = (None if value is None else float(value) for value in values)
@@ -90,7 +94,7 @@ def _rescale(header: "Dataset", page: int) -> tuple[float, float]:
 
 
 def _first_window(header: "Dataset", page: int) -> tuple[float, float, str] | None:
-    """Centre and width of the file's first window, and its function; None if it has no such window."""
+    """Centre, width and function of the file's first window; None if it has no valid one."""
     values = [_element(header, page, "FrameVOILUTSequence", f"Window{it}") for it in ("Center", "Width")]
     if None in values:
         return None
@@ -100,18 +104,18 @@ def _first_window(header: "Dataset", page: int) -> tuple[float, float, str] | No
     return (centre, width, function) if np.isfinite(centre) and least <= width < np.inf else None
 
 
-def _straight(header: "Dataset", page: int) -> tuple[float, float] | None:
-    """The numbers that the file's own window makes black and white (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
+def _linear_window(header: "Dataset", page: int) -> tuple[float, float] | None:
+    """The values that the file's own window maps to black and white (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     if (found := _first_window(header, page)) is None:
         return None
     centre, width, function = found
-    if function == "LINEAR":
+    if function == "LINEAR":  # defined by the standard with these offsets; LINEAR_EXACT has none
         centre, width = centre - 0.5, width - 1
     return centre - width / 2, centre + width / 2
 
 
-def _curved(header: "Dataset", numbers: np.ndarray, page: int) -> np.ndarray | None:
-    """What a table or a SIGMOID window makes of numbers, in [0, 1]; None for a file that has neither."""
+def _nonlinear_levels(header: "Dataset", numbers: np.ndarray, page: int) -> np.ndarray | None:
+    """Values through the file's lookup table or SIGMOID window, in [0, 1]; None if it has neither."""
     if tables := header.get("VOILUTSequence"):
         entries, first, bits = tables[0].LUTDescriptor
         data, order = tables[0].LUTData, "<" if header.original_encoding[1] else ">"
@@ -126,7 +130,7 @@ def _curved(header: "Dataset", numbers: np.ndarray, page: int) -> np.ndarray | N
 
 
 def _element(header: "Dataset", page: int, group: str, keyword: str) -> Any:
-    """An element of the header, or of a functional group of all frames or this one; None if missing."""
+    """An element of the header, or of a functional group, shared or of this frame; None if missing."""
     if (value := header.get(keyword)) is not None:
         return value
     shared = header.get("SharedFunctionalGroupsSequence") or ()

@@ -1,9 +1,9 @@
-"""Pictures and drawings of results, in the manner of figures 2-10: outlines, deformed grids, contact sheets.
+"""Render results in the style of figures 2-10: outlines, deformed grids, contact sheets.
 
 Frame: polygons are in pixels, (n, 2) xy from the image's top left corner, y down, so the centre of the first
-pixel is (0.5, 0.5) and an image (h, w) spans 0..w by 0..h. A polygon's last vertex is joined to its first;
-holes are polygons inside others. Pictures go in as uint8, uint16 or bool, (H, W) or (H, W, 3), and come out
-as uint8 (H, W, 3); 16 bits are stretched as `imaging.to_uint8` does.
+pixel is (0.5, 0.5) and an image (h, w) spans 0..w by 0..h. A polygon's last vertex is connected to its first;
+holes are polygons inside others. Input images are uint8, uint16 or bool, (H, W) or (H, W, 3), and output
+images uint8 (H, W, 3); 16-bit values are rescaled by `transforms.to_uint8`.
 """
 
 import json
@@ -24,14 +24,14 @@ BLACK: Colour = (0, 0, 0)
 GREY: Colour = (225, 225, 225)
 
 NUMBERED = 768
-"""Pixels along the longer side of a picture with numbers on it, at least."""
+"""Least length in pixels of the longer side of an image with numbered handles."""
 
 
 def overlay(pixels: np.ndarray, polygons: Polygons, *, colour: Colour = CYAN) -> np.ndarray:
-    """The picture with the polygons' outlines on it, antialiased, as uint8 (H, W, 3).
+    """Draw the polygons' outlines on an image, antialiased, as uint8 (H, W, 3).
 
-    The line is 1/400 of the diagonal wide, 1.25 px at least, and has a dark edge on both sides so that it
-    shows on any ground. Pixels further from an outline than one width + 0.5 px stay as they are.
+    The line is 1/400 of the diagonal wide, at least 1.25 px, and has a dark edge on both sides so that it is
+    visible on any background. Pixels farther from an outline than one width + 0.5 px are unchanged.
     """
     rgb = _rgb(pixels)
     width = max(1.25, float(np.hypot(*rgb.shape[:2])) / 400)
@@ -42,9 +42,9 @@ def overlay(pixels: np.ndarray, polygons: Polygons, *, colour: Colour = CYAN) ->
 
 
 def number_points(pixels: np.ndarray, polygons: Polygons, points: np.ndarray) -> np.ndarray:
-    """The picture under the polygons' outlines and points (n, 2) xy with their numbers, as uint8 (h, w, 3).
+    """Draw the polygons' outlines and numbered `points` (n, 2) xy on an image, as uint8 (h, w, 3).
 
-    A picture of less than NUMBERED px is enlarged by a whole factor. Points off the image are not seen.
+    An image smaller than NUMBERED px is enlarged by an integer factor. Points outside it are not visible.
     """
     height, width = pixels.shape[:2]
     factor = -(-NUMBERED // max(height, width))
@@ -63,16 +63,16 @@ def number_points(pixels: np.ndarray, polygons: Polygons, points: np.ndarray) ->
 
 
 def draw_grid(pixels: np.ndarray, grid: np.ndarray, *, cells: int = 16) -> np.ndarray:
-    """The picture under the deformed grid of a warp (figures 2 and 7), as uint8 (H, W, 3).
+    """Draw a warp's deformed grid on an image (figures 2 and 7), as uint8 (H, W, 3).
 
     `grid` (H, W, 2) holds the source point xy, in [-1, 1] on the reference, of each pixel of `pixels`. The
     lines are where a source coordinate is -1 + 2 k / `cells`, k = 0 ... `cells`: a square lattice over the
-    reference as the warp lays it on the image, its frame included.
+    reference, including its frame, as the warp maps it onto the image.
     """
     rgb = _rgb(pixels)
     source = np.asarray(grid, dtype=np.float64)
     speed = np.stack([np.hypot(*np.gradient(source[..., axis])) for axis in (0, 1)], axis=-1)
-    speed = np.maximum(speed, 1e-9)  # in source units a pixel; a folded warp stands still somewhere
+    speed = np.maximum(speed, 1e-9)  # in source units per pixel; it is zero at the folds of a warp
     nearest = np.clip(np.rint((source + 1) * cells / 2), 0, cells) * 2 / cells - 1
     off_line = np.abs(source - nearest) / speed
     off_square = np.maximum(np.abs(source) - 1, 0) / speed
@@ -87,9 +87,9 @@ def draw_grid(pixels: np.ndarray, grid: np.ndarray, *, cells: int = 16) -> np.nd
 
 
 def svg(polygons: Polygons, size: tuple[int, int]) -> str:
-    """An SVG document of an image's `size` (h, w) with the polygons as one filled path, holes left open.
+    """An SVG document of an image's `size` (h, w) with the polygons as one filled path, without the holes.
 
-    The view box is in pixels; coordinates are rounded to a thousandth of one.
+    The view box is in pixels; coordinates are rounded to 0.001 px.
     """
     height, width = size
     rings = (" ".join(f"{x:.10g},{y:.10g}" for x, y in _rounded(polygon)) for polygon in polygons)
@@ -103,11 +103,11 @@ def svg(polygons: Polygons, size: tuple[int, int]) -> str:
 def geojson(polygons: Polygons, properties: Mapping[str, object]) -> str:
     """A GeoJSON FeatureCollection of one Feature: `properties` and a MultiPolygon (empty without polygons).
 
-    Coordinates are pixels in this module's frame, y down, to a thousandth; no map projection is meant. Each
-    member is an exterior ring and the holes right inside it, whichever way the given polygons turn. Rings are
-    closed and follow RFC 7946's right-hand rule on the numbers as written: exteriors have a positive shoelace
-    area and holes a negative one (so exteriors look clockwise where y points down). `properties` must be JSON
-    without NaN or infinity; else ValueError.
+    Coordinates are pixels in this module's frame, y down, rounded to 0.001; there is no map projection. Each
+    member is an exterior ring and the holes directly inside it, whatever the orientation of the given
+    polygons. Rings are closed and follow RFC 7946's right-hand rule on the numbers as written: exteriors have
+    a positive shoelace area and holes a negative one (so exteriors look clockwise where y points down).
+    `properties` must be JSON without NaN or infinity; otherwise ValueError.
     """
     feature = {
         "type": "Feature",
@@ -121,14 +121,14 @@ def geojson(polygons: Polygons, properties: Mapping[str, object]) -> str:
 def sheet(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), *, cell: int = 256, gutter: int = 4
 ) -> np.ndarray:
-    """A contact sheet, uint8 (H, W, 3): pictures of any size in a table, titles (ASCII) over the columns.
+    """A contact sheet, uint8 (H, W, 3): images of any size in a table, with titles (ASCII) above the columns.
 
-    A picture is scaled to fit a square of `cell` px and keeps its aspect; columns are `cell` wide, rows as
-    high as their highest picture, with `gutter` px of white between. Rows may differ in length.
+    An image is scaled to fit a square of `cell` px and keeps its aspect ratio; columns are `cell` px wide,
+    rows as high as their tallest image, with `gutter` px of white in between. Rows may differ in length.
     """
     fit = Image.Resampling.LANCZOS
     fitted = [[ImageOps.contain(Image.fromarray(_rgb(p)), (cell, cell), fit) for p in row] for row in rows]
-    heights = [max((picture.height for picture in row), default=0) for row in fitted]
+    heights = [max((image.height for image in row), default=0) for row in fitted]
     columns = max([len(titles), *map(len, rows)])
     strip = max(12, cell // 10)
     top = gutter + (strip + gutter if titles else 0)
@@ -137,22 +137,22 @@ def sheet(
     for column, title in enumerate(titles):
         page.paste(_label(title, cell, strip), (gutter + column * (cell + gutter), gutter))
     for row, height in zip(fitted, heights, strict=True):
-        for column, picture in enumerate(row):
-            left = gutter + column * (cell + gutter) + (cell - picture.width) // 2
-            page.paste(picture, (left, top + (height - picture.height) // 2))
+        for column, image in enumerate(row):
+            left = gutter + column * (cell + gutter) + (cell - image.width) // 2
+            page.paste(image, (left, top + (height - image.height) // 2))
         top += height + gutter
     return np.array(page)
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:
-    """A fresh uint8 (H, W, 3)."""
+    """A new uint8 array (H, W, 3)."""
     shown = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else to_uint8(pixels)
     return np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown.copy()
 
 
 def _near(polygons: Polygons, size: tuple[int, int], reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels within `reach` px of an outline: flat indices, some repeated, and distances."""
-    depth = np.zeros(size, dtype=np.float32)  # memory that is never touched costs nothing
+    """The pixels within `reach` px of an outline: flat indices, some repeated, and their distances."""
+    depth = np.zeros(size, dtype=np.float32)  # pages that are never written cost no memory
     touched = [np.empty(0, dtype=np.int64)]
     for polygon in polygons:
         for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
@@ -174,14 +174,14 @@ def _near(polygons: Polygons, size: tuple[int, int], reach: float) -> tuple[np.n
 def _paint(
     rgb: np.ndarray, where: np.ndarray, distance: np.ndarray, half: float, colour: Colour, opacity: float
 ) -> None:
-    """Blend `colour` into `rgb` in place at flat indices, up to `half` px from a line, softly."""
+    """Blend `colour` into `rgb` in place at flat indices, up to `half` px from a line, antialiased."""
     flat = rgb.reshape(-1, 3)
     cover = opacity * np.clip(half + 0.5 - distance, 0, 1)[:, None]
     flat[where] = np.rint(flat[where] * (1 - cover) + np.array(colour) * cover)
 
 
 def _rounded(polygon: np.ndarray) -> np.ndarray:
-    return np.round(polygon, 3) + 0.0  # no -0
+    return np.round(polygon, 3) + 0.0  # turns -0 into 0
 
 
 def _nested(polygons: Polygons) -> list[list[list[list[float]]]]:
@@ -197,20 +197,20 @@ def _nested(polygons: Polygons) -> list[list[list[list[float]]]]:
 
 
 def _within(ring: np.ndarray, outer: np.ndarray) -> bool:
-    """Whether a ring lies inside another that it does not cross (they may touch: most points tell)."""
+    """Whether a ring is inside another that it does not cross; they may touch, so most points decide."""
     points = np.concatenate([ring, (ring + np.roll(ring, 1, axis=0)) / 2])
     return bool(contains([outer], points).mean() > 0.5)
 
 
 def _closed(ring: np.ndarray, sign: int) -> list[list[float]]:
-    """The ring with its first point repeated, turned so that its shoelace area has this sign."""
+    """The ring with its first point repeated, oriented so that its shoelace area has this sign."""
     turned = ring if signed_area(ring) * sign > 0 else ring[::-1]
     closed: list[list[float]] = _rounded(np.concatenate([turned, turned[:1]])).tolist()
     return closed
 
 
 def _label(text: str, width: int, height: int) -> Image.Image:
-    """One line of text in the middle of a white strip, smaller if it is too long."""
+    """One line of text, centred on a white strip and shrunk if it is too long."""
     strip = Image.new("RGB", (width, height), "white")
     size = 0.8 * height
     size *= min(1.0, width / max(ImageFont.load_default(size).getlength(text), 1.0))

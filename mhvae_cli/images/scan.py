@@ -1,4 +1,5 @@
-"""One picture as numbers: upright, as its file has them, and which are black and white (section 5.1)."""
+"""One image as an array, upright and with its file's values, and which values are black and white
+(section 5.1)."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,7 +11,7 @@ from ..errors import InputError
 MAX_PIXELS = 100_000_000
 
 Window = Literal["auto", "full"] | tuple[float, float]
-"""Which numbers of a file are black and white: a choice of `Scan.window`'s, or LO and HI themselves."""
+"""Which values of a file are black and white: "auto" or "full" (see `read.read_scan`), or LO and HI."""
 
 
 class Spacing(NamedTuple):
@@ -21,18 +22,18 @@ class Spacing(NamedTuple):
 
     @property
     def transposed(self) -> "Spacing":
-        """The spacing of an image that lies on its side."""
+        """The spacing of the same image rotated by 90 degrees."""
         return Spacing(self.y, self.x)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One picture: `pixels` (H, W) or (H, W, 3), uint8 or uint16, upright (the EXIF turn is applied).
+    """One image: `pixels` (H, W) or (H, W, 3), uint8 or uint16, upright (EXIF orientation applied).
 
-    `orientation` is the file's EXIF orientation, 1-8: `stored(pixels, orientation)` lies as the file does.
-    `page` counts from 0. `name` is what messages call the picture. `window` (low, high) are the numbers of
-    `pixels` that are black and white; None is 0 and 255 of 8 bits, the 0.1 and 99.9 percentiles of 16.
-    `spacing` is that of the upright image; None if the file does not say, and never guessed.
+    `orientation` is the file's EXIF orientation, 1-8: `stored(pixels, orientation)` is the array as stored in
+    the file. `page` counts from 0. `name` identifies the image in messages. `window` (low, high) are the
+    values of `pixels` that are black and white; None means 0 and 255 for 8 bits, the 0.1 and 99.9 percentiles
+    for 16. `spacing` is that of the upright image; None if the file does not state it, never a guess.
     """
 
     pixels: np.ndarray
@@ -44,15 +45,15 @@ class Scan:
 
     @property
     def bits(self) -> int:
-        """Bits a channel, 8 or 16."""
+        """Bits per channel, 8 or 16."""
         return 8 * self.pixels.dtype.itemsize
 
 
 def scan_of(array: np.ndarray, *, name: str = "array", window: Window = "auto") -> Scan:
-    """A Scan of an upright array, bool or real: (H, W) or (H, W, C), C = 1, 3, or with alpha last 2, 4.
+    """A Scan of an upright array, bool or real: (H, W) or (H, W, C), C = 1 or 3, or 2 or 4 with alpha last.
 
-    Numbers, alpha and `window` are treated as in `imaging.read_scan`. Raises InputError for any other shape
-    or dtype.
+    Values, alpha and `window` are treated as in `read.read_scan`. Raises InputError for any other shape or
+    dtype.
     """
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
     if not shaped or array.size == 0 or array.dtype.kind not in "buif":
@@ -69,7 +70,7 @@ def scan_of(array: np.ndarray, *, name: str = "array", window: Window = "auto") 
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an array (H, W, ...) that lies as a file of this EXIF orientation stores it the right way up."""
+    """Turn an array (H, W, ...) as stored in a file of this EXIF orientation upright."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -80,13 +81,13 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def stored(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Lay an upright array (H, W, ...) back as a file of this EXIF orientation stores it."""
+    """The inverse of `upright`: an upright array (H, W, ...) as stored in a file of this EXIF orientation."""
+    # All orientations are their own inverses but the two quarter turns, which are each other's.
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def stored_points(points: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
-    """Points (n, 2) xy in pixels of an upright image of `size` (h, w), in the frame its file stores: as
-    `stored` does with pixels."""
+    """Points (n, 2) xy in pixels of an upright image of `size` (h, w), in the frame of the stored image."""
     (height, width), turn = size, {6: 8, 8: 6}.get(orientation, orientation)
     moved = points.copy()
     if turn >= 5:
@@ -99,19 +100,19 @@ def stored_points(points: np.ndarray, size: tuple[int, int], orientation: int) -
 
 
 def _to_integers(array: np.ndarray, window: Window) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Any real numbers as uint8 or uint16, and their `Scan.window`, by the rule of `read_scan`."""
+    """Any real values as uint8 or uint16, and their `Scan.window`, as documented at `read.read_scan`."""
     if array.dtype == bool:
         return array.astype(np.uint8) * 255, None
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        asked = None if window == "auto" else (0.0, 65535.0) if window == "full" else window
-        return native, asked if array.dtype.itemsize == 2 else None
+        limits = None if window == "auto" else (0.0, 65535.0) if window == "full" else window
+        return native, limits if array.dtype.itemsize == 2 else None
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     numbers = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
-    asked = None if window == "auto" else (low, high) if window == "full" else window
+    limits = None if window == "auto" else (low, high) if window == "full" else window
     if low >= 0 and high <= 65535 and (finite == np.rint(finite)).all():
-        return numbers.astype(np.uint16), asked
-    begin, end = asked or (low, high)  # what lies outside the window would cost what lies inside its steps
+        return numbers.astype(np.uint16), limits
+    begin, end = limits or (low, high)  # clipped to the window, so that all 65536 levels are spent inside it
     steps = (np.clip(numbers, begin, end) - begin) / max(end - begin, np.finfo(np.float64).tiny) * 65535
-    return np.rint(steps).astype(np.uint16), None if asked is None else (0.0, 65535.0)
+    return np.rint(steps).astype(np.uint16), None if limits is None else (0.0, 65535.0)

@@ -1,4 +1,4 @@
-"""The size of a pixel in mm: what the user or the file says, never a guess."""
+"""The size of a pixel in mm: as stated by the user or the file, never a guess."""
 
 import csv
 import math
@@ -19,21 +19,21 @@ TWO_COLUMNS = ("spacing_x", "spacing_y")
 
 @dataclass(frozen=True)
 class SpacingTable:
-    """The rows of a --spacing-csv, by a path as given, or by a file's stem."""
+    """The rows of a --spacing-csv, by path as given, or by file stem."""
 
     rows: Mapping[str, Spacing] = field(default_factory=dict)
 
     def find(self, name: str) -> Spacing | None:
-        """The row of an image, by its path as given, else by its file's name or stem; None without one."""
+        """The row of an image, by its path as given, else by its file name or stem; None if there is none."""
         return self.rows.get(os.path.normpath(name)) or self.rows.get(stem_key(name))
 
 
 @dataclass(frozen=True)
 class SpacingSources:
-    """Where the spacing of an input comes from; the first that has one is believed.
+    """The sources of an input's spacing; the first that has one is used.
 
-    `table`: rows by the inputs' names; `given`: one for all; then the file's own (a DICOM file's);
-    `trust_dpi`: the resolution that a TIFF is labelled with.
+    `table`: rows by the inputs' names; `given`: one for all inputs; then the file's own (DICOM);
+    `trust_dpi`: the resolution tags of a TIFF.
     """
 
     table: SpacingTable | None = None
@@ -56,7 +56,7 @@ def parse_spacing(text: str) -> Spacing:
     x, y = _positive(width), _positive(height if comma else width)
     if x is None or y is None:
         raise UsageError(
-            f"--spacing {text}: not a pixel's size in mm", hint="0.12, or X,Y where it is not square"
+            f"--spacing {text}: not a pixel size in mm", hint="use 0.12, or X,Y if pixels are not square"
         )
     return Spacing(x, y)
 
@@ -64,14 +64,14 @@ def parse_spacing(text: str) -> Spacing:
 def read_spacing_csv(path: Path) -> SpacingTable:
     """Spacings of stored pixels by image, from a CSV file.
 
-    It has a column of NAME_COLUMNS, and one of ONE_COLUMN or both of TWO_COLUMNS. A name with a folder is a
-    path as given; one without is a file's name, with or without its suffix, in any folder. Raises UsageError,
-    with the line, for what is no such table or no size, and for an image that is named twice.
+    It has one of the columns NAME_COLUMNS, and one of ONE_COLUMN or both of TWO_COLUMNS. A name with a folder
+    is a path as given; a name without one is a file name, with or without its suffix, in any folder. Raises
+    UsageError, with the line number, for any other table, an invalid size, and a duplicate name.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UsageError(f"{path}: {os_error_text(error)}", hint="--spacing-csv takes a CSV file") from error
+        raise UsageError(f"{path}: {os_error_text(error)}", hint="--spacing-csv needs a CSV file") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not a CSV file in UTF-8") from error
     try:
@@ -86,7 +86,7 @@ def _rows(reader: "csv.DictReader[str]", path: Path) -> dict[str, Spacing]:
     one, two = ([columns[known] for known in each if known in columns] for each in (ONE_COLUMN, TWO_COLUMNS))
     sizes = [one[0], one[0]] if one else two
     if not names or len(sizes) < 2:
-        lacks = "the size of a pixel" if names else "the file's name"
+        lacks = "the pixel spacing" if names else "the file name"
         hint = "it needs filename, and spacing (in mm) or spacing_x and spacing_y"
         raise UsageError(f"{path}, line 1: no column for {lacks}", hint=hint)
     table: dict[str, Spacing] = {}
@@ -95,9 +95,9 @@ def _rows(reader: "csv.DictReader[str]", path: Path) -> dict[str, Spacing]:
         x, y = (_positive(row[size] or "") for size in sizes)
         if x is None or y is None:
             wrong = row[sizes[0] if x is None else sizes[1]]
-            raise UsageError(f"{where}: {wrong!r} is not a pixel's size in mm")
+            raise UsageError(f"{where}: {wrong!r} is not a pixel size in mm")
         if (key := _key(name)) in table:
-            raise UsageError(f"{where}: {name!r} is there twice")
+            raise UsageError(f"{where}: duplicate entry for {name!r}")
         table[key] = Spacing(x, y)
     return table
 
@@ -116,7 +116,7 @@ def _key(name: str) -> str:
 
 
 def stem_key(name: str) -> str:
-    """A file's name without a known suffix, whatever its case, in one Unicode form."""
+    """A file name without a known image suffix, case-folded and in Unicode NFC."""
     path = PurePath(name.strip())
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     return unicodedata.normalize("NFC", stem).casefold()

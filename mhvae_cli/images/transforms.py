@@ -1,4 +1,5 @@
-"""From a scan's pixels to the network's square and back (section 5.1): the only place that changes ranges."""
+"""A scan's pixels to the network's square input and back (section 5.1): the only module that changes value
+ranges."""
 
 import numpy as np
 from PIL import Image
@@ -12,11 +13,11 @@ _TINY = np.float32(1e-6)
 def to_square(
     pixels: np.ndarray, size: int, channels: int, *, window: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Squash upright pixels (H, W) or (H, W, 3) to the model's float32 (channels, size, size) in [-1, 1].
+    """Resize upright pixels (H, W) or (H, W, 3) to the model's float32 (channels, size, size) in [-1, 1].
 
-    Antialiased where it shrinks. The two numbers of `window` map to -1 and 1. Without one 8-bit numbers map
-    0..255, bool as 0 and 255; 16-bit ones their own 0.1 to 99.9 percentiles, as few files fill 16 bits.
-    `channels` is 1 (luma) or 3.
+    The aspect ratio is not kept; downscaling is antialiased. The two values of `window` map to -1 and 1.
+    Without a window it is 0..255 for 8 bits (bool as 0 and 255), and the image's own 0.1 to 99.9 percentiles
+    for 16 bits, since few files use the full range. `channels` is 1 (luma) or 3.
     """
     if pixels.dtype == np.uint16 or window is not None:
         planes = np.moveaxis(np.atleast_3d(_stretched(pixels, window)), 2, 0)
@@ -32,17 +33,17 @@ def to_square(
 
 
 def from_square(square: np.ndarray) -> np.ndarray:
-    """The range back: float (C, H, W) in [-1, 1], C = 1 or 3, to uint8 (H, W) or (H, W, 3), clipped."""
+    """The inverse range: float (C, H, W) in [-1, 1], C = 1 or 3, to uint8 (H, W) or (H, W, 3), clipped."""
     levels = np.rint((np.clip(square, -1, 1) + 1) * 127.5).astype(np.uint8)
     return levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, 2))
 
 
 def to_native(square: np.ndarray, like: Scan | tuple[int, int]) -> np.ndarray:
-    """The way back from `to_square`: a made picture, float (C, S, S) in [-1, 1], as upright pixels.
+    """The inverse of `to_square`: a generated image, float (C, S, S) in [-1, 1], as upright pixels.
 
-    (h, w) if C is 1, (h, w, 3) if C is 3: at the size and bit depth of the Scan `like`, through its window,
-    16 bits without one through the window of their percentiles; or uint8 at a size (h, w). Bicubic, and
-    clipped to the range.
+    (h, w) if C is 1, (h, w, 3) if C is 3: at the size and bit depth of the Scan `like`, through its window
+    (for 16 bits without one, that of its percentiles); or uint8 at a size (h, w). Bicubic, and clipped to the
+    range.
     """
     height, width = like.pixels.shape[:2] if isinstance(like, Scan) else like
     planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in square]
@@ -57,10 +58,10 @@ def to_native(square: np.ndarray, like: Scan | tuple[int, int]) -> np.ndarray:
 
 
 def composite(made: np.ndarray, kept: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """`made` pixels where `inside` (h, w) is 1, `kept` ones, to the bit, where it is 0, and a blend between.
+    """`made` where `inside` (h, w) is 1, `kept`, bit for bit, where it is 0, and a blend in between.
 
-    Both (h, w) or (h, w, 3), of one dtype, uint8 or uint16; the result is shaped as `kept`: grey is repeated
-    into colour, and of colour the luma goes into grey.
+    Both are (h, w) or (h, w, 3), of one dtype, uint8 or uint16; the result has the shape of `kept`: grey is
+    repeated to colour, and colour is converted to luma.
     """
     made, cover = made.astype(np.float32), inside.astype(np.float32)
     if kept.ndim == 3:
@@ -72,8 +73,8 @@ def composite(made: np.ndarray, kept: np.ndarray, inside: np.ndarray) -> np.ndar
 
 
 def to_uint8(pixels: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
-    """Pixels for a screen: `window` to 0..255; without one uint16 from its own 0.1 to 99.9 percentiles, and
-    uint8 as it is."""
+    """Pixels for display: `window` mapped to 0..255; without one uint16 is rescaled from its own 0.1 to 99.9
+    percentiles, and uint8 is unchanged."""
     if pixels.dtype == np.uint8 and window is None:
         return pixels
     levels: np.ndarray = np.rint(_stretched(pixels, window) * 255).astype(np.uint8)
@@ -81,19 +82,19 @@ def to_uint8(pixels: np.ndarray, window: tuple[float, float] | None = None) -> n
 
 
 def _stretched(pixels: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
-    """Pixels as float32 in [0, 1] over the window; a constant picture without one is 0."""
+    """Pixels as float32 in [0, 1] over the window; a constant image without one is 0."""
     low, high = map(np.float32, window or _percentiles(pixels))
     stretched: np.ndarray = np.clip((pixels.astype(np.float32) - low) / max(high - low, _TINY), 0, 1)
     return stretched
 
 
 def _percentiles(pixels: np.ndarray) -> tuple[np.float32, np.float32]:
-    """The 0.1 and 99.9 percentiles; the minimum and maximum where these are one."""
-    rows, columns = (max(1, n // 512) for n in pixels.shape[:2])  # a sample of some 512 x 512 tells them
+    """The 0.1 and 99.9 percentiles; the minimum and maximum if these are equal."""
+    rows, columns = (max(1, n // 512) for n in pixels.shape[:2])  # a sample of about 512 x 512 is enough
     low, high = np.percentile(pixels[::rows, ::columns], (0.1, 99.9)).astype(np.float32)
     return (low, high) if low < high else (np.float32(pixels.min()), np.float32(pixels.max()))
 
 
 def _resized(levels: np.ndarray, size: int) -> np.ndarray:
-    picture = Image.fromarray(np.ascontiguousarray(levels))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    image = Image.fromarray(np.ascontiguousarray(levels))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))

@@ -17,8 +17,8 @@ from .networks import Networks
 from .provenance import noise_key
 from .qc import QCResult
 from .synthesis import (
+    GeneratedImage,
     GenerationOptions,
-    Picture,
     Source,
     Warping,
     draft_of,
@@ -125,7 +125,7 @@ class Pipeline:
     def _sha256(image: Given, scan: Scan) -> str:
         return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
-    def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> Picture:
+    def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
         """Figures 3 and 4: the image through its code and back, at its own size."""
         return make(self.networks, [draft_of(self.source(image))], **how)[0]
 
@@ -136,7 +136,7 @@ class Pipeline:
         *,
         mix: float = 1.0,
         **how: Unpack[GenerationOptions],
-    ) -> Picture:
+    ) -> GeneratedImage:
         """Figure 5: `content` in the style of `style`; a `mix` in [0, 1] blends the styles.
 
         InputError for a grey image and one in colour where the model is of colour.
@@ -154,7 +154,7 @@ class Pipeline:
         about: tuple[float, float] | Literal["object", "image"] = "object",
         keep_background: bool = False,
         **how: Unpack[GenerationOptions],
-    ) -> Picture:
+    ) -> GeneratedImage:
         """Figures 6 and 8: the image with its object turned and scaled about a point, then shifted.
 
         `rotate` in degrees, counter-clockwise as seen on the screen; `shift` and `about` are (x, y) in native
@@ -170,7 +170,7 @@ class Pipeline:
         size: tuple[int, int] | None = None,
         density: Density | None = None,
         **how: Unpack[GenerationOptions],
-    ) -> Iterator[Picture]:
+    ) -> Iterator[GeneratedImage]:
         """Figure 10, appendix G: `n` new pictures and masks, one at a time, of `size` (h, w) or the model's.
 
         Codes are drawn from `density`, by default the one of the training codes, which is kept beside the

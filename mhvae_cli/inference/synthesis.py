@@ -48,7 +48,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """A made picture, upright and of its code's native size: pixels uint8 or uint16 (h, w) or (h, w, 3).
 
     `mask` bool (h, w) is the object as it was asked for, `dice` its agreement with the object that the model
@@ -198,7 +198,7 @@ def make(
     seed: int = 0,
     min_dice: float = 0.0,
     tries: int = 1,
-) -> list[Picture]:
+) -> list[GeneratedImage]:
     """A picture a draft, in one batch. `refine=False` leaves the VAE's own picture.
 
     Pictures of less than `min_dice` are refined again with other noise, up to `tries` times in all, and the
@@ -206,7 +206,7 @@ def make(
     """
     recon = networks.decode([draft.code for draft in drafts])
     masks = [networks.mask(draft.code.theta, draft.code.size, draft.code.pose) for draft in drafts]
-    best: dict[int, Picture] = {}
+    best: dict[int, GeneratedImage] = {}
     for attempt in range(tries if refine else 1):
         todo = [i for i in range(len(drafts)) if i not in best or best[i].dice < min_dice]
         if not todo:
@@ -221,7 +221,7 @@ def make(
             code, tried = drafts[i].code, attempt + 1
             agreed = dice(networks.mask(theta, code.size), masks[i])
             if i not in best or agreed > best[i].dice:
-                best[i] = Picture(
+                best[i] = GeneratedImage(
                     scan.pixels, masks[i], code, agreed, tried, key, recon[i], window=scan.window
                 )
             best[i] = replace(best[i], tries=attempt + 1)

@@ -38,12 +38,12 @@ from .settings import GenerationSettings
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..inference.synthesis import Picture
+    from ..inference.synthesis import GeneratedImage
 
 SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
 COLUMNS = ("mask", "dice", "tries", "seed")
-Collect = Callable[["GenerationRequest", "Picture"], None]
+Collect = Callable[["GenerationRequest", "GeneratedImage"], None]
 
 
 @dataclass(frozen=True)

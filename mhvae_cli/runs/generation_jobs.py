@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from ..images.scan import Scan, Window
     from ..inference.networks import Networks
-    from ..inference.synthesis import Draft, GenerationOptions, Picture, Source
+    from ..inference.synthesis import Draft, GeneratedImage, GenerationOptions, Source
 
     _Loaded = tuple["GenerationRequest", list["Source | _Read"]]
-    _Made = tuple[Draft, list[Source], Picture]
+    _Made = tuple[Draft, list[Source], GeneratedImage]
 
 CELL = 256
 """Side in pixels of a picture on the sheet."""
@@ -72,7 +72,7 @@ class GenerationResult:
     """
 
     request: GenerationRequest
-    picture: "Picture"
+    picture: "GeneratedImage"
     files: list[bytes]
     row: dict[str, Any]
     missed: str | None
@@ -95,7 +95,9 @@ def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> Pur
     return item.stem.with_name(item.stem.name + ending + numbered)
 
 
-def _joined(row: "tuple[Draft, list[Source]]", picture: "Picture | MemoryError") -> "_Made | MemoryError":
+def _joined(
+    row: "tuple[Draft, list[Source]]", picture: "GeneratedImage | MemoryError"
+) -> "_Made | MemoryError":
     """(draft, sources, picture), or the MemoryError that stands in the picture's place."""
     return picture if isinstance(picture, MemoryError) else (*row, picture)
 
@@ -193,13 +195,13 @@ class JobRunner:
         noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
 
-    def _make(self, drafts: "Sequence[Draft]") -> "list[Picture]":
+    def _make(self, drafts: "Sequence[Draft]") -> "list[GeneratedImage]":
         from ..inference.synthesis import make
 
         return make(self.networks, drafts, **self.how)
 
     def _run(
-        self, make: "Callable[[list[Draft]], list[Picture | MemoryError]]", batch: "list[_Loaded]"
+        self, make: "Callable[[list[Draft]], list[GeneratedImage | MemoryError]]", batch: "list[_Loaded]"
     ) -> "list[_Made | InputError | MemoryError]":
         """Per request (draft, sources, picture), or what went wrong with it: the network's part."""
         rows: list[tuple[Draft, list[Source]] | InputError] = []
@@ -252,7 +254,9 @@ class JobRunner:
             request, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes
         )
 
-    def _latents(self, picture: "Picture", hashes: Sequence[str], facts: Mapping[str, Any]) -> list[bytes]:
+    def _latents(
+        self, picture: "GeneratedImage", hashes: Sequence[str], facts: Mapping[str, Any]
+    ) -> list[bytes]:
         from ..inference.latent_files import encode_latents
         from ..inference.provenance import make_record
 
@@ -260,7 +264,7 @@ class JobRunner:
         own = {"model": self.networks.name, "vae_sha256": self.vae_sha256}
         return list(encode_latents(picture.code, record=record, handles=self._handles(picture), **own))
 
-    def _handles(self, picture: "Picture") -> "np.ndarray | None":
+    def _handles(self, picture: "GeneratedImage") -> "np.ndarray | None":
         """A spline's points for the reader, where there are any to take hold of."""
         from ..vae.handles import handles
 
@@ -271,14 +275,14 @@ class JobRunner:
         except InputError:
             return None
 
-    def _missed(self, picture: "Picture") -> str | None:
+    def _missed(self, picture: "GeneratedImage") -> str | None:
         wanted = self.how["min_dice"]
         if picture.dice >= wanted:
             return None
         draws = f" after {picture.tries} draws" if picture.tries > 1 else ""
         return f"dice {picture.dice:.3f}{draws}, below {wanted:g}"
 
-    def _thumbs(self, sources: "Sequence[Source]", picture: "Picture") -> "list[np.ndarray]":
+    def _thumbs(self, sources: "Sequence[Source]", picture: "GeneratedImage") -> "list[np.ndarray]":
         """Small pictures for a row of the sheet: sources, mask, the VAE's picture, the refined one."""
         if not self.drawn:
             return []

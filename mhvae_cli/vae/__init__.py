@@ -1,17 +1,17 @@
-"""Section 3: the multi-headed VAE. Knows no files.
+"""Section 3: the multi-headed VAE. Reads and writes no files.
 
 model       encoder, segmentation head and image head together
 encoder     section 3.1: the ConvNet and the two heads for theta and z
 decoder     sections 3.2 and 3.3: the segmentation head and the image head
 warp        section 3.2, appendices B and C: affine and thin-plate-spline warps
-latents     z, theta and pose of a batch
+latents     latent codes of a batch: z, theta and pose
 losses      section 3.4
 fitting     warps fitted to training masks
 pretrained  ImageNet weights for an encoder
 contour     the exact outline of a warp
 raster      a mask of any size from a warp
-handles     a spline's outline moved by points on it
-editing     latent codes and what the verbs do to them
-density     appendix G: what new codes are drawn from
-tta         the mirror images of test-time augmentation
+handles     editing a spline's outline by its handles
+editing     latent codes and the edits that the verbs make to them
+density     appendix G: the distribution that new latent codes are drawn from
+tta         mirrored images for test-time augmentation
 """

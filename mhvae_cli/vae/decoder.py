@@ -1,4 +1,4 @@
-"""Sections 3.2-3.3: the segmentation head warps the reference disc, the image head half of its channels."""
+"""Sections 3.2-3.3: the segmentation head warps the reference, the image head half of its channels."""
 
 from math import gcd
 
@@ -28,18 +28,19 @@ class SegmentationHead(nn.Module):
         self.register_buffer("reference", torch.zeros(reference, reference) if reference else None)
 
     def level(self, source: Tensor) -> Tensor:
-        """Signed distance (B, h, w) to the reference's rim of source points (B, 2, h, w), positive inside."""
+        """Signed distance (B, h, w) of source points (B, 2, h, w) to the reference's rim, positive inside."""
         if self.reference is None:
-            # Not norm(dim=1), which is 15 x slower on a CPU; the floor gives the centre a gradient, of zero.
+            # Not norm(dim=1), which is 15 x slower on a CPU; the floor makes the gradient at the centre 0,
+            # not NaN.
             return RADIUS - (source[:, 0].square() + source[:, 1].square()).clamp_min(1e-24).sqrt()
         grid = source.permute(0, 2, 3, 1)
         maps = self.reference.to(source).expand(len(source), 1, -1, -1)
         inside = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[:, 0]
-        # The reference is padded with background outside [-1, 1].
+        # Outside [-1, 1] there is background: the border's value less the distance to the border.
         return inside - (source.abs().amax(1) - 1).clamp_min(0)
 
     def forward(self, source: Tensor) -> Tensor:
-        """Soft mask (B, h, w) in (0, 1) from source points (B, 2, h, w): 0.5 on the object's rim."""
+        """Soft mask (B, h, w) in (0, 1) from source points (B, 2, h, w): 0.5 on the object's boundary."""
         return torch.sigmoid(self.level(source) / self.edge)
 
 
@@ -60,7 +61,7 @@ class ImageHead(nn.Module):
         self.last = nn.Conv2d(c, config.channels, 3, padding=1)
 
     def forward(self, z: Tensor, grid: Tensor | None) -> Tensor:
-        """The blurry picture x_hat, about [-1, 1]; `grid` (B, 32, 32, 2) is the warp's, None for no warp."""
+        """The blurry image x_hat, about [-1, 1]; `grid` (B, 32, 32, 2) is the warp's, None for no warp."""
         features = self.up(self.project(z).unflatten(1, (-1, 4, 4)))
         if grid is not None:
             half = features.shape[1] // 2

@@ -1,4 +1,4 @@
-"""Section 3.1: a ConvNet keeps the spatial map, two fully connected heads give theta's and z's posteriors."""
+"""Section 3.1: a ConvNet whose spatial map is kept, and two fully connected heads for theta and z."""
 
 from contextlib import nullcontext
 
@@ -10,7 +10,7 @@ from .latents import Gaussian
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics are the whole group's when training in several processes.
+    """Batch normalisation with the statistics of all processes when training with several.
 
     torch's SyncBatchNorm has no CPU kernel; this one runs wherever the process group does.
     """
@@ -105,9 +105,9 @@ class ResNet(nn.Module):
 
 
 class HybridViT(nn.Module):
-    """ResNet50 whose map is read as tokens by a ViT-B/16 (12 layers, 768 wide), as in TransUNet.
+    """ResNet50 whose map is the token sequence of a ViT-B/16 (12 layers, 768 wide), as in TransUNet.
 
-    The ResNet's last stage is left out, so that its stride is 16 and each cell is one token.
+    The ResNet's last stage is omitted, so that its stride is 16 and each cell is one token.
     """
 
     def __init__(self, channels: int, width: float, size: int) -> None:
@@ -140,7 +140,7 @@ class MobileBlock(nn.Module):
         super().__init__()
         hidden = inputs * expand
         self.expand = nn.Conv2d(inputs, hidden, 1) if expand > 1 else None
-        # The ImageNet weights know TensorFlow's padding: at stride 2 a pixel more after than before.
+        # The ImageNet weights were trained with TensorFlow's padding: at stride 2 one pixel more at the end.
         self.pad = () if stride == 1 else ((kernel - 2) // 2, (kernel - 1) // 2) * 2
         self.depthwise = nn.Conv2d(
             hidden, hidden, kernel, stride, 0 if self.pad else kernel // 2, groups=hidden
@@ -149,7 +149,7 @@ class MobileBlock(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place: the convolutions before need not their outputs, and a CPU's memory is what takes the time.
+        # In place: no backward pass needs the convolutions' outputs, and on a CPU memory is the bottleneck.
         y = x if self.expand is None else torch.relu_(self.expand(x))
         y = nn.functional.pad(y, self.pad) if self.pad else y
         y = self.project(torch.relu_(self.depthwise(y)))
@@ -158,10 +158,10 @@ class MobileBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0's blocks, stride 32, with batch norms folded and ReLU for ReLU6.
+    """EfficientNet-Lite0's blocks, stride 32, with batch norms folded and ReLU in place of ReLU6.
 
-    Made to start from ImageNet weights (`--pretrained`). Without norms and ReLU6's slow backward pass it
-    trains 1.7 x faster on a CPU, and batches of any size or number of processes give one result.
+    Meant to start from ImageNet weights (`--pretrained`). Without norms and ReLU6's slow backward pass it
+    trains 1.7 x faster on a CPU, and results do not depend on the batch size or the number of processes.
     """
 
     STAGES = (  # blocks, channels, kernel, stride, expansion
@@ -209,7 +209,7 @@ class Encoder(nn.Module):
         self.z = _head(flat + config.channels * self.thumbnail**2, config.encoder.hidden, config.z_dim)
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, F): the reduced map, flattened (pooling it away would lose the position)."""
+        """(B, C, S, S) -> (B, F): the reduced map, flattened, since pooling would lose the position."""
         weight = next(self.convnet.parameters())
         seen: Tensor = self.convnet(image.to(weight.dtype))
         flat: Tensor = self.reduce(seen.to(self.reduce.weight.dtype)).flatten(1)
@@ -226,19 +226,19 @@ class Encoder(nn.Module):
         return _gaussian(self.theta, flat)
 
     def style(self, flat: Tensor, image: Tensor) -> Gaussian:
-        """z's posterior from the `features` of an image, and its thumbnail if the model sees one."""
+        """z's posterior from the `features` of an image, and its thumbnail if the model uses one."""
         if self.thumbnail:
             small = nn.functional.adaptive_avg_pool2d(image.to(flat.dtype), self.thumbnail)
             flat = torch.cat([flat, small.flatten(1)], dim=1)
         return _gaussian(self.z, flat)
 
     def locate(self, image: Tensor) -> Gaussian:
-        """Theta's posterior alone: all that segmenting needs."""
+        """Only theta's posterior, which is all that segmentation needs."""
         return self.position(self.features(image))
 
 
 def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridViT | EfficientNetLite0:
-    """The encoder's ConvNet for `channels` of input and an image of `size` pixels a side."""
+    """The encoder's ConvNet for `channels` input channels and images of `size` pixels per side."""
     if config.arch == "efficientnet-lite0":
         return EfficientNetLite0(channels)
     if config.arch == "resnet50-vit-b16":
@@ -247,7 +247,7 @@ def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridV
 
 
 def fold_batch_norms(net: nn.Module) -> None:
-    """Fold every batch norm of a ResNet into the convolution before it, in place: for evaluation only."""
+    """Fold every batch norm of a ResNet into the preceding convolution, in place: for inference only."""
     for module in net.modules():
         if isinstance(module, Block | ResNet):
             pairs = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3) if hasattr(module, f"bn{i}")]
@@ -267,7 +267,9 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, 2 * outputs))
     last = head[-1]
     assert isinstance(last, nn.Linear)
-    with torch.no_grad():  # begin near theta = z = 0 with a small spread, so that the first masks are sane
+    with (
+        torch.no_grad()
+    ):  # start near theta = z = 0 with a small spread, so that the first masks are plausible
         last.weight.mul_(0.1)
         last.bias.zero_()
         last.bias[outputs:] = -7.0

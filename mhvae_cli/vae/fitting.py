@@ -1,4 +1,4 @@
-"""Warps fitted to masks without a network: they centre and scale theta (`Warp.set_statistics`)."""
+"""Fit warps to masks without a network, to centre and scale theta (`Warp.set_statistics`)."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,16 +6,16 @@ from scipy import ndimage
 from .warp import RADIUS, Warp
 
 FIT_POINTS = 96
-"""Rim points a mask is described by."""
+"""The number of boundary points that describe a mask."""
 
 RIDGE = {"circular": 1e-4, "uniform": 1e-3}
-"""How much a layout's points are held where the affine puts them: few of the uniform ones feel the rim."""
+"""How strongly a layout's points are kept where the affine puts them: few uniform ones affect the rim."""
 
 
 def rim(mask: np.ndarray, *, count: int = FIT_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """`count` points on the rim of a mask (H, W), in [-1, 1] xy, in order of angle about its centroid.
+    """`count` points on the boundary of a mask (H, W), in [-1, 1] xy, sorted by angle about its centroid.
 
-    Returns points (count, 2) and weights (count,), 0 where the image's border, not the object, ends the mask.
+    Returns points (count, 2) and weights (count,), 0 where the mask is cut off by the image's border.
     """
     h, w = mask.shape
     edge = mask & ~ndimage.binary_erosion(mask, border_value=0)
@@ -26,16 +26,16 @@ def rim(mask: np.ndarray, *, count: int = FIT_POINTS) -> tuple[np.ndarray, np.nd
     ys, xs = ys[picks], xs[picks]
     points = np.stack([(2 * xs + 1) / w - 1, (2 * ys + 1) / h - 1], axis=1)
     cut = (xs < 1) | (ys < 1) | (xs > w - 2) | (ys > h - 2)
-    # The rim lies half a pixel outside the outermost pixels' centres.
+    # The boundary is half a pixel outside the outermost pixels' centres.
     outward = points - [(2 * cx + 1) / w - 1, (2 * cy + 1) / h - 1]
     points += outward / np.linalg.norm(outward, axis=1, keepdims=True).clip(1e-9) * [1 / w, 1 / h]
     return points, (~cut).astype(np.float64)
 
 
 def affine_of(mask: np.ndarray) -> np.ndarray:
-    """The symmetric affine (2, 3), target to source, that lays the mask's second moments on the disc's.
+    """The symmetric affine (2, 3), target to source, that maps the mask's second moments to the disc's.
 
-    Exact for an ellipse. A disc hides its own rotation, hence the symmetric choice.
+    Exact for an ellipse. A rotation of the disc changes nothing, hence the symmetric choice.
     """
     h, w = mask.shape
     ys, xs = np.nonzero(mask)
@@ -48,10 +48,10 @@ def affine_of(mask: np.ndarray) -> np.ndarray:
 
 
 def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
-    """Offsets (2, M) float64 from the identity, of the warp that takes `mask` (H, W) to the disc.
+    """Offsets (2, M) float64 from the identity, of the warp that maps `mask` (H, W) to the disc.
 
-    The affine of the mask's moments; for the spline, moved by ridge least squares until the rim points lie
-    on the disc's rim, each at the angle where it falls.
+    The affine from the mask's moments; for the spline, refined by ridge least squares so that the boundary
+    points fall on the disc's rim, each at the angle where it already is.
     """
     affine = affine_of(mask)
     identity = warp.identity.double().cpu().numpy()
@@ -77,7 +77,7 @@ def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
 def distance_map(mask: np.ndarray, size: int) -> np.ndarray:
     """A mask (H, W) as a reference: float32 (size, size), the signed distance to its rim, positive inside.
 
-    In [-1, 1] units, of the mask squashed to a square.
+    In [-1, 1] units, of the mask resized to a square.
     """
     h, w = mask.shape
     rows, columns = (np.arange(size) * h // size, np.arange(size) * w // size)

@@ -1,8 +1,8 @@
-"""Section 3.2: a spline's position edited by hand, by points of the outline that are taken and moved.
+"""Section 3.2: edit a spline's position code by moving handles, which are points of the outline.
 
-Handle k is the point of the picture whose source is point k of the reference's rim: of the disc, the one at
-the angle 2 pi k / 20, from the right and clockwise to the eye. Handles are in native pixels of the edited
-picture (xy, the frame 0..w by 0..h); they may lie off the image.
+Handle k is the point of the image whose source is point k of the reference's rim: for the disc, the one at
+the angle 2 pi k / 20, starting at the right and visually clockwise. Handles are in native pixels of the
+edited image (xy, the frame 0..w by 0..h); they may be outside the image.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,22 +19,22 @@ from .model import MultiHeadedVAE
 from .warp import RADIUS, Warp
 
 BETWEEN = 4
-"""Points of the outline that steer it, for each handle: with the handles alone it would sway between them."""
+"""Points of the outline per handle that constrain it: with the handles alone it would sway between them."""
 WEIGHTS = {"handle": 1.0, "between": 0.03, "along": 1e-4}
-"""How firmly points are held on the rim, and along it, where sliding hardly shows; for squared distances."""
+"""Weights of squared distances: across the rim, at a handle or between, and along it, which hardly shows."""
 RIDGES = (1e-4, 1e-5, 1e-6, 1e-7)
-"""What a standard deviation of change of theta costs, in squares too: tried in turn until `NEAR` is met."""
+"""Weights of the squared change of theta, in standard deviations; tried in turn until `NEAR` is met."""
 NEAR = 0.25
-"""Pixels between the outline and the handles that pass for none."""
+"""A distance in pixels between the outline and the handles that counts as zero."""
 
 Map = Callable[[np.ndarray], np.ndarray]
 """Points (N, 2) float64 to values (N, ...)."""
 
 
 def handles(model: MultiHeadedVAE, code: LatentCode) -> np.ndarray:
-    """Where the 20 handles of a code are, float64 (20, 2).
+    """The positions of a latent code's 20 handles, float64 (20, 2).
 
-    Raises UsageError for an affine model, InputError where the outline is folded over itself.
+    Raises UsageError for an affine model, InputError if the outline is folded over itself.
     """
     warp = _spline(model)
     return _to_pixels(_inverse(_sources(warp, code.theta), _rim(model.segmentation_head, HANDLES)), code)
@@ -43,21 +43,21 @@ def handles(model: MultiHeadedVAE, code: LatentCode) -> np.ndarray:
 def move_handles(
     model: MultiHeadedVAE, code: LatentCode, moves: Mapping[int, tuple[float, float]]
 ) -> tuple[LatentCode, float]:
-    """The code with handle k moved by `moves[k]`, (x, y) pixels, and the others held where they are.
+    """The latent code with handle k moved by `moves[k]`, (x, y) pixels, and the other handles kept in place.
 
-    The outline passes through all of them, as nearly as the spline can bend: the second value is the farthest
-    that it stays away from one, in pixels. A small object far from the control points is stiff. theta changes
-    no more than that takes, and handles may then slide along the outline.
-    Raises UsageError for an affine model, a handle that is none of 0 to 19, or a move that is not finite;
-    InputError where the outline is folded over itself, or would be.
+    The outline passes through all handles as closely as the spline can bend: the second value is its largest
+    distance from one, in pixels. A small object far from the control points is stiff. theta changes no more
+    than necessary, so handles may slide along the outline.
+    Raises UsageError for an affine model, a handle that is not 0 to 19, or a move that is not finite;
+    InputError if the outline is folded over itself, or would be.
     """
     warp, head = _spline(model), model.segmentation_head
     by = np.zeros((HANDLES, 2))
     for number, move in moves.items():
         if not 0 <= number < HANDLES:
-            raise UsageError(f"no point {number}", hint=f"points are numbered 0 to {HANDLES - 1}")
+            raise UsageError(f"no handle {number}", hint=f"handles are numbered 0 to {HANDLES - 1}")
         if not np.isfinite(move).all():
-            raise UsageError(f"point {number}: moved by {move[0]}, {move[1]}, which is not finite")
+            raise UsageError(f"handle {number}: the move {move[0]},{move[1]} is not finite")
         by[number] = move
     rim = _rim(head, HANDLES * BETWEEN)
     found = _inverse(_sources(warp, code.theta), rim)
@@ -68,16 +68,16 @@ def move_handles(
         theta = _fitted(warp, head, code.theta, _from_pixels(outline, code), rim, ridge)
         tried = replace(code, theta=theta.astype(np.float32))
         away, slopes = _distances(warp, head, tried, outline)
-        folded = ((slopes * inward).sum(1) <= 0).any()  # a point may come to lie on the rim of a new hole
-        # A firmer fit must be much nearer: else theta would be strained for little.
+        folded = ((slopes * inward).sum(1) <= 0).any()  # a point may end up on the rim of a new hole
+        # A weaker ridge must at least halve the distance: otherwise theta would change a lot for little.
         if not folded and away[::BETWEEN].max() < off / 2:
             best, off = tried, float(away[::BETWEEN].max())
         if off <= NEAR:
             break
     if best is code:
         raise InputError(
-            "the points cannot be moved so far: the outline would fold over itself",
-            hint="move them less, or their neighbours with them",
+            "the handles cannot be moved that far: the outline would fold over itself",
+            hint="move them less, or move their neighbours too",
         )
     return best, off
 
@@ -86,12 +86,12 @@ def _spline(model: MultiHeadedVAE) -> Warp:
     if model.warp is None:
         raise ModelError("a single-headed VAE finds no object")
     if model.warp.points is None:
-        raise UsageError("an affine model has no points to move", hint="use --rotate, --scale, --shift")
+        raise UsageError("an affine model has no handles", hint="use --rotate, --scale, --shift")
     return model.warp
 
 
 def _sources(warp: Warp, theta: np.ndarray) -> Map:
-    """The warp of theta (P,), from image to reference, both in [-1, 1]."""
+    """The warp of theta (P,), which maps image points to reference points, both in [-1, 1]."""
     at = torch.from_numpy(theta).to(warp.identity)[None]
     parameters = warp.parameters_of(at)[0].cpu().double().numpy()
     return lambda points: warp.sources(points, parameters)
@@ -103,7 +103,7 @@ def _level(head: SegmentationHead) -> Map:
 
 
 def _rim(head: SegmentationHead, count: int) -> np.ndarray:
-    """`count` points on the reference's rim, from its right and clockwise to the eye, evenly spaced."""
+    """`count` evenly spaced points on the reference's rim, starting at the right, visually clockwise."""
     if head.reference is None:
         angles = 2 * np.pi * np.arange(count) / count
         return RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -117,10 +117,11 @@ def _rim(head: SegmentationHead, count: int) -> np.ndarray:
 
 
 def _inverse(sources: Map, rim: np.ndarray) -> np.ndarray:
-    """The image points (N, 2) in [-1, 1] whose sources are `rim` (N, 2); InputError if there is none.
+    """The image points (N, 2) in [-1, 1] whose sources are `rim` (N, 2); InputError if one has none.
 
-    From the point that the rim's middle comes from, outward along the rim's rays: where the warp folds, that
-    stays on the object's own side. A ray that meets a fold is begun anew from the nearest of a mesh.
+    Newton's method, continued from the point whose source is the rim's centroid outward along the rays to the
+    rim: where the warp folds, that stays on the object's own side. A ray that meets a fold is restarted from
+    the nearest point of a mesh.
     """
     ticks = np.linspace(-1.5, 1.5, 61)
     mesh = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
@@ -134,20 +135,20 @@ def _inverse(sources: Map, rim: np.ndarray) -> np.ndarray:
         nearest = ((at_mesh[None] - rim[lost, None]) ** 2).sum(-1).argmin(1)
         found[lost], error[lost] = _newton(sources, mesh[nearest], rim[lost])
     if (error > 1e-8).any():
-        raise InputError("the object's outline is folded over itself: its points cannot be told apart")
+        raise InputError("the object's outline is folded over itself, so its handles are ambiguous")
     return found
 
 
 def _newton(sources: Map, points: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Roots (N, 2) of sources(p) = goals near `points`, and how far from the goals they come out (N,)."""
+    """Roots (N, 2) of sources(p) = goals near `points`, and their distances from the goals (N,)."""
     gap = sources(points) - goals
     for _ in range(30):
         if np.abs(gap).max() < 1e-11:
             break
         slope = _slope(sources, points)
-        turned = slope.transpose(0, 2, 1)
-        step = turned @ np.linalg.solve(slope @ turned + 1e-12 * np.eye(2), gap[..., None])
-        # Each point's own longest step, of a half, a quarter and so on, that brings it nearer.
+        transposed = slope.transpose(0, 2, 1)
+        step = transposed @ np.linalg.solve(slope @ transposed + 1e-12 * np.eye(2), gap[..., None])
+        # Line search: halve each point's step until it reduces that point's distance.
         size = np.ones(len(points))
         for _ in range(12):
             tried = points - size[:, None] * step[..., 0]
@@ -167,7 +168,7 @@ def _slope(function: Map, points: np.ndarray, *, step: float = 1e-6) -> np.ndarr
 
 
 def _spread(by: np.ndarray) -> np.ndarray:
-    """The handles' moves (20, 2) handed on to the points between them, smoothly: (20 BETWEEN, 2)."""
+    """The handles' moves (20, 2), interpolated smoothly to the points between them: (20 BETWEEN, 2)."""
     share = np.sin(np.pi / 2 * np.arange(BETWEEN) / BETWEEN)[:, None] ** 2
     points: np.ndarray = (by[:, None] * (1 - share) + np.roll(by, -1, axis=0)[:, None] * share).reshape(-1, 2)
     return points
@@ -176,9 +177,9 @@ def _spread(by: np.ndarray) -> np.ndarray:
 def _fitted(
     warp: Warp, head: SegmentationHead, theta: np.ndarray, points: np.ndarray, rim: np.ndarray, ridge: float
 ) -> np.ndarray:
-    """The theta (P,) nearest to `theta` whose warp brings image points (N, 2) onto the rim.
+    """The theta (P,) closest to `theta` whose warp maps image points (N, 2) onto the rim.
 
-    Least squares, linear in theta, towards where each point fell on the rim the last time (`rim` at first).
+    Iterated least squares, linear in theta, towards each point's last projection on the rim (first `rim`).
     """
     modes = warp.modes.cpu().double().numpy().reshape(2, warp.parameters_per_axis, -1)
     per_theta = np.einsum("nm,amp->nap", warp.basis(points), modes)
@@ -204,9 +205,9 @@ def _fitted(
 def _distances(
     warp: Warp, head: SegmentationHead, code: LatentCode, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far the outline passes from pixel points (N, 2), in pixels (N,) and to first order.
+    """The outline's distance from pixel points (N, 2), in pixels (N,), to first order.
 
-    And the level's slope there, (N, 2), which points into the object.
+    Also returns the level's gradient at the points, (N, 2), which points into the object.
     """
     level, sources = _level(head), _sources(warp, code.theta)
 
@@ -218,7 +219,7 @@ def _distances(
 
 
 def _from_pixels(points: np.ndarray, code: LatentCode) -> np.ndarray:
-    """Points of the edited picture, in pixels -> of the unedited one, in [-1, 1]."""
+    """Points of the edited image in pixels -> of the unedited one in [-1, 1]."""
     units = points * 2 / [code.size[1], code.size[0]] - 1
     return units if code.pose is None else units @ code.pose[:, :2].T + code.pose[:, 2]
 

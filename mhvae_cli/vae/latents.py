@@ -24,9 +24,9 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Latents:
-    """One code a sample: style `z` (B, Z), position `theta` (B, P), a user's edit `pose` (B, 2, 3) or None.
+    """A latent code per sample: style `z` (B, Z), position `theta` (B, P), edit `pose` (B, 2, 3) or None.
 
-    `pose` maps the edited image's points back onto the unedited image's, both in [-1, 1] coordinates.
+    `pose` maps points of the edited image to points of the unedited one, both in [-1, 1] coordinates.
     """
 
     z: Tensor

@@ -1,4 +1,4 @@
-"""Section 3.4 and appendix A: log-cosh reconstruction, soft Dice, the contour's miss, and the KL terms."""
+"""Section 3.4 and appendix A: log-cosh reconstruction, soft Dice, contour distance, and KL warm-up."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHARPNESS = 10.0
-"""log-cosh is quadratic below, linear above an error of 1 / SHARPNESS (Chen et al. 2019's a)."""
+"""log-cosh is quadratic below and linear above an error of 1 / SHARPNESS (a in Chen et al. 2019)."""
 
 COARSE = (1, 8, 32)
 """Sides in pixels of the thumbnails that `coarse_miss` compares."""
@@ -19,9 +19,9 @@ def log_cosh(recon: Tensor, image: Tensor) -> Tensor:
 
 
 def coarse_miss(recon: Tensor, image: Tensor) -> Tensor:
-    """Mean squared error of thumbnails of COARSE pixels a side, per sample (B,), of (B, C, S, S).
+    """Mean squared error of thumbnails of COARSE pixels per side, per sample (B,), of (B, C, S, S).
 
-    `log_cosh` is near the absolute error, whose best guess of speckle is its median: the mean tone gets lost.
+    `log_cosh` is close to the absolute error, which the median of speckle minimises: the mean tone gets lost.
     """
     total = sum(
         (F.adaptive_avg_pool2d(recon, side) - F.adaptive_avg_pool2d(image, side)).square().flatten(1).mean(1)
@@ -39,17 +39,17 @@ def soft_dice(mask_pred: Tensor, mask: Tensor) -> Tensor:
 
 
 def contour_miss(level: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
-    """Mean saturated squared distance from the true rim to the warp's, per sample (B,), in [0, 1).
+    """Mean saturated squared distance from the true contour to the warp's, per sample (B,), in [0, 1).
 
     `level` (B, N) is the reference's signed distance at the sources of N points of the true contour, `slope`
     (B, 2, N) its gradient there in the image: level / |slope| is the distance in the image to first order
-    (Sampson). Without the slope a warp could shrink the level by squeezing everything onto the rim. Half an
-    image side counts half. `weight` (B, N) is 0 where the image's border cut the object.
+    (Sampson). Without the slope a warp could reduce the level by squeezing everything onto the rim. Half an
+    image side (a distance of 1) gives 0.5. `weight` (B, N) is 0 where the image's border cuts the object.
     """
     squared = level.square() / (slope.square().sum(1) + 1e-3)
     return (squared / (squared + 1) * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def warmup(progress: float, share: float) -> float:
-    """The KL's factor at `progress` (0-1) of the run: linear from 0 to 1 over the first `share`."""
+    """The factor of the KL weights at `progress` (0-1) of the run: linear from 0 to 1 over `share` of it."""
     return 1.0 if share <= 0 else min(1.0, progress / share)

@@ -18,7 +18,7 @@ from .warp import Warp
 
 @dataclass(frozen=True)
 class Output:
-    """One training pass: posteriors, the codes that were drawn, soft mask (B, S, S), recon (B, C, S, S)."""
+    """One training pass: posteriors, sampled codes, soft mask (B, S, S), reconstruction (B, C, S, S)."""
 
     q_theta: Gaussian | None
     q_z: Gaussian
@@ -45,7 +45,7 @@ class MultiHeadedVAE(nn.Module):
         return 0 if self.warp is None else self.warp.theta_dim
 
     def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Output:
-        """One pass with drawn codes: image (B, C, S, S) in [-1, 1]; noise (B, P) and (B, Z)."""
+        """One pass with sampled codes: image (B, C, S, S) in [-1, 1]; normal noise (B, P) and (B, Z)."""
         q_theta, q_z = self.encoder(image)
         z = q_z.rsample(eps_z)
         if q_theta is None:
@@ -74,7 +74,8 @@ class MultiHeadedVAE(nn.Module):
 
     @torch.inference_mode()
     def level_of(self, theta: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-        """`level` of one theta, for many calls."""
+        """`level` of one theta (1, P), for many calls."""
+        # float64: the contour's roots are found to 1e-12 of an edge.
         warp = self.warp
         assert warp is not None
         parameters = warp.parameters_of(theta.to(warp.identity))[0].cpu().double().numpy()
@@ -87,7 +88,7 @@ class MultiHeadedVAE(nn.Module):
         return level
 
     def decode(self, latents: Latents) -> Tensor:
-        """The VAE's picture x_hat (B, C, S, S), about [-1, 1]."""
+        """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1]."""
         if self.warp is None:
             still: Tensor = self.image_head(latents.z, None)
             return still
@@ -96,7 +97,7 @@ class MultiHeadedVAE(nn.Module):
         return picture
 
     def locate(self, image: Tensor) -> Gaussian:
-        """Theta's posterior of an image (B, C, S, S): neither z nor the image head is run."""
+        """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""
         return self.encoder.locate(image)
 
     def _warp(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None) -> Tensor:
@@ -107,7 +108,7 @@ class MultiHeadedVAE(nn.Module):
 
 
 class NoDraws(TorchFunctionMode):
-    """No random numbers for tensors that hold none: drawing on meta imports torch's compiler, for seconds."""
+    """Skips random initialisation of meta tensors, for which torch would import its compiler, for seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -118,7 +119,7 @@ class NoDraws(TorchFunctionMode):
 
 
 def build(config: ModelConfig, *, seed: int | None = 0) -> MultiHeadedVAE:
-    """A model with fresh weights drawn from `seed`; None: on the meta device, for weights to be assigned."""
+    """A model with weights initialised from `seed`; None: on the meta device, for loaded weights."""
     if seed is None:
         with torch.device("meta"), NoDraws():
             model = MultiHeadedVAE(config)

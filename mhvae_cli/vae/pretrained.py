@@ -1,4 +1,4 @@
-"""Section 3.1's ConvNet started from ImageNet weights: names and input channels made to fit."""
+"""Initialise section 3.1's ConvNet from ImageNet weights: names and input channels are adapted."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from .encoder import EfficientNetLite0, HybridViT
 
 
 def start_from(convnet: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy `weights` into an encoder's ConvNet, in place; its classifier is left out.
+    """Copy `weights` into an encoder's ConvNet, in place, without the classifier.
 
     ResNets: torchvision's names (timm's are the same). EfficientNet-Lite0: the names of the common PyTorch
-    port (`_conv_stem`, `_blocks.N._expand_conv`, ...), batch norms folded. Three-channel stems are adapted to
-    grey input by summing. ModelError if a tensor is missing or does not fit.
+    port (`_conv_stem`, `_blocks.N._expand_conv`, ...); batch norms are folded. Three-channel stems are
+    adapted to grey input by summing. ModelError if a tensor is missing or has the wrong shape.
     """
     target: nn.Module = convnet.resnet if isinstance(convnet, HybridViT) else convnet
     lite = isinstance(target, EfficientNetLite0)
@@ -30,7 +30,7 @@ def start_from(convnet: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if given is None or given.shape != tensor.shape:
             shapes = "absent" if given is None else str(tuple(given.shape))
             raise ModelError(
-                f"the pretrained weights do not fit: {name} is {shapes}, the encoder's {tuple(tensor.shape)}",
+                f"the pretrained weights do not match: {name} is {shapes}, not {tuple(tensor.shape)}",
                 hint="pretrained weights need the same architecture at width 1",
             )
         tensor.copy_(given)

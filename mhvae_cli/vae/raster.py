@@ -1,4 +1,4 @@
-"""Equation 10 at any size: the pixels of {p : level(p) >= 0}, evaluated near the rim only."""
+"""Equation 10 at any size: the pixels of {p : level(p) >= 0}, evaluated only near the outline."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from .warp import pixel_centres
 
 Level = Callable[[np.ndarray], np.ndarray]
 BLOCK = 8
-"""Pixels a side of the blocks that are decided at once where the rim is far."""
+"""Side in pixels of the blocks, which are decided as a whole far from the outline."""
 
 
 def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
     """The mask bool (h, w) of `level`, which maps points (N, 2) in [-1, 1] to values (N,), positive inside.
 
-    Pixels of a block are evaluated one by one unless the level at its corners is further from zero than it
-    changes over half a diagonal, there or in the blocks around.
+    A block's pixels are evaluated individually unless the level at its corners is farther from zero than it
+    changes over half a diagonal, in the block itself and its neighbours (`contour.near_zero`).
     """
     h, w = size
     if min(h, w) < 4 * BLOCK:

@@ -1,7 +1,7 @@
-"""Section 3.2: theta of a mirrored image brought back, so that several sights of one image can be averaged.
+"""Section 3.2: theta of a mirrored image mapped back, to average over several views of one image.
 
-The disc is the same from every side, so a warp followed by any turn or mirroring of the disc gives the same
-mask: thetas are averaged only after that turn is taken out (`aligned`).
+The disc is symmetric, so a warp followed by any rotation or reflection of the disc gives the same mask:
+thetas are averaged only after that rotation is removed (`aligned`).
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor
 from .warp import RADIUS, Warp
 
 FLIPS = ((-1, 1), (1, -1), (-1, -1))
-"""The signs (x, y) of the three mirrorings."""
+"""The signs (x, y) of the three reflections."""
 
 
 def unflipped(warp: Warp, theta: Tensor, signs: tuple[int, int]) -> Tensor:
-    """theta (B, P) of images mirrored by `signs`, as of the images themselves: of mirrored masks."""
+    """theta (B, P) of images mirrored by `signs` -> theta (B, P) of the original images."""
     flip = torch.tensor(signs, dtype=theta.dtype, device=theta.device)
     parameters = warp.parameters_of(theta)
     if warp.points is None:
@@ -27,10 +27,15 @@ def unflipped(warp: Warp, theta: Tensor, signs: tuple[int, int]) -> Tensor:
 
 
 def aligned(warp: Warp, theta: Tensor, to: Tensor) -> Tensor:
-    """theta (B, P), the disc turned or mirrored so that its sources lie nearest to those of `to` (B, P)."""
+    """theta (B, P) with the disc rotated or reflected so that its sources are closest to those of `to`.
+
+    The orthogonal Procrustes problem, solved by a singular value decomposition.
+    """
     parameters, goal = warp.parameters_of(theta), warp.parameters_of(to)
     weights = parameters.new_ones(parameters.shape[-1])
     if warp.points is None:
-        weights[:2] = RADIUS  # of where the object is, x and y have this spread beside the constant 1
+        weights[:2] = (
+            RADIUS  # the columns of x and y, whose spread over the object is RADIUS to the constant's 1
+        )
     u, _, v = torch.linalg.svd(goal * weights**2 @ parameters.mT)
     return warp.theta_of(u @ v @ parameters)

@@ -1,8 +1,8 @@
 """Section 3.2, appendices B and C: deformations of the reference disc, linear in the position code theta.
 
 Convention. Points are xy; an image spans [-1, 1] edge to edge, y down; pixel i of N is centred at
-(2i + 1) / N - 1 (`align_corners=False`). A warp D maps TARGET points (the image's) to SOURCE points (the
-reference's), so an object is turned by +45 degrees by composing D with the INVERSE turn. Both families are
+(2i + 1) / N - 1 (`align_corners=False`). A warp D maps TARGET points (in the image) to SOURCE points (in the
+reference), so to rotate an object by +45 degrees, D is composed with the INVERSE rotation. Both families are
 linear in their parameters: D(p) = basis(p) @ (identity + offset)^T, offset = loc + modes @ theta.
 """
 
@@ -19,13 +19,14 @@ RADIUS = 0.5
 """Radius of the reference disc R in [-1, 1] units: a quarter of the image's height (section 5.1)."""
 
 _CACHE = Lock()
+"""Guards the cached bases of all warps: the threads of a run share one model."""
 
 MIN_MODE = 0.03
-"""The least standard deviation of a mode of theta, in reference units."""
+"""Least standard deviation of a mode of theta, in reference units."""
 
 
 def pixel_centres(size: tuple[int, int]) -> np.ndarray:
-    """(h * w, 2) float64 xy of the pixel centres of an image of `size` (h, w), rows first."""
+    """(h * w, 2) float64 xy of the pixel centres of an image of `size` (h, w), row by row."""
     h, w = size
     ys, xs = (2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1
     return np.stack([np.tile(xs, h), np.repeat(ys, w)], axis=1)
@@ -41,8 +42,8 @@ def control_points(layout: str) -> np.ndarray:
 
 
 def kernel(r2: np.ndarray) -> np.ndarray:
-    """U(r) = r^2 log r^2 of squared distances, U(0) = 0 (equation 12)."""
-    u = np.maximum(r2, np.finfo(r2.dtype).tiny)
+    """U(r) = r^2 log r^2 of squared distances `r2`, any shape, U(0) = 0 (equation 12)."""
+    u = np.maximum(r2, np.finfo(r2.dtype).tiny)  # the logarithm of 0 is -inf, and 0 times that NaN
     values: np.ndarray = np.multiply(np.log(u, out=u), r2, out=u)
     return values
 
@@ -53,8 +54,9 @@ class Warp(nn.Module):
     Affine (equation 11): basis [x, y, 1], M = 3. Thin-plate spline (equations 12 and 21-23): the M = K
     parameters of an axis are the sources of the K fixed control points. theta = 0 with loc = 0 is the
     undeformed reference. `set_statistics` fits loc and modes to warps of the training masks: theta's entries
-    are then their principal modes of variation, largest first. A scale for each parameter alone would let
-    neighbouring control points part as freely as whole objects move, and draws from N(0, I) crumple.
+    are then their principal modes of variation, largest first. With a separate scale for each parameter,
+    neighbouring control points would move apart as freely as whole objects move, and draws from N(0, I) would
+    be crumpled.
     """
 
     loc: Tensor
@@ -91,7 +93,7 @@ class Warp(nn.Module):
     def sources(self, points: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Source points (N, 2) float64 of one sample's `parameters` (2, M): no basis is made."""
         c = self._coefficients @ parameters.T
-        # In pieces whose distances stay in the processor's cache.
+        # In pieces whose (2048, K) distances fit into the processor's cache.
         pieces = (points[i : i + 2048] for i in range(0, max(1, len(points)), 2048))
         return np.concatenate([self._combine(piece, c) for piece in pieces])
 
@@ -100,7 +102,8 @@ class Warp(nn.Module):
         if self.points is None:
             affine: np.ndarray = points @ c[:2] + c[2]
             return affine
-        # Expanded squares and split products: no (N, K, 2) array, and 4 x faster than one concatenated row.
+        # |p - q|^2 = |p|^2 - 2 p.q + |q|^2, and a product per part of the row: no (N, K, 2) array, and 4 x
+        # faster than one concatenated row. Rounding may give tiny negative squares, hence the maximum below.
         r2 = points @ (-2 * self.points.T)
         r2 += (points**2).sum(1)[:, None]
         r2 += (self.points**2).sum(1)
@@ -109,42 +112,43 @@ class Warp(nn.Module):
         return rows
 
     def parameters_of(self, theta: Tensor) -> Tensor:
-        """theta (B, P) -> (B, 2, M): the affine matrix, or the x' and y' of the source control points."""
+        """theta (B, P) -> (B, 2, M): the affine matrix, or the x' and y' of the control points' sources."""
         parameters: Tensor = self.identity + self.loc + _product(theta, self.modes.T).unflatten(1, (2, -1))
         return parameters
 
     def theta_of(self, parameters: Tensor) -> Tensor:
-        """The inverse of `parameters_of`."""
+        """The inverse of `parameters_of`: (B, 2, M) -> theta (B, P)."""
         theta: Tensor = torch.linalg.solve(self.modes, (parameters - self.identity - self.loc).flatten(1).T).T
         return theta
 
     def forward(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Source points of the pixel centres: theta (B, P) -> (B, 2, h, w), x' then y'.
 
-        `pose` (B, 2, 3) maps target points before the warp, D(A^-1 p): exact for both families.
+        `pose` (B, 2, 3) is applied to target points before the warp: D(pose(p)), exact for both families.
         """
         parameters = self.parameters_of(theta)
         if pose is not None:
             return self._posed(parameters, size, pose)
-        # (2B, M) @ (M, N): this order is 19 x faster than a batched product with a trailing 2.
+        # (2B, M) @ (M, N): this order is 19 x faster than a batched product with 2 as the last dimension.
         basis = self._cached_basis(size, parameters.device, parameters.dtype)
         out: Tensor = _product(parameters.flatten(0, 1), basis).unflatten(0, (-1, 2)).unflatten(2, size)
         return out
 
     def grid(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
-        """The same as (B, h, w, 2), as `F.grid_sample` takes it."""
+        """The same as (B, h, w, 2), the layout of `F.grid_sample`."""
         points: Tensor = self(theta, size, pose).permute(0, 2, 3, 1)
         return points
 
     def materialise(self) -> None:
-        """Make the buffers that no checkpoint holds, for a module that was built on the meta device."""
+        """Create the buffers that are not in checkpoints, for a module built on the meta device."""
         self.identity = torch.tensor(self._identity, dtype=torch.float32, device="cpu")
 
     def set_statistics(self, offsets: Tensor) -> None:
-        """Fit `loc` and `modes` to `offsets` (N, 2, M) of warps fitted to training masks (`fit_warp`)."""
-        flat = offsets.double().flatten(1)
+        """Fit `loc` and `modes` to `offsets` (N, 2, M) of warps fitted to training masks (`fitting.fit`)."""
+        flat = offsets.double().flatten(1)  # float64: the smallest eigenvalues are far below the largest
         values, vectors = torch.linalg.eigh(torch.cov(flat.T, correction=0))
-        # What hardly varies in the training set must stay within reach: hence the floor.
+        # Directions that hardly vary in the training set must stay reachable, hence the floor. eigh sorts in
+        # ascending order: flipped, the largest mode comes first.
         modes = (vectors * values.clamp_min(MIN_MODE**2).sqrt()).flip(1)
         self.loc.copy_(flat.mean(0).view_as(self.loc))
         self.modes.copy_(modes)
@@ -165,7 +169,7 @@ class Warp(nn.Module):
 
     def _cached_basis(self, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (size, device, dtype)
-        # Threads share the cache; and what is made in inference mode could not be trained with afterwards.
+        # Threads share the cache. Not in inference mode, whose tensors could not be used in training later.
         with _CACHE, torch.inference_mode(False):
             if key not in self._bases:
                 if len(self._bases) >= 8:
@@ -176,13 +180,14 @@ class Warp(nn.Module):
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A product at full precision under autocast too, where bfloat16 would be off by up to a pixel."""
+    """A product at full precision even under autocast, where bfloat16 would be off by up to a pixel."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
 
 
 @lru_cache(maxsize=4)
 def _inverse(key: bytes) -> np.ndarray:
+    """The inverse (K + 3, K + 3) of the spline's linear system; `key`: the control points' float64 bytes."""
     points = np.frombuffer(key).reshape(-1, 2)
     k = len(points)
     system = np.zeros((k + 3, k + 3))
@@ -194,5 +199,8 @@ def _inverse(key: bytes) -> np.ndarray:
 
 
 def _tps_coefficients(points: np.ndarray) -> np.ndarray:
-    """(K + 3, K): the K sources -> the K + 3 coefficients (equation 23, whose vector has K + 3 entries)."""
+    """(K + 3, K): maps the K sources to the K + 3 coefficients (equation 23, whose vector has K + 3 entries).
+
+    The right-hand side ends in three zeros, the side conditions, so only the inverse's first K columns count.
+    """
     return _inverse(np.ascontiguousarray(points, dtype=np.float64).tobytes())[:, : len(points)]
