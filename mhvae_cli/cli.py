@@ -1,4 +1,4 @@
-"""The Typer app: registers the verbs, and turns whatever ends a run into two lines and an exit code."""
+"""The Typer app: registers the verbs and turns errors into a message, a hint and an exit code."""
 
 import os
 import signal
@@ -16,39 +16,38 @@ from .runs.console import print_error
 from .runs.invocation import record
 
 VERBS = {
-    "segment": "Find the object in each image and write its mask.",
-    "evaluate": "Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.",
-    "reconstruct": "Make each image again from its code, at its own size.",
-    "swap-style": "Make each image again in the style of another.",
-    "interpolate": "Make the pictures on the way from one image to another, in style, position or both.",
-    "warp": "Move, turn, scale or bend the object of each image.",
-    "sample": "Draw new pictures and their masks, to train with.",
-    "inspect": "Tell how a file was made, or what a model is.",
-    "models": "List, check, fetch and carry models.",
-    "doctor": "Tell what mhvae finds on this machine, and test its devices.",
-    "train-vae": "Train a model on a folder of images and masks.",
-    "train-cddpm": "Train the diffusion model that sharpens a VAE's pictures.",
-    "cross-validate": "Train on all folds but one and test on that one, in turn; mean +- population sd"
-    " over the folds.",
+    "segment": "Segment the object in each image and write its mask.",
+    "evaluate": "Score predicted masks against ground truth: Dice, IoU, Hausdorff distance, HD95 and ASSD.",
+    "reconstruct": "Reconstruct each image from its latent code, at its original size.",
+    "swap-style": "Render each image in the style of another.",
+    "interpolate": "Interpolate between two images in style, position or both.",
+    "warp": "Move, rotate, scale or deform the object in each image.",
+    "sample": "Generate synthetic images with masks, for example as training data.",
+    "inspect": "Show a file's provenance, or describe a model.",
+    "models": "List, verify, download and transfer models.",
+    "doctor": "Show the system configuration and test the compute devices.",
+    "train-vae": "Train a segmentation model on a folder of images and masks.",
+    "train-cddpm": "Train the diffusion model that sharpens the images of a VAE.",
+    "cross-validate": "Run k-fold cross-validation; report the mean +- population sd over the folds.",
 }
-"""The verbs in the order of the help, each with its docstring's first paragraph; verb a-b is function a_b of
-commands/a_b.py, which is imported when it is asked for."""
+"""The verbs in help order, each with the first paragraph of its docstring. Verb a-b is function a_b of
+commands/a_b.py, which is imported on first use."""
 
-BROKEN_PIPE = 128 + 13  # as a shell reports a process that SIGPIPE ended
+BROKEN_PIPE = 128 + 13  # as a shell reports a process killed by SIGPIPE
 
 
 class _Group(TyperGroup):
-    """The edge of the program: no traceback passes it, with or without Typer's standalone mode."""
+    """The outermost error handler: no traceback escapes it, with or without Typer's standalone mode."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run, and leave with the exit code. MHVAE_DEBUG=1 shows the traceback of a bug."""
+        """Run, and exit with the exit code. MHVAE_DEBUG=1 shows the traceback of an internal error."""
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs) or 0
             sys.stdout.flush()
         except BrokenPipeError:
             code = BROKEN_PIPE
-        except SystemExit as error:  # a signal's code, or the 1 of Typer and rich for a closed pipe
+        except SystemExit as error:  # a signal's code, or 1, which Typer and rich use for a closed pipe
             code = BROKEN_PIPE if error.code == 1 else error.code
         except MhvaeError as error:
             print_error(error)
@@ -60,19 +59,19 @@ class _Group(TyperGroup):
         sys.exit(code)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put the verb in the place of its line in the help."""
+        """Replace the verb's placeholder with the verb itself."""
         if args[0] in VERBS:
             self.add_command(_load(args[0]), args[0])
         return super().resolve_command(ctx, args)
 
 
 class _Verb(TyperCommand):
-    """A verb: how it is called is recorded, for the manifest and the fingerprint of the run."""
+    """A verb whose invocation is recorded for the manifest and the fingerprint of the run."""
 
     function: Callable[..., object]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the verb."""
         with record(ctx, self.function):
             return super().invoke(ctx)
 
@@ -80,7 +79,7 @@ class _Verb(TyperCommand):
 app = typer.Typer(
     name="mhvae",
     cls=_Group,
-    help="Find, edit and generate one object in 2-D medical images.",
+    help="Segment, edit and generate a single object in 2-D medical images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
@@ -93,7 +92,7 @@ for _verb, _help in VERBS.items():
 def _load(verb: str) -> Any:
     name = verb.replace("-", "_")
     module = import_module(f".commands.{name}", __package__)
-    if hasattr(module, "app"):  # it has verbs of its own
+    if hasattr(module, "app"):  # it has subcommands
         group = typer.main.get_command(module.app)
         group.epilog = _epilog(module.EXAMPLES)
         return group
@@ -105,7 +104,7 @@ def _load(verb: str) -> Any:
 
 
 def _epilog(examples: Sequence[str]) -> str:
-    """The end of a verb's help, a line a paragraph, as Typer splits it."""
+    """The examples at the end of a verb's help, one paragraph per line, as Typer expects."""
     return "\n\n".join(["Examples:", *examples])
 
 
@@ -120,7 +119,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option("--version", "-V", help="Show the version and exit.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -128,10 +128,10 @@ def _root(
 
 def main() -> None:
     """The `mhvae` command."""
-    # torch reads it once, at import: without it spinning threads starve every other program
+    # read once, when torch is imported: with active waiting, idle threads starve other programs
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries mutter is no message of this program
+        warnings.simplefilter("ignore")  # warnings of libraries are not messages of this program
     signal.signal(signal.SIGTERM, _terminate)
     app(prog_name="mhvae")
 
@@ -141,11 +141,11 @@ def _terminate(number: int, _frame: object) -> NoReturn:
 
 
 def _unexpected(error: Exception) -> int:
-    """A usage error of Typer's, else a bug."""
+    """Report a usage error from Typer, or else an internal error; return the exit code."""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "mhvae"
-        if message := error.format_message().rstrip("."):  # none where Typer has printed the help instead
+        if message := error.format_message().rstrip("."):  # empty where Typer printed the help instead
             print_error(UsageError(message, hint=f"{path} --help"))
         return UsageError.exit_code
     if os.environ.get("MHVAE_DEBUG") == "1":
@@ -153,19 +153,21 @@ def _unexpected(error: Exception) -> int:
 
         traceback.print_exc()
     if out_of_memory_kind(error):
-        print_error(DeviceError("out of memory", hint="end other programs, or --device cpu"))
+        print_error(DeviceError("out of memory", hint="close other programs, or use --device cpu"))
         return DeviceError.exit_code
     print_error(
-        MhvaeError(f"internal error: {type(error).__name__}: {error}", hint="MHVAE_DEBUG=1 shows where")
+        MhvaeError(
+            f"internal error: {type(error).__name__}: {error}", hint="set MHVAE_DEBUG=1 to see the traceback"
+        )
     )
     return 1
 
 
 def _mute() -> None:
-    """Nothing more reaches a closed stdout, not even what Python flushes when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Redirect stdout and stderr to the null device, so that Python's final flush cannot fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
-            os.dup2(nowhere, stream.fileno())
-        except (OSError, ValueError):  # a stream without a file, as tests have
+            os.dup2(null, stream.fileno())
+        except (OSError, ValueError):  # a stream without a file descriptor, as in tests
             continue

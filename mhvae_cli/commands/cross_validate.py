@@ -1,4 +1,4 @@
-"""`mhvae cross-validate --data DIR --folds 5 --out CV/`: train and test on each fold, as table 1 does."""
+"""`mhvae cross-validate --data DIR --folds 5 --out CV/`: k-fold cross-validation, as in table 1."""
 
 import csv
 import io
@@ -10,8 +10,7 @@ import typer
 
 from ..resources import worker_count
 from ..runs.console import TrainingProgress, command_line, show_table, write_line
-from . import options
-from . import training_options as own
+from . import options, training_options
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Row, Spread
@@ -28,7 +27,8 @@ def cross_validate(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="A folder of images/ and masks/, one stem each; index.csv in it may give fold and subject.",
+            help="Folder with images/ and masks/, paired by file name; an index.csv in it may give fold and"
+            " subject.",
         ),
     ],
     out: Annotated[
@@ -37,26 +37,35 @@ def cross_validate(
             "--out",
             "-o",
             metavar="CV/",
-            help="A run a fold (fold0/), its masks (fold0-masks/), and results.csv.",
+            help="Output folder: one training run per fold (fold0/), its masks (fold0-masks/), and"
+            " results.csv.",
         ),
     ],
-    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N", help="How many.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N", help="Number of folds.")] = 5,
     only: Annotated[
         list[int] | None,
         typer.Option(
-            "--only", min=0, metavar="K", help="Only this fold, from 0; may be repeated.", show_default=False
+            "--only",
+            min=0,
+            metavar="K",
+            help="Run only fold K, counting from 0; repeatable.",
+            show_default=False,
         ),
     ] = None,
     preset: Annotated[
         Literal["small", "paper"],
-        typer.Option("--preset", help="small trains on two CPU cores in an hour or two a fold."),
+        typer.Option(
+            "--preset", help="Training recipe; small takes one to two hours per fold on two CPU cores."
+        ),
     ] = "small",
-    config: own.Config = None,
+    config: training_options.Config = None,
     profile: Annotated[
         Literal["native", "paper256"],
-        typer.Option("--profile", help="As in evaluate: native pixels, or the published tables' 256 x 256."),
+        typer.Option(
+            "--profile", help="As in evaluate: native resolution, or 256 x 256 as in the published tables."
+        ),
     ] = "paper256",
-    max_time: own.MaxTime = None,
+    max_time: training_options.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -66,15 +75,15 @@ def cross_validate(
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
 ) -> None:
-    """Train on all folds but one and test on that one, in turn; mean +- population sd over the folds.
+    """Run k-fold cross-validation; report the mean +- population sd over the folds.
 
-    The folds are index.csv's if it names N, else subjects are dealt out. A fold's model is chosen on a
-    validation part of its training folds, never on the fold that is reported. Run the same command again
-    to go on where it was cut.
+    The folds are taken from index.csv if it defines N folds; otherwise subjects are assigned to folds
+    automatically. Each model is selected on a validation split of its training folds, never on the test
+    fold. To continue an interrupted run, repeat the command.
     """
     from ..config import load_recipe
 
-    limit = own.deadline(max_time)
+    limit = training_options.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
 
     from ..devices import resolve_dtype
@@ -82,44 +91,44 @@ def cross_validate(
     from ..training import train
     from ..training.datasets import discover
 
-    place = own.place_of(device)
+    torch_device = training_options.select_device(device)
     recipe = train.with_channels(recipe, given, discover(data))
-    work = train.TrainingOptions(
-        place,
-        resolve_dtype(dtype, place),
+    run_options = train.TrainingOptions(
+        torch_device,
+        resolve_dtype(dtype, torch_device),
         deadline=limit,
         workers=worker_count(workers),
         offline=offline,
         command=command_line(),
     )
-    tested: dict[int, list[Row]] = {}
+    rows_by_fold: dict[int, list[Row]] = {}
     with TrainingProgress(quiet=quiet, progress=progress) as say:
         for fold, rows in train.cross_validate(
-            data, recipe, work, out, count=folds, only=only, profile=profile, say=say
+            data, recipe, run_options, out, count=folds, only=only, profile=profile, say=say
         ):
             if not isinstance(rows, list):
-                own.end_training(rows, out, quiet=quiet, again="the same command")
+                training_options.end_training(rows, out, quiet=quiet, resume_with="the same command")
                 return
-            tested[fold] = rows
-            _write(out / "results.csv", tested)
-    summary = over_folds(list(tested.values()))
+            rows_by_fold[fold] = rows
+            _write(out / "results.csv", rows_by_fold)
+    summary = over_folds(list(rows_by_fold.values()))
     if as_json:
         values = {name: {"mean": s.mean, "sd": s.sd, "folds": s.n} for name, s in summary.items()}
-        write_line(json.dumps({"profile": profile, "folds": sorted(tested), "summary": values}))
+        write_line(json.dumps({"profile": profile, "folds": sorted(rows_by_fold), "summary": values}))
         return
     _show(summary, profile)
 
 
-def _write(path: Path, tested: "dict[int, list[Row]]") -> None:
-    """A row an image: its fold, its id and its scores."""
+def _write(path: Path, rows_by_fold: "dict[int, list[Row]]") -> None:
+    """Write one row per image: its fold, its id and its scores."""
     from ..evaluation.scoring import METRICS
     from ..filesystem import write_atomic
 
-    names = [m for m in METRICS if any(m in row.values for rows in tested.values() for row in rows)]
+    names = [m for m in METRICS if any(m in row.values for rows in rows_by_fold.values() for row in rows)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["fold", "id", *names, "error"])
-    for fold, rows in tested.items():
+    for fold, rows in rows_by_fold.items():
         table.writerows([fold, r.id, *(r.values.get(name) for name in names), r.error] for r in rows)
     write_atomic(path, text.getvalue().encode())
 

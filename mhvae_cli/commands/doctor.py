@@ -1,4 +1,4 @@
-"""`mhvae doctor`: what mhvae finds on this machine, and whether its devices compute what they should."""
+"""`mhvae doctor`: the system configuration, and a self-test of the compute devices."""
 
 import json
 import math
@@ -43,15 +43,16 @@ def doctor(
     threads: options.Threads = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell what mhvae finds on this machine, and test its devices.
+    """Show the system configuration and test the compute devices.
 
-    On every device (or --device's) a small model of fixed weights, made here,
-    and the bundled models encode, warp and decode a picture and solve three
-    steps of the diffusion, in float32 and in what --dtype auto would choose.
-    The CPU is held against stored numbers, every other device against the
-    CPU: one that is further off than the tolerance computes wrong pictures,
-    and the exit code is 5. Nothing is downloaded. No token or proxy is shown,
-    only whether there is one, and the home directory is ~.
+    On every device (or the one given by --device), a small model with fixed
+    weights and the bundled models encode, warp and decode an image and run
+    three diffusion steps, in float32 and in the type that --dtype auto would
+    choose. The CPU is compared with stored reference values, every other
+    device with the CPU. If a difference exceeds the tolerance, the device
+    computes wrong images and the exit code is 5. Nothing is downloaded. Tokens
+    and proxies are reported only as present or absent, and the home directory
+    is shown as ~.
     """
     facts: dict[str, Any] = {
         "versions": _versions(),
@@ -59,10 +60,10 @@ def doctor(
         "models": _models(),
         "hub": _hub(os.environ),
     }
-    tell = partial(_tell, silent=as_json)
-    tell(facts)
+    show = partial(_print_sections, silent=as_json)
+    show(facts)
     facts["devices"] = _devices()
-    tell({"devices": facts["devices"], "self-test": []})
+    show({"devices": facts["devices"], "self-test": []})
     from ..devices import resolve_device
     from ..inference.selftest import check
 
@@ -76,7 +77,7 @@ def doctor(
     if as_json:
         write_line(json.dumps(facts | {"tests": [_record(test) for test in tests], "ok": not wrong}))
     if wrong:
-        raise DeviceError(f"{', '.join(wrong)}: computes wrong pictures, or none", hint=_hint(wrong))
+        raise DeviceError(f"{', '.join(wrong)}: computes wrong images or fails", hint=_hint(wrong))
 
 
 def _versions() -> dict[str, str]:
@@ -87,7 +88,7 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    """Cores, threads and memory, and what the environment says of them."""
+    """Cores, threads and memory, and the environment variables that affect them."""
     from ..resources import cores, cpu_quota, memory, threads, worker_count
 
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -115,53 +116,53 @@ def _models() -> dict[str, Any]:
 
 
 def _hub(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Where the Hub's client keeps models and whether it may ask the network, by its own variables."""
+    """The Hub client's cache, and whether it may use the network, from its environment variables."""
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
     home = Path(environment.get("HF_HOME") or f"{cache}/huggingface").expanduser()
     token = Path(environment.get("HF_TOKEN_PATH") or home / "token").expanduser()
-    held = any(map(environment.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))) or token.is_file()
+    has_token = any(map(environment.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))) or token.is_file()
     offline = (
         environment.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "MHVAE_OFFLINE")
     )
     return {
         "cache": _tilde(Path(environment.get("HF_HUB_CACHE") or home / "hub").expanduser()),
         "offline": any(value.upper() in ("1", "ON", "YES", "TRUE") for value in offline),
-        "token": bool(held),
+        "token": bool(has_token),
         "endpoint": "HF_ENDPOINT" in environment,
         "proxies": [name for name in PROXIES if name in environment or name.lower() in environment],
     }
 
 
 def _devices() -> list[dict[str, Any]]:
-    """Each device that torch finds, its name for --device and its memory; DeviceError without torch."""
+    """The devices available to torch, with name for --device and memory. DeviceError without torch."""
     try:
         import torch
     except (ImportError, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DeviceError(f"torch cannot be imported: {first}", hint="reinstall it") from error
+        raise DeviceError(f"torch cannot be imported: {first}", hint="reinstall torch") from error
 
     from ..devices import resolve_device, resolve_dtype
     from ..resources import memory
 
-    there: list[tuple[str, str, int | None]] = [("cpu", platform.processor() or platform.machine(), memory())]
+    found: list[tuple[str, str, int | None]] = [("cpu", platform.processor() or platform.machine(), memory())]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
-        there.append((f"cuda:{index}", card.name, card.total_memory))
+        found.append((f"cuda:{index}", card.name, card.total_memory))
     if torch.backends.mps.is_available():
-        there.append(("mps", "Apple's GPU", torch.mps.recommended_max_memory()))
+        found.append(("mps", "Apple GPU", torch.mps.recommended_max_memory()))
     return [
         {
             "device": name,
-            "name": what,
+            "name": model,
             "memory_gib": size and round(size / 2**30, 1),
             "dtype": str(resolve_dtype("auto", resolve_device(name))).removeprefix("torch."),
         }
-        for name, what, size in there
+        for name, model, size in found
     ]
 
 
 def _line(test: "Outcome") -> str:
-    """A test in words: the stage that is nearest to its tolerance, or over it."""
+    """One line for a test: the stage with the largest error relative to its tolerance."""
     where = f"{test.device} {test.dtype}, {test.model}"
     if test.fault is not None:
         return f"{where}: FAILED: {test.fault}"
@@ -171,28 +172,28 @@ def _line(test: "Outcome") -> str:
 
 
 def _hint(wrong: list[str]) -> str:
-    """What to do about devices that compute wrongly."""
+    """What to do about devices that compute wrong results."""
     if "cpu" in wrong:
-        return "OMP_NUM_THREADS=1 mhvae doctor; if that is well, threads race, else reinstall torch"
-    return "--device cpu until another version of torch or of the driver passes"
+        return "try OMP_NUM_THREADS=1 mhvae doctor: if it passes, threading is at fault; else reinstall torch"
+    return "use --device cpu until the test passes with another version of torch or of the driver"
 
 
 def _record(test: "Outcome") -> dict[str, Any]:
-    """A test for --json; how far off what is no number is null."""
+    """A test for --json; non-finite errors become null."""
     off = {name: value if math.isfinite(value) else None for name, value in test.off.items()}
     return asdict(test) | {"off": off, "ok": test.ok}
 
 
-def _tell(facts: Mapping[str, Any], *, silent: bool) -> None:
-    """A section a key, a line a fact."""
+def _print_sections(facts: Mapping[str, Any], *, silent: bool) -> None:
+    """Print one section per key, one line per fact."""
     for title, section in () if silent else facts.items():
         write_line(title)
         rows = section.items() if isinstance(section, dict) else ((row["device"], row) for row in section)
         for key, value in rows:
-            write_line(f"  {key}: {_shown(value)}")
+            write_line(f"  {key}: {_format(value)}")
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['name']}, {value['memory_gib'] or '?'} GiB, auto is {value['dtype']}"
     if isinstance(value, list):
@@ -203,6 +204,6 @@ def _shown(value: Any) -> str:
 
 
 def _tilde(path: Path) -> str:
-    """A path without the name of the home directory, which is often a person's."""
+    """A path with ~ for the home directory, whose name often identifies a person."""
     home = Path("~").expanduser()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and home != Path("/") else str(path)

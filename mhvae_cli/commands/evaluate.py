@@ -1,4 +1,4 @@
-"""`mhvae evaluate PRED TRUTH`: how well masks agree with the truth, and whether better than others."""
+"""`mhvae evaluate PRED TRUTH`: agreement of masks with ground truth, and comparison of two sets."""
 
 import csv
 import dataclasses
@@ -28,14 +28,17 @@ EXAMPLES = (
 def evaluate(
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="Folder of predicted masks.")],
     truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="Folder of true masks, of the same stems and sizes.")
+        Path,
+        typer.Argument(
+            metavar="TRUTH", help="Folder of ground-truth masks, with the same file names and sizes."
+        ),
     ],
     profile: Annotated[
         Literal["native", "paper256"],
         typer.Option(
             "--profile",
-            help="native measures the pixels as they are; paper256 squashes both masks to 256 x 256 first, as"
-            " the published tables do. In both a missed object costs the image's diagonal.",
+            help="native scores at the original resolution; paper256 first resizes both masks to 256 x 256,"
+            " as in the published tables. Either way, a missed object's distances are the image diagonal.",
         ),
     ] = "native",
     spacing_csv: Annotated[
@@ -43,7 +46,8 @@ def evaluate(
         typer.Option(
             "--spacing-csv",
             metavar="FILE",
-            help="Pixel sizes for distances in mm: columns id and pixel_size_mm, or spacing_x and spacing_y.",
+            help="CSV of pixel sizes, for distances in mm: columns id and pixel_size_mm, or spacing_x and"
+            " spacing_y.",
             show_default=False,
         ),
     ] = None,
@@ -52,30 +56,36 @@ def evaluate(
         typer.Option(
             "--compare",
             metavar="OTHER",
-            help="Also score this folder, and test PRED minus OTHER image by image: the mean difference, its"
-            " 95 % bootstrap interval, Wilcoxon's p.",
+            help="Also score this folder and compare it image by image: mean difference PRED - OTHER, 95 %"
+            " bootstrap confidence interval, p-value of the Wilcoxon test.",
             show_default=False,
         ),
     ] = None,
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write a row an image here.", show_default=False),
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Write the scores to this file, one row per image.",
+            show_default=False,
+        ),
     ] = None,
     existing: ExistingFile = "error",
     seed: Seed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score predicted masks against true ones: Dice, IoU, Hausdorff distance, HD95 and ASSD.
+    """Score predicted masks against ground truth: Dice, IoU, Hausdorff distance, HD95 and ASSD.
 
-    A truth without a prediction counts as a missed object. A mask that cannot be used fails its own row.
+    A ground-truth mask without a prediction counts as a missed object. An unusable mask is reported as an
+    error in its own row, and the other masks are still scored.
     """
     from ..evaluation.scoring import pair
     from ..filesystem import write_atomic
     from ..images.spacing import SpacingTable, read_spacing_csv
 
     if csv_file is not None and existing == "error" and csv_file.exists():
-        raise OutputError(f"{csv_file}: exists already", hint="--existing overwrite replaces it")
+        raise OutputError(f"{csv_file}: already exists", hint="use --existing overwrite to replace it")
     folders = [pred] if compare is None else [pred, compare]
     pairings = [pair(folder, truth) for folder in folders]
     sizes = read_spacing_csv(spacing_csv) if spacing_csv else SpacingTable()
@@ -100,23 +110,25 @@ def evaluate(
 
 
 def _unpaired(folder: Path, pairing: "Pairing") -> list[str]:
-    """What the user should hear of masks that have no partner."""
+    """Warnings about masks without a counterpart."""
     missing = [pair.truth.name for pair in pairing.pairs if pair.pred is None]
     strays = [path.name for path in pairing.strays]
     lines = []
     if missing:
         share = f"{len(missing)} of {len(pairing.pairs)} (first: {missing[0]})"
-        lines.append(f"{folder}: truths without a prediction, scored as missed objects: {share}")
+        lines.append(f"{folder}: ground-truth masks without a prediction, scored as missed objects: {share}")
     if strays:
-        lines.append(f"{folder}: predictions without a truth, left out: {len(strays)} (first: {strays[0]})")
+        lines.append(
+            f"{folder}: predictions without a ground-truth mask, ignored: {len(strays)} (first: {strays[0]})"
+        )
     return lines
 
 
 def _unsized(pairing: "Pairing", sizes: "SpacingTable", source: Path) -> list[str]:
-    """The same of images whose pixel size `source` does not give; UsageError if it gives none's."""
+    """Warnings about images without a pixel size in `source`; UsageError if none of them has one."""
     unsized = [pair.id for pair in pairing.pairs if sizes.find(pair.truth.name) is None]
     if len(unsized) == len(pairing.pairs):
-        raise UsageError(f"{source}: names none of the images", hint=f"one of them is {unsized[0]!r}")
+        raise UsageError(f"{source}: matches none of the images", hint=f"the first image is {unsized[0]!r}")
     share = f"{len(unsized)} of {len(pairing.pairs)}"
     return [f"{source}: images without a pixel size: {share} (first: {unsized[0]})"] if unsized else []
 
@@ -149,7 +161,7 @@ def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: 
 
 
 def _record(row: "Row") -> dict[str, Any]:
-    """One image as plain values, with the same keys whatever became of it."""
+    """One image as plain values, with the same keys for every status."""
     from ..evaluation.scoring import METRICS
 
     status = "failed" if row.scores is None else "missing" if row.missing else "ok"
@@ -176,13 +188,13 @@ def _as_csv(rows: Sequence["Row"]) -> str:
 
 
 def _show(report: dict[str, Any]) -> None:
-    """The report as tables: what was measured, the metrics of each folder, the comparison."""
+    """Print the report as tables: counts, the metrics of each folder, the comparison."""
     sets = [report, report["other"]] if "other" in report else [report]
-    about = [["profile", *([report["profile"]] * len(sets))]]
-    about += [
+    overview = [["profile", *([report["profile"]] * len(sets))]]
+    overview += [
         [key.replace("_", " "), *(str(each["counts"][key]) for each in sets)] for key in sets[0]["counts"]
     ]
-    show_table(["", *(each["pred"] for each in sets)], about)
+    show_table(["", *(each["pred"] for each in sets)], overview)
     for each in sets:
         show_table([each["pred"], "n", "mean", "sd", "median"], _figures(each["summary"]))
     if "comparison" in report:
@@ -193,7 +205,7 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _figures(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
-    """A row a metric: its name and unit, then its figures to the digits that mean something."""
+    """One row per metric: its name and unit, then its figures rounded to significant digits."""
     rows = []
     for name, figures in metrics.items():
         unit = "" if name in ("dice", "iou") else " mm" if name.endswith("_mm") else " px"

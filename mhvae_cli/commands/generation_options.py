@@ -9,20 +9,24 @@ from ..runs.invocation import NEUTRAL
 from . import options
 from .options import option
 
-_PANEL = "How pictures are made"
+_PANEL = "Image generation"
 
 NoRefine = Annotated[
-    bool, option("--no-refine", help="Leave the VAE's own, blurry picture: no cDDPM is needed.", panel=_PANEL)
+    bool, option("--no-refine", help="Keep the VAE's blurry image; needs no cDDPM.", panel=_PANEL)
 ]
 
 Steps = Annotated[
     int,
-    option("--steps", min=1, metavar="N", help="Evaluations of the cDDPM's network a picture.", panel=_PANEL),
+    option("--steps", min=1, metavar="N", help="Evaluations of the cDDPM network per image.", panel=_PANEL),
 ]
 
 Solver = Annotated[
     settings.Solver,
-    option("--solver", help="euler-maruyama is the paper's, and wants some 1000 steps.", panel=_PANEL),
+    option(
+        "--solver",
+        help="Diffusion solver; euler-maruyama is the one in the paper and needs about 1000 steps.",
+        panel=_PANEL,
+    ),
 ]
 
 Strength = Annotated[
@@ -32,8 +36,8 @@ Strength = Annotated[
         min=0.002,
         max=1.0,
         metavar="T",
-        help="How much the cDDPM draws anew: 1 is all that the VAE's picture leaves open, as in the paper; "
-        "less keeps the VAE's coarse tones. By default the model's own.",
+        help="Start time of the diffusion: 1 generates all detail from noise, as in the paper; lower values"
+        " keep the coarse tones of the VAE. Default: set by the model.",
         panel=_PANEL,
         show_default=False,
     ),
@@ -46,7 +50,8 @@ MinDice = Annotated[
         min=0.0,
         max=1.0,
         metavar="D",
-        help="Exit with 8 if a picture's object, segmented again, agrees less with the mask asked for.",
+        help="Exit with code 8 if the Dice score between the requested mask and the re-segmented generated"
+        " image is below D.",
         panel=_PANEL,
         show_default=False,
     ),
@@ -58,7 +63,7 @@ Tries = Annotated[
         "--tries",
         min=1,
         metavar="N",
-        help="Draw a picture below --min-dice again, up to N in all, and keep the best.",
+        help="Regenerate an image below --min-dice, up to N attempts in total, and keep the best.",
         panel=_PANEL,
     ),
 ]
@@ -67,7 +72,7 @@ SaveLatents = Annotated[
     bool,
     option(
         "--save-latents",
-        help="Also write each picture's code, NAME.safetensors (an input in an image's place) and NAME.json.",
+        help="Also write each image's latent code: NAME.safetensors (usable as an input) and NAME.json.",
         panel=_PANEL,
     ),
     NEUTRAL,
@@ -77,9 +82,9 @@ Format = Annotated[
     settings.ImageFormat | None,
     option(
         "--format",
-        help="Of pictures and masks.",
+        help="File format of images and masks.",
         panel=_PANEL,
-        show_default="what --out ends in, else png",
+        show_default="the suffix of --out, else png",
     ),
     NEUTRAL,
 ]
@@ -89,7 +94,7 @@ Sheet = Annotated[
     option(
         "--sheet",
         metavar="FILE",
-        help="Also write one PNG of the first results: input, mask, the VAE's picture, the refined one.",
+        help="Also write an overview PNG of the first results: input, mask, VAE image, refined image.",
         panel=_PANEL,
         show_default=False,
     ),
@@ -98,12 +103,12 @@ Sheet = Annotated[
 
 Show = Annotated[
     bool,
-    option("--show", help="Open the sheet, which needs no --sheet then, to look at.", panel=_PANEL),
+    option("--show", help="Open the overview sheet in a viewer; --sheet is not required.", panel=_PANEL),
     NEUTRAL,
 ]
 
 
 def generative(*, without: Collection[str] = ()) -> Callable[[options.Verb], options.Verb]:
-    """Give a verb the options that are the fields of `GenerationSettings`; see `options.with_settings`."""
+    """Add to a verb the options for the fields of `GenerationSettings`; see `options.with_settings`."""
     types = {**vars(options), **globals()}
     return options.with_settings(settings.GenerationSettings, types=types, without=without)

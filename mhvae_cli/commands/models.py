@@ -1,4 +1,4 @@
-"""`mhvae models VERB`: the models at hand, what they are, if they are whole, how they get elsewhere."""
+"""`mhvae models VERB`: list, describe, verify, download and transfer models."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ..checkpoints.describe import components, describe
 from ..errors import ModelError, OutputError, UsageError, os_error_text
 from ..runs.console import print_error, write_line
 from . import options
-from .inspect import shown, tell
+from .inspect import display, print_facts
 
 EXAMPLES = (
     "mhvae models list",
@@ -26,7 +26,7 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="A bundled name, a folder, an imported name, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
+        help="A bundled or imported model, a model folder, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
         show_default=False,
     ),
 ]
@@ -34,19 +34,18 @@ Ref = Annotated[
 
 @app.callback()
 def models() -> None:
-    """List, check, fetch and carry models.
+    """List, verify, download and transfer models.
 
-    pull alone asks the network, and push. A model on the Hub is kept in the
-    Hub's usual cache (HF_HOME), an imported one in MHVAE_HOME.
+    Only pull and push use the network. Models from the Hub are kept in the
+    usual Hub cache (HF_HOME), imported models in MHVAE_HOME.
     """
 
 
 @app.command("list")
 def list_models(as_json: options.AsJson = False) -> None:
-    """List the models at hand: bundled, imported, and in the Hub's cache.
+    """List the available models: bundled, imported, and in the Hub cache.
 
-    A line a model: the REF that means it, where it is from, its size and
-    licence, tab-separated.
+    Prints one line per model: REF, source, size and licence, tab-separated.
     """
     from ..checkpoints.folder import FILES, read_config
     from ..checkpoints.registry import known
@@ -54,7 +53,7 @@ def list_models(as_json: options.AsJson = False) -> None:
     for ref, source, folder in known():
         try:
             content = read_config(folder)
-        except ModelError:  # the Hub's cache holds models of every kind
+        except ModelError:  # the Hub cache also holds models of other programs
             continue
         size = sum((folder / name).stat().st_size for name in FILES if (folder / name).is_file())
         facts = {"ref": ref, "source": source, "folder": str(folder), "name": content["name"], "bytes": size}
@@ -63,28 +62,28 @@ def list_models(as_json: options.AsJson = False) -> None:
         if as_json:
             write_line(json.dumps(facts))
         else:
-            whole = f"{size / 1e6:.1f} MB" if "vae" in facts["components"] else "incomplete"
-            write_line("\t".join([ref, source, whole, shown(facts["licence"])]))
+            status = f"{size / 1e6:.1f} MB" if "vae" in facts["components"] else "incomplete"
+            write_line("\t".join([ref, source, status, display(facts["licence"])]))
 
 
 @app.command()
 def show(ref: Ref, as_json: options.AsJson = False) -> None:
-    """Tell what a model is: licence, data, intended use, figures, sizes, SHA-256.
+    """Describe a model: licence, data, intended use, metrics, sizes, SHA-256.
 
-    The same as inspect tells of a model; of one on the Hub, if it is in the
-    cache.
+    The output is the same as that of inspect. A model on the Hub must already
+    be in the cache.
     """
     from ..checkpoints.registry import resolve
 
-    tell(ref, describe(resolve(ref, offline=True)), as_json)
+    print_facts(ref, describe(resolve(ref, offline=True)), as_json)
 
 
 @app.command()
 def pull(ref: Ref) -> None:
-    """Fetch a model from the Hub, check it, and print its folder.
+    """Download a model from the Hub, verify it, and print its folder.
 
-    Each file is compared with the hash that the Hub names for it, which is
-    kept for verify. A download that broke off goes on where it broke.
+    Each file is compared with the hash published by the Hub, which is kept for
+    verify. An interrupted download is resumed.
     """
     from ..checkpoints.registry import resolve
     from ..inference.loading import verify_model
@@ -97,15 +96,15 @@ def pull(ref: Ref) -> None:
 @app.command()
 def verify(
     refs: Annotated[
-        list[str], typer.Argument(metavar="REFS", help="Models, named as --model is.", show_default=False)
+        list[str], typer.Argument(metavar="REFS", help="Models, given as for --model.", show_default=False)
     ],
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that models are what they were: every file's SHA-256, the weights' shapes, no NaN.
+    """Verify that models are intact: SHA-256 of every file, shapes of the weights, no NaN.
 
-    A folder's SHA-256 are in its SHA256SUMS, those of a model of the Hub in
-    the cache since it was fetched. A line a model: its SHA-256, which records
-    name, and the REF.
+    The expected SHA-256 hashes are read from SHA256SUMS in a model folder, or
+    from the cache for a model downloaded from the Hub. Prints one line per
+    model: its SHA-256, as it appears in provenance records, and its REF.
     """
     failed = False
     for ref in refs:
@@ -124,13 +123,16 @@ def verify(
 @app.command("export")
 def export_model(
     ref: Ref,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="NAME.mhvae", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The archive to write, NAME.mhvae.", show_default=False)
+    ],
     existing: options.ExistingFile = "error",
 ) -> None:
-    """Write a model as one file, to carry to a machine without a network.
+    """Export a model to a single file, for a machine without network access.
 
-    The file is a plain tar archive with the SHA-256 of all that is in it; the
-    same model makes the same bytes. Models that verify refuses are refused.
+    The file is a plain tar archive that includes the SHA-256 of its contents;
+    the same model always gives the same bytes. A model that does not pass
+    verify cannot be exported.
     """
     from ..checkpoints.archive import pack
     from ..checkpoints.folder import read_config
@@ -142,7 +144,7 @@ def export_model(
     sums = verify_model(folder)
     if os.path.lexists(file) and existing != "overwrite":
         if existing == "error":
-            raise OutputError(f"{file}: exists already", hint="--existing skip or --existing overwrite")
+            raise OutputError(f"{file}: already exists", hint="use --existing skip or --existing overwrite")
     else:
         name = re.sub(r"[^A-Za-z0-9_.-]+|^[^A-Za-z0-9]+", "-", read_config(folder)["name"])
         write_atomic(file, pack(folder, name.strip("-.")[:32] or "model", sums))
@@ -151,53 +153,63 @@ def export_model(
 
 @app.command("import")
 def import_model(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What export wrote.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An archive written by export.", show_default=False)
+    ],
     name: Annotated[
         str | None,
-        typer.Option("--name", help="What to call it here.", show_default="the name it has"),
+        typer.Option("--name", help="Name of the imported model.", show_default="the name in the archive"),
     ] = None,
 ) -> None:
-    """Take in a model that export wrote, and print its folder; --model NAME finds it then.
+    """Import a model written by export, and print its folder; select it with --model NAME.
 
-    Everything is checked as verify does before it is put into its place, in
-    MHVAE_HOME, which is ~/.local/share/mhvae unless you set it.
+    The model passes the same checks as in verify before it is installed in
+    MHVAE_HOME (default ~/.local/share/mhvae).
     """
     from ..checkpoints.archive import NAME, name_in, unpack
     from ..checkpoints.folder import FILES, digest
     from ..checkpoints.registry import bundled, home
     from ..inference.loading import verify_model
 
-    called = name or name_in(file)
-    if not NAME.fullmatch(called):
-        raise UsageError(f"--name {called}: up to 32 letters, digits, dots, dashes and underscores")
-    if called in bundled():
-        raise OutputError(f"{called}: is the name of a bundled model", hint="--name gives it another")
-    folder = home() / "models" / called
-    beside = folder.with_name(f".{os.urandom(8).hex()}.part")
+    model_name = name or name_in(file)
+    if not NAME.fullmatch(model_name):
+        raise UsageError(
+            f"--name {model_name}: not a valid name",
+            hint="use up to 32 letters, digits, dots, dashes and underscores",
+        )
+    if model_name in bundled():
+        raise OutputError(
+            f"{model_name}: a bundled model has this name", hint="choose another name with --name"
+        )
+    folder = home() / "models" / model_name
+    staged = folder.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        unpack(file, beside, FILES)
-        verify_model(beside)
+        unpack(file, staged, FILES)
+        verify_model(staged)
         if not folder.exists():
-            _place(beside, folder)
-        elif not _same(folder, digest(beside)):
-            raise OutputError(f"{folder}: another model is there", hint="--name gives this one another name")
+            _install(staged, folder)
+        elif not _is_same_model(folder, digest(staged)):
+            raise OutputError(
+                f"{folder}: a different model already exists", hint="choose another name with --name"
+            )
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
     write_line(str(folder))
 
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder.", show_default=False)],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", show_default=False)],
     private: Annotated[
-        bool, typer.Option("--private", help="Make it a private one; refused if it is there and public.")
+        bool,
+        typer.Option("--private", help="Create a private repository; an error if it exists and is public."),
     ] = False,
 ) -> None:
-    """Upload a model folder with its card to the Hub, and print ORG/NAME@COMMIT, which --model takes.
+    """Upload a model folder with its model card to the Hub, and print ORG/NAME@COMMIT for --model.
 
-    With the token of `hf auth login` or HF_TOKEN. Models that verify refuses
-    are refused.
+    Uses the token of `hf auth login` or HF_TOKEN. A model that does not pass
+    verify cannot be uploaded.
     """
     from ..checkpoints.folder import FILES
     from ..checkpoints.hub import push as upload
@@ -206,11 +218,11 @@ def push(
 
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
-    place = resolve(folder, offline=True)
-    verify_model(place)
-    if not (place / "README.md").is_file():
-        raise ModelError(f"{place}: no README.md in it, so no card")
-    write_line(f"{repo}@{upload(place, repo, FILES, private=private)}")
+    resolved = resolve(folder, offline=True)
+    verify_model(resolved)
+    if not (resolved / "README.md").is_file():
+        raise ModelError(f"{resolved}: has no model card (README.md)")
+    write_line(f"{repo}@{upload(resolved, repo, FILES, private=private)}")
 
 
 def _verified(ref: str) -> dict[str, Any]:
@@ -223,14 +235,14 @@ def _verified(ref: str) -> dict[str, Any]:
     return {"folder": str(folder), "sha256": digest(folder), "files": files}
 
 
-def _place(beside: Path, folder: Path) -> None:
+def _install(staged: Path, folder: Path) -> None:
     try:
-        beside.rename(folder)
+        staged.rename(folder)
     except OSError as error:
         raise OutputError(f"{folder}: {os_error_text(error)}") from error
 
 
-def _same(folder: Path, sha256: str) -> bool:
+def _is_same_model(folder: Path, sha256: str) -> bool:
     from ..checkpoints.folder import digest
     from ..inference.loading import verify_model
 

@@ -1,4 +1,4 @@
-"""The options that verbs share: the same name and the same meaning everywhere."""
+"""The options shared by verbs, with the same name and meaning in each."""
 
 import inspect
 import typing
@@ -12,17 +12,17 @@ import typer
 from ..runs import settings
 from ..runs.invocation import NEUTRAL
 
-MODEL_PANEL, INPUT_PANEL, RUN_PANEL = "Model and device", "Which inputs", "How it runs"
-MEASURE_PANEL = "What is measured"
+MODEL_PANEL, INPUT_PANEL, RUN_PANEL = "Model and device", "Input selection", "Run control"
+MEASURE_PANEL = "Measurements"
 
 
-def option(*names: str, panel: str | None = None, **how: Any) -> Any:
-    """A Typer option that stands in a panel of the help."""
-    return typer.Option(*names, rich_help_panel=panel, **how)
+def option(*names: str, panel: str | None = None, **kwargs: Any) -> Any:
+    """A Typer option in a panel of the help."""
+    return typer.Option(*names, rich_help_panel=panel, **kwargs)
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """What a shell completes --model with; without a match it goes on with folders."""
+    """Shell completions for --model; without a match the shell completes folders."""
     from ..checkpoints.registry import bundled
 
     return [name for name in bundled() if name.startswith(incomplete)]
@@ -39,8 +39,8 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUTS",
-        help="Images: files, folders, quoted globs, - for an image on stdin. Each page of a TIFF and each"
-        " frame of a DICOM is one.",
+        help="Images: files, folders, quoted globs, or - for an image on stdin. Each page of a TIFF file and"
+        " each frame of a DICOM file counts as one image.",
         show_default=False,
     ),
 ]
@@ -51,8 +51,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="PATH",
-        help="A folder if it is one, ends in / or there is more than one output, else a file; - is stdout."
-        " Parents are made.",
+        help="Output path; - is stdout. It is a folder if it exists as one, ends in /, or there are several"
+        " outputs; otherwise a file. Parent folders are created.",
         show_default="the current folder",
     ),
     NEUTRAL,
@@ -66,7 +66,7 @@ Model = Annotated[
         metavar="REF",
         envvar="MHVAE_MODEL",
         autocompletion=complete_model,
-        help="A bundled name, a folder, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
+        help="A bundled or imported model, a model folder, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -78,7 +78,7 @@ Device = Annotated[
         "--device",
         metavar="auto|cpu|cuda[:N]|mps",
         envvar="MHVAE_DEVICE",
-        help="Where to compute. One asked for by name never falls back.",
+        help="Compute device. A device given by name never falls back to another.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -89,7 +89,7 @@ Dtype = Annotated[
     option(
         "--dtype",
         envvar="MHVAE_DTYPE",
-        help="Number type of the network: auto is bfloat16 where it is fast, else float32.",
+        help="Floating-point type of the network; auto is bfloat16 where that is fast, else float32.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -103,9 +103,9 @@ Threads = Annotated[
         metavar="N",
         envvar="MHVAE_THREADS",
         callback=_use_threads,
-        help="Threads that compute on a CPU. Where several mhvae share one, 1 for each is fastest.",
+        help="CPU threads for computation. When several runs share a machine, 1 per run is fastest.",
         panel=MODEL_PANEL,
-        show_default="OMP_NUM_THREADS, else the cores it may use",
+        show_default="OMP_NUM_THREADS, else the available cores",
     ),
     NEUTRAL,
 ]
@@ -118,7 +118,7 @@ BatchSize = Annotated[
         min=1,
         metavar="N",
         envvar="MHVAE_BATCH_SIZE",
-        help="Images a network call.",
+        help="Images per forward pass.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -128,7 +128,7 @@ Deterministic = Annotated[
     bool,
     option(
         "--deterministic",
-        help="The same bits on every run and at every batch size, if slower.",
+        help="Give bit-identical results on every run and at every batch size; slower.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -139,7 +139,7 @@ Offline = Annotated[
     option(
         "--offline",
         envvar="MHVAE_OFFLINE",
-        help="Never ask the network for a model.",
+        help="Never download a model.",
         panel=MODEL_PANEL,
     ),
     NEUTRAL,
@@ -150,7 +150,7 @@ FromFile = Annotated[
     option(
         "--from-file",
         metavar="LIST",
-        help="Also take the inputs that this file names, one a line; - reads the list from stdin.",
+        help="Also read input paths from this file, one per line; - reads them from stdin.",
         panel=INPUT_PANEL,
         show_default=False,
     ),
@@ -158,7 +158,9 @@ FromFile = Annotated[
 ]
 
 Recursive = Annotated[
-    bool, option("--recursive", "-r", help="Enter sub-folders, and keep them.", panel=INPUT_PANEL), NEUTRAL
+    bool,
+    option("--recursive", "-r", help="Include subfolders, and keep their structure.", panel=INPUT_PANEL),
+    NEUTRAL,
 ]
 
 Window = Annotated[
@@ -166,8 +168,8 @@ Window = Annotated[
     option(
         "--window",
         metavar="auto|full|LO,HI",
-        help="Numbers that are black and white in 16-bit, float and DICOM images: auto is DICOM's own window,"
-        " else the 0.1 and 99.9 percentiles; full the type's whole range.",
+        help="Values shown as black and white in 16-bit, float and DICOM images: auto is the window stored in"
+        " the DICOM file, else the 0.1 and 99.9 percentiles; full is the full range of the data type.",
         panel=INPUT_PANEL,
     ),
 ]
@@ -177,7 +179,7 @@ Shard = Annotated[
     option(
         "--shard",
         metavar="I/N",
-        help="Only every N-th input, from the I-th (1 to N): N such runs share the work.",
+        help="Process only every N-th input, starting at the I-th (1 to N), to split the work over N runs.",
         panel=INPUT_PANEL,
         show_default=False,
     ),
@@ -192,9 +194,9 @@ Workers = Annotated[
         min=0,
         metavar="N",
         envvar="MHVAE_WORKERS",
-        help="Threads that read and encode files; 0 does all in one thread.",
+        help="Threads that read and encode files; 0 uses a single thread for everything.",
         panel=RUN_PANEL,
-        show_default="as many as --threads, at most 8",
+        show_default="same as --threads, at most 8",
     ),
     NEUTRAL,
 ]
@@ -203,9 +205,9 @@ Existing = Annotated[
     settings.Existing,
     option(
         "--existing",
-        help="What to do about outputs that exist. error stops before any work; overwrite makes them anew;"
-        " skip leaves them as they are, and exits with 7 if one is stale: another input, model or other"
-        " options made it, or results.csv tells of none. Device, number type and batches do not count.",
+        help="What to do with existing outputs: error stops before any work, overwrite replaces them, skip"
+        " keeps them. With skip, the exit code is 7 if an output is stale: made from a different input, model"
+        " or options, or not listed in results.csv. Device, dtype and batch size do not matter.",
         panel=RUN_PANEL,
     ),
     NEUTRAL,
@@ -215,39 +217,43 @@ ExistingFile = Annotated[
     settings.Existing,
     option(
         "--existing",
-        help="What to do about a file that exists: error stops before any work, skip leaves it as it is,"
-        " overwrite replaces it.",
+        help="What to do with an existing file: error stops before any work, skip keeps it, overwrite"
+        " replaces it.",
         panel=RUN_PANEL,
     ),
     NEUTRAL,
 ]
 OnError = Annotated[
     settings.OnError,
-    option("--on-error", help="What to do after an input that cannot be used.", panel=RUN_PANEL),
+    option("--on-error", help="What to do after an unusable input.", panel=RUN_PANEL),
     NEUTRAL,
 ]
 
 Seed = Annotated[
     int,
-    option("--seed", metavar="N", envvar="MHVAE_SEED", help="Seed of all that is random.", panel=RUN_PANEL),
+    option("--seed", metavar="N", envvar="MHVAE_SEED", help="Random seed.", panel=RUN_PANEL),
 ]
 
 AsJson = Annotated[bool, option("--json", help="Print JSON lines on stdout.", panel=RUN_PANEL), NEUTRAL]
 
 DryRun = Annotated[
-    bool, option("--dry-run", help="List what would be written, and stop.", panel=RUN_PANEL), NEUTRAL
+    bool,
+    option("--dry-run", help="List the files that would be written, and exit.", panel=RUN_PANEL),
+    NEUTRAL,
 ]
 
-Quiet = Annotated[bool, option("--quiet", "-q", help="Errors only.", panel=RUN_PANEL), NEUTRAL]
+Quiet = Annotated[bool, option("--quiet", "-q", help="Print errors only.", panel=RUN_PANEL), NEUTRAL]
 
-Verbose = Annotated[bool, option("--verbose", "-v", help="Say more on stderr.", panel=RUN_PANEL), NEUTRAL]
+Verbose = Annotated[
+    bool, option("--verbose", "-v", help="Print more details on stderr.", panel=RUN_PANEL), NEUTRAL
+]
 
 Progress = Annotated[
     settings.Progress,
     option(
         "--progress",
         envvar="MHVAE_PROGRESS",
-        help="A bar: auto is on a terminal only, with a plain line now and then elsewhere.",
+        help="Progress bar; auto shows it on a terminal, and occasional plain lines elsewhere.",
         panel=RUN_PANEL,
     ),
     NEUTRAL,
@@ -258,9 +264,9 @@ Spacing = Annotated[
     option(
         "--spacing",
         metavar="S|X,Y",
-        help="Width and height in mm of every input's pixels, as the file stores them.",
+        help="Pixel width and height of all inputs in mm, in the stored orientation.",
         panel=MEASURE_PANEL,
-        show_default="what a DICOM file says, else unknown",
+        show_default="from DICOM metadata, else unknown",
     ),
 ]
 
@@ -274,11 +280,11 @@ def with_settings(
     types: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
 ) -> Callable[[Verb], Verb]:
-    """Give a verb the options that are the fields of `kind`; the verb gets them as its keyword `settings`.
+    """Add to a verb the options for the fields of `kind`; the verb receives them as keyword `settings`.
 
-    The option of a field `as_json` is the annotation `AsJson` in `types`, by default those of this module.
-    --out and --model stand before the verb's own options, all others behind them. Fields in `without` keep
-    their defaults.
+    The option for a field `as_json` is the annotation `AsJson` in `types`, by default those of this module.
+    --out and --model precede the verb's own options, all others follow. Fields in `without` have no option
+    and keep their defaults.
     """
     annotations = globals() if types is None else types
     offered = {each.name: each for each in fields(kind) if each.name not in without}

@@ -1,4 +1,4 @@
-"""`mhvae reconstruct INPUTS`: each image through its code and back (figures 3 and 4)."""
+"""`mhvae reconstruct INPUTS`: each image from its latent code (figures 3 and 4)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..inference.synthesis import Draft, Source
 
 EXAMPLES = (
-    "mhvae reconstruct scans/ --out again/ --sheet sheet.png",
+    "mhvae reconstruct scans/ --out recon/ --sheet sheet.png",
     "mhvae reconstruct a.png --draws 3 --steps 50 --out draws/",
 )
 
@@ -28,32 +28,37 @@ def reconstruct(
     inputs: options.Inputs = None,
     draws: Annotated[
         int,
-        typer.Option("--draws", min=1, metavar="N", help="Pictures an image, each with noise of its own."),
+        typer.Option(
+            "--draws", min=1, metavar="N", help="Images to generate per input, each from different noise."
+        ),
         NEUTRAL,
     ] = 1,
     *,
     settings: GenerationSettings,
 ) -> None:
-    """Make each image again from its code, at its own size.
+    """Reconstruct each image from its latent code, at its original size.
 
-    scans/a.jpg becomes a__recon.png and a__recon_mask.png in the folder of
-    --out; --draws 3 makes a__recon_0.png to a__recon_2.png. The VAE keeps
-    what its code holds: the object's place and shape, and the style. The
-    cDDPM invents the fine texture, another one for another --seed. Each
-    picture is segmented again: dice in results.csv tells how well its object
-    agrees with its mask. On a CPU pictures are made one at a time.
+    scans/a.jpg becomes a__recon.png and a__recon_mask.png in the folder given
+    by --out; --draws 3 writes a__recon_0.png to a__recon_2.png. The VAE
+    reproduces what the latent code holds: the object's position and shape, and
+    the style. The cDDPM synthesizes the fine texture, which varies with
+    --seed. Each generated image is segmented again; dice in results.csv is the
+    agreement of the result with the mask. On a CPU, images are generated one
+    at a time.
     """
     named = find_inputs(inputs, settings)
     requests = [
-        GenerationRequest((item,), output_stem(item, "__recon", number, draws), edit=partial(_drawn, number))
+        GenerationRequest((item,), output_stem(item, "__recon", number, draws), edit=partial(_edit, number))
         for item in named.items
         for number in range(draws)
     ]
-    words = ["--draws", str(draws)] if draws > 1 else []
-    raise typer.Exit(generate("reconstruct", requests, settings, many=named.many, words=words))
+    command_words = ["--draws", str(draws)] if draws > 1 else []
+    raise typer.Exit(
+        generate("reconstruct", requests, settings, many=named.many, command_words=command_words)
+    )
 
 
-def _drawn(number: int, _networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+def _edit(number: int, _networks: "Networks", sources: "Sequence[Source]") -> "Draft":
     from ..inference.synthesis import draft_of
 
     return draft_of(sources[0], draw=number)

@@ -1,4 +1,4 @@
-"""`mhvae sample -n N --out SET/`: new pictures and masks, from the model alone (figure 10, appendix G)."""
+"""`mhvae sample -n N --out SET/`: synthetic images and masks (figure 10, appendix G)."""
 
 import json
 import re
@@ -35,14 +35,14 @@ Layout = Literal["data", "flat", "nnunet"]
 
 @generative(without=("from_file", "recursive", "window", "save_latents"))
 def sample(
-    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many pictures."), NEUTRAL],
+    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of images."), NEUTRAL],
     start: Annotated[
         int,
         typer.Option(
             "--start",
             min=0,
             metavar="I",
-            help="Number of the first. Picture I depends on I and --seed alone, so that a set can grow.",
+            help="Index of the first image. Image I depends only on I and --seed, so a set can be extended.",
         ),
         NEUTRAL,
     ] = 0,
@@ -51,62 +51,74 @@ def sample(
         typer.Option(
             "--size",
             metavar="WxH",
-            help="Of a picture, in pixels.",
-            show_default="the training images' median, or the model's square",
+            help="Image width and height in pixels.",
+            show_default="median of the training images, else the model's image size",
         ),
     ] = None,
     codes: Annotated[
         Codes,
         typer.Option(
             "--codes",
-            help="What codes are drawn from: the density of the training images' codes, kept with the cDDPM,"
-            " or the prior N(0, I), from which those differ.",
+            help="Distribution of the latent codes: density is fitted to those of the training images and"
+            " stored with the cDDPM; prior is N(0, I), a worse match to them.",
         ),
     ] = "density",
     layout: Annotated[
         Layout,
         typer.Option(
             "--layout",
-            help="data is what train-vae --data reads; flat one folder; nnunet that of nnU-Net 2, with labels"
-            " 0 and 1.",
+            help="Folder layout: data as read by train-vae --data, flat for a single folder, nnunet for"
+            " nnU-Net v2"
+            " with labels 0 and 1.",
         ),
     ] = "data",
     *,
     settings: GenerationSettings,
 ) -> None:
-    """Draw new pictures and their masks, to train with.
+    """Generate synthetic images with masks, for example as training data.
 
-    --out set/ becomes a folder of images/, masks/ (0 and 255, of the same
-    names), latents/ (their codes, which other verbs take as inputs) and
-    index.csv, with a subject a picture: sample_s0_000000.png is number 0 of
-    --seed 0. flat has NAME.png, NAME_mask.png and the codes side by side;
-    nnunet has imagesTr/NAME_0000.png, labelsTr/NAME.png, latents/ and
-    dataset.json. A code whose object has no pixel in the picture is drawn
-    again. Each picture is segmented again: --min-dice 0.9 --tries 4 tells of
-    pairs that disagree. --existing skip goes on with a set that was cut.
+    --out set/ becomes a folder with images/, masks/ (0 and 255, same names),
+    latents/ (latent files, accepted as inputs by other verbs) and index.csv,
+    with one subject per image: sample_s0_000000.png is image 0 of --seed 0.
+    flat puts NAME.png, NAME_mask.png and the latent files in one folder;
+    nnunet writes imagesTr/NAME_0000.png, labelsTr/NAME.png, latents/ and
+    dataset.json. A latent code whose object has no pixel in the image is drawn
+    again. Each image is segmented again: --min-dice 0.9 --tries 4 reports
+    pairs that disagree. --existing skip continues an interrupted set.
     """
     if layout == "nnunet" and settings.format == "tiff":
-        raise UsageError("--layout nnunet is of PNGs", hint="leave --format out")
+        raise UsageError("--layout nnunet needs PNG files", hint="leave --format out")
     given = None if size is None else _parse_size(size)
-    model = {} if settings.dry_run else _look(settings, codes)
-    how: _How = {"seed": settings.seed, "size": given or _default_size(model)}
+    model = {} if settings.dry_run else _read_model(settings, codes)
+    options: _How = {"seed": settings.seed, "size": given or _default_size(model)}
     requests = [
         GenerationRequest(
             (),
-            **_places(layout, f"sample_s{settings.seed}_{index:06d}"),
+            **_stems(layout, f"sample_s{settings.seed}_{index:06d}"),
             label=1 if layout == "nnunet" else 255,
-            edit=partial(_drawn, codes, index, how),
+            edit=partial(_edit, codes, index, options),
             record={"edit": {"index": index, "codes": codes}},
         )
         for index in range(start, start + count)
     ]
-    words = ["-n", str(count), *(["--start", str(start)] if start else [])]
-    words += [*(["--size", size] if size else []), *([] if codes == "density" else ["--codes", codes])]
-    book = DatasetIndex(layout, Path(settings.out or "."), model)
-    kept = replace(settings, save_latents=settings.out != "-")
+    command_words = ["-n", str(count), *(["--start", str(start)] if start else [])]
+    command_words += [
+        *(["--size", size] if size else []),
+        *([] if codes == "density" else ["--codes", codes]),
+    ]
+    dataset_index = DatasetIndex(layout, Path(settings.out or "."), model)
+    adjusted = replace(settings, save_latents=settings.out != "-")
     many = layout != "flat" or count > 1
-    with closing(book):
-        code = generate("sample", requests, kept, many=many, words=words, titles=[], settled=book.add)
+    with closing(dataset_index):
+        code = generate(
+            "sample",
+            requests,
+            adjusted,
+            many=many,
+            command_words=command_words,
+            titles=[],
+            settled=dataset_index.add,
+        )
     raise typer.Exit(code)
 
 
@@ -116,10 +128,10 @@ def _parse_size(text: str) -> tuple[int, int]:
 
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
     if not match:
-        raise UsageError(f"--size {text}: not WxH", hint="--size 640x480")
+        raise UsageError(f"--size {text}: not WxH", hint="for example --size 640x480")
     width, height = int(match[1]), int(match[2])
     if not 0 < width * height <= MAX_PIXELS:
-        raise UsageError(f"--size {text}: from 1 to {MAX_PIXELS // 1_000_000} million pixels")
+        raise UsageError(f"--size {text}: must have 1 to {MAX_PIXELS // 1_000_000} million pixels")
     return height, width
 
 
@@ -134,16 +146,16 @@ class _Places(TypedDict):
     latents: NotRequired[PurePath]
 
 
-def _look(settings: GenerationSettings, codes: Codes) -> dict[str, Any]:
-    """The model's config.json; ModelError if it cannot draw such pictures."""
+def _read_model(settings: GenerationSettings, codes: Codes) -> dict[str, Any]:
+    """The model's config.json; ModelError if it cannot generate such images."""
     from ..checkpoints.folder import read_config
     from ..checkpoints.registry import resolve
 
     content = read_config(resolve(settings.model, offline=settings.offline))
     if "cddpm" not in content and (codes == "density" or not settings.no_refine):
-        lacks = "has no cDDPM, which refines pictures and keeps the density of the codes"
-        hint = "--no-refine --codes prior needs none; train-cddpm trains one"
-        raise ModelError(f"{content['name']}: {lacks}", hint=hint)
+        reason = "has no cDDPM, which refines images and stores the density of the latent codes"
+        hint = "use --no-refine --codes prior, or train a cDDPM with train-cddpm"
+        raise ModelError(f"{content['name']}: {reason}", hint=hint)
     return content
 
 
@@ -153,8 +165,8 @@ def _default_size(content: dict[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-def _places(layout: Layout, name: str) -> "_Places":
-    """Where the files of a pair go."""
+def _stems(layout: Layout, name: str) -> "_Places":
+    """The paths of an image, its mask and its latent files, without suffixes."""
     if layout == "flat":
         return {"stem": PurePath(name)}
     stem = {"data": f"images/{name}", "nnunet": f"imagesTr/{name}_0000"}[layout]
@@ -162,37 +174,37 @@ def _places(layout: Layout, name: str) -> "_Places":
     return {"stem": PurePath(stem), "mask": PurePath(mask), "latents": PurePath("latents", name)}
 
 
-def _drawn(
-    codes: Codes, index: int, how: "_How", networks: "Networks", _sources: "Sequence[Source]"
+def _edit(
+    codes: Codes, index: int, options: "_How", networks: "Networks", _sources: "Sequence[Source]"
 ) -> "Draft":
     from ..inference.synthesis import sample_code
     from ..vae.density import Density
 
     prior = codes == "prior"
     density = Density.prior(networks.config.z_dim, networks.model.theta_dim) if prior else networks.density
-    return sample_code(networks, density, index, **how)
+    return sample_code(networks, density, index, **options)
 
 
 @dataclass
 class DatasetIndex:
-    """What tells of a set as a whole: index.csv of the layout data, dataset.json of nnunet.
+    """The index of a dataset: index.csv for the layout data, dataset.json for nnunet.
 
-    True to the pairs that are there whenever a run ends, and index.csv also where it is killed.
+    It matches the existing pairs whenever a run ends; index.csv does so even if the run is killed.
     """
 
     layout: Layout
     folder: Path
     model: dict[str, Any]
     table: Table | None = None
-    touched: bool = False
+    changed: bool = False
 
     def __post_init__(self) -> None:
         if self.model and self._index.exists() and self.layout == "data":
-            self._open()  # one of another kind shows before any work
+            self._open()  # fails before any work if the file is of another kind
 
     def add(self, job: Job) -> None:
-        """A pair is there."""
-        self.touched = True
+        """Record a pair whose files exist."""
+        self.changed = True
         if self.layout != "data":
             return
         table = self.table or self._open()
@@ -201,11 +213,11 @@ class DatasetIndex:
             table.add({"id": name, "subject": name})
 
     def close(self) -> None:
-        """Tell of all."""
+        """Finish index.csv, or write dataset.json."""
         if self.table is not None:
             self.table.close()
-        if self.touched and self.layout == "nnunet":
-            self._describe()
+        if self.changed and self.layout == "nnunet":
+            self._write_dataset_json()
 
     @property
     def _index(self) -> Path:
@@ -215,7 +227,7 @@ class DatasetIndex:
         self.table = Table(self._index, ("id", "subject"))
         return self.table
 
-    def _describe(self) -> None:
+    def _write_dataset_json(self) -> None:
         from ..filesystem import write_atomic
 
         labels = (path.stem for path in (self.folder / "labelsTr").glob("*.png"))

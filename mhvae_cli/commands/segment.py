@@ -1,4 +1,4 @@
-"""`mhvae segment INPUTS`: the mask of the object in each image, at the image's own size."""
+"""`mhvae segment INPUTS`: the mask of the object in each image, at the image's original size."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -18,8 +18,7 @@ from ..runs.outputs import Job, choose_format, find_target, plan
 from ..runs.reporter import Reporter, drive, preview
 from ..runs.results import Result
 from ..runs.settings import RunSettings
-from . import options
-from . import segmentation_options as own
+from . import options, segmentation_options
 
 if TYPE_CHECKING:
     from ..images.spacing import SpacingSources
@@ -46,51 +45,51 @@ def segment(
         typer.Option(
             "--format",
             help="png and tiff are masks, 0 and 255; svg and geojson the exact contour, in pixels, y down.",
-            show_default="what --out ends in, else png",
+            show_default="the suffix of --out, else png",
         ),
         NEUTRAL,
     ] = None,
     overlay: Annotated[
         bool,
-        typer.Option(
-            "--overlay", help="Also write NAME__overlay.png: the contour drawn on the upright image."
-        ),
+        typer.Option("--overlay", help="Also write NAME__overlay.png: the contour on the upright image."),
         NEUTRAL,
     ] = False,
-    measure: own.Measure = None,
-    cup_model: own.CupModel = None,
+    measure: segmentation_options.Measure = None,
+    cup_model: segmentation_options.CupModel = None,
     spacing: options.Spacing = None,
-    spacing_csv: own.SpacingCsv = None,
-    trust_dpi: own.TrustDpi = False,
-    qc: own.Qc = "quick",
-    fail_on_qc: own.FailOnQc = False,
-    posterior: own.Posterior = None,
-    tta: own.Tta = False,
-    page: own.Page = None,
+    spacing_csv: segmentation_options.SpacingCsv = None,
+    trust_dpi: segmentation_options.TrustDpi = False,
+    qc: segmentation_options.Qc = "quick",
+    fail_on_qc: segmentation_options.FailOnQc = False,
+    posterior: segmentation_options.Posterior = None,
+    tta: segmentation_options.Tta = False,
+    page: segmentation_options.Page = None,
     *,
     settings: RunSettings,
 ) -> None:
-    """Find the object in each image and write its mask.
+    """Segment the object in each image and write its mask.
 
-    scans/a.jpg with -o masks/ becomes masks/a.png: 8-bit, 0 and 255, of the
+    scans/a.jpg with -o masks/ becomes masks/a.png: 8-bit, 0 and 255, with the
     size and orientation of the stored pixels, written even when empty. Pages
-    of a TIFF become a_p0.png, a_p1.png and so on. A folder of results also
-    holds results.csv, with what the exact outline measures: in pixels of the
-    mask, and in mm if the size of a pixel is known. --seed changes the
-    draws of --posterior and nothing else.
+    of a TIFF file become a_p0.png, a_p1.png and so on. An output folder also
+    contains results.csv, with measurements of the exact outline in pixels of
+    the mask, and in mm if the pixel size is known. --seed only affects the
+    samples of --posterior.
     """
-    part, window = parse_shard(settings.shard), parse_window(settings.window)
+    shard, window = parse_shard(settings.shard), parse_window(settings.window)
     gathered = gather(
         inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out
     )
     target = find_target(settings.out, many=gathered.many)
     kind = choose_format(format, target, SUFFIXES, what="masks")
     if target.stdout and (overlay or settings.as_json or posterior):
-        raise UsageError("-o - writes one image: no --overlay, --posterior or --json with it")
+        raise UsageError("-o - writes a single image", hint="leave --overlay, --posterior and --json out")
     if fail_on_qc and qc == "off":
         raise UsageError("--fail-on-qc and --qc off exclude each other")
     if (measure == "cup-disc") != (cup_model is not None):
-        raise UsageError("--measure cup-disc and --cup-model go together", hint="--model finds the disc")
+        raise UsageError(
+            "--measure cup-disc and --cup-model need each other", hint="--model segments the disc"
+        )
     spacings = _spacings(spacing, spacing_csv, trust_dpi, [item.name for item in gathered.items])
     if page is not None:
         from ..runs.review.page import check_page
@@ -98,15 +97,15 @@ def segment(
         check_page(page, settings.existing)
     endings = [f".{kind}", *["__overlay.png"] * overlay, *["__probability.png"] * bool(posterior)]
     fingerprint = RunFingerprint("segment", settings.model, offline=settings.offline, seed=settings.seed)
-    planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)[part]]
+    planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)[shard]]
     jobs = apply_existing_policy(planned, settings.existing, fingerprint, target)
     if settings.dry_run:
         raise typer.Exit(preview(jobs, settings.as_json))
 
-    from ..runs import segmentation  # a wrong option needed no arrays
+    from ..runs import segmentation  # imported late: usage errors need no NumPy
 
     qc_options = segmentation.QCOptions(qc, fail_on_qc, posterior or 0, tta, settings.seed)
-    todo = [job for job in jobs if not job.skip and job.item.fault is None]
+    todo = [job for job in jobs if not job.skip and job.item.error is None]
     results: Generator[Result | InputError] = (_ for _ in ())
     if todo:
         networks, *cup = load_networks(settings, *([cup_model] if cup_model else []))
@@ -141,17 +140,18 @@ def segment(
 
 
 def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: list[str]) -> "SpacingSources":
-    """Where pixels' sizes come from; UsageError for what makes no sense, and for a table of other inputs."""
+    """The sources of pixel sizes; UsageError for invalid values, and for a table of other inputs."""
     from ..images.spacing import SpacingSources, parse_spacing, read_spacing_csv
 
     given = None if spacing is None else parse_spacing(spacing)
     sources = SpacingSources(read_spacing_csv(table) if table else None, given, trust_dpi)
     if table and sources.table is not None and names and not any(map(sources.table.find, names)):
-        raise UsageError(f"{table}: names none of the inputs", hint=f"one of them is {names[0]!r}")
+        raise UsageError(f"{table}: matches none of the inputs", hint=f"the first input is {names[0]!r}")
     return sources
 
 
 def _with_spacing(job: Job, spacings: "SpacingSources") -> Job:
-    """A job whose result depends on its own row of --spacing-csv, not on the other rows."""
+    """The job with its segmentation_options row of --spacing-csv as part of its record, so that other rows"
+    " do not matter."""
     given = spacings.table.find(job.item.name) if spacings.table is not None else None
     return job if given is None else replace(job, record={"spacing": given})

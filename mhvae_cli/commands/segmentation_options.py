@@ -6,14 +6,15 @@ from typing import Annotated, Literal
 from ..runs.invocation import NEUTRAL
 from .options import MEASURE_PANEL, option
 
-_PANEL = "How far to trust it"
+_PANEL = "Quality control and uncertainty"
 
 Measure = Annotated[
     Literal["fetal-head", "cup-disc"] | None,
     option(
         "--measure",
-        help="fetal-head: head circumference, BPD (outer to outer) and OFD of the ellipse along the skull."
-        " cup-disc: vertical and area ratio of the cup that --cup-model finds to the disc of --model.",
+        help="fetal-head: head circumference, BPD (outer to outer) and OFD of an ellipse fitted to the skull."
+        " cup-disc: vertical and area cup-to-disc ratio, with the disc from --model and the cup from"
+        " --cup-model.",
         panel=MEASURE_PANEL,
         show_default=False,
     ),
@@ -24,7 +25,7 @@ CupModel = Annotated[
     option(
         "--cup-model",
         metavar="REF",
-        help="The model that finds the cup, for --measure cup-disc; named as --model is.",
+        help="Model that segments the cup for --measure cup-disc, given as for --model.",
         panel=MEASURE_PANEL,
         show_default=False,
     ),
@@ -35,7 +36,9 @@ SpacingCsv = Annotated[
     option(
         "--spacing-csv",
         metavar="FILE",
-        help="The same by input: columns filename, and spacing or spacing_x and spacing_y. It comes first.",
+        help="CSV of pixel sizes per input, which takes precedence over --spacing: columns filename, and"
+        " spacing"
+        " or spacing_x and spacing_y.",
         panel=MEASURE_PANEL,
         show_default=False,
     ),
@@ -46,7 +49,7 @@ TrustDpi = Annotated[
     bool,
     option(
         "--trust-dpi",
-        help="Take the resolution that a TIFF is labelled with, where nothing else is known.",
+        help="Use the resolution tag of a TIFF file if no other pixel size is known.",
         panel=MEASURE_PANEL,
     ),
 ]
@@ -55,8 +58,8 @@ Tta = Annotated[
     bool,
     option(
         "--tta",
-        help="Average what is found in the image and in its three mirror images: a little more exact, and the"
-        " network takes four times as long. A cup is found in the image alone.",
+        help="Test-time augmentation: average the results for the image and its three mirror images. Slightly"
+        " more accurate, but inference takes four times as long. Not applied to --cup-model.",
         panel=_PANEL,
     ),
 ]
@@ -65,15 +68,19 @@ Qc = Annotated[
     Literal["quick", "full", "off"],
     option(
         "--qc",
-        help="Judge each result by how usual its image is for the model: qc and qc_why in results.csv. full"
-        " compares the image with the VAE's own picture of it too, which takes half as long again.",
+        help="Quality control: flag results for images unlike the training data, in columns qc and qc_why of"
+        " results.csv. full also compares the image with its VAE reconstruction and takes 50 % longer.",
         panel=_PANEL,
     ),
 ]
 
 FailOnQc = Annotated[
     bool,
-    option("--fail-on-qc", help="Exit with 8 if any result is flagged; all are written.", panel=_PANEL),
+    option(
+        "--fail-on-qc",
+        help="Exit with code 8 if any result is flagged; all results are still written.",
+        panel=_PANEL,
+    ),
     NEUTRAL,
 ]
 
@@ -83,8 +90,9 @@ Posterior = Annotated[
         "--posterior",
         metavar="N",
         min=20,
-        help="Also draw N outlines that the object could have: NAME__probability.png, the part of them that"
-        " each pixel is in (0 to 255), and 90 % intervals in results.csv.",
+        help="Also sample N plausible outlines from the posterior. Writes NAME__probability.png, the"
+        " fraction of"
+        " outlines that contain each pixel (0 to 255), and adds 90 % intervals to results.csv.",
         panel=_PANEL,
         show_default=False,
     ),
@@ -95,8 +103,9 @@ Page = Annotated[
     option(
         "--report",
         metavar="FILE",
-        help="Also write one HTML page to review the run on: for each input a small picture with the contour,"
-        " what is measured, and what is flagged. It asks for nothing outside itself.",
+        help="Also write a self-contained HTML page to review the run: thumbnail with contour, measurements"
+        " and"
+        " quality flags for each input.",
         show_default=False,
     ),
     NEUTRAL,

@@ -33,56 +33,60 @@ def swap_style(
         typer.Option(
             "--style",
             metavar="FILE",
-            help="Give every input the style of this one image, or file of latents.",
-            show_default="each gets every other's",
+            help="Apply the style of this image or latent file to every input.",
+            show_default="the style of every other input",
         ),
         NEUTRAL,
     ] = None,
     mix: Annotated[
         float,
-        typer.Option("--mix", metavar="SHARE", help="From 0, its own style, to 1, the other's; 0.5 blends."),
+        typer.Option(
+            "--mix",
+            metavar="SHARE",
+            help="Share of the other style, from 0 (original style) to 1 (fully swapped).",
+        ),
     ] = 1.0,
     *,
     settings: GenerationSettings,
 ) -> None:
-    """Make each image again in the style of another.
+    """Render each image in the style of another.
 
     a.png b.png become a__style-b.png and b__style-a.png, each with its mask,
-    a__style-b_mask.png; of more inputs every ordered pair is made. A picture
-    keeps its own image's object, in place and shape, its size and depth, and
-    the noise its reconstruction has; tone and texture are the other's. A
-    model of grey images takes those in colour for grey ones; a model of
-    colour takes grey for a style, and refuses a grey image beside one in
-    colour. Each picture is segmented again, as reconstruct does.
+    a__style-b_mask.png; with more inputs, every ordered pair is generated. The
+    output keeps the object's position and shape, the size and bit depth of
+    the input, and the noise of its reconstruction; tone and texture come from
+    the other image. A grey model converts colour inputs to grey. A colour
+    model treats grey as a style, and refuses to pair grey with colour images.
+    Each generated image is segmented again, as in reconstruct.
     """
     if not 0 <= mix <= 1:
-        raise UsageError(f"--mix {mix:g}: not between 0 and 1", hint="0.5 is half of each style")
+        raise UsageError(f"--mix {mix:g}: not between 0 and 1", hint="--mix 0.5 blends both styles equally")
     named = find_inputs(inputs, settings)
-    wanted = None if style is None else find_one("--style", style, inputs or [], settings)
-    if wanted is None and len(named.items) < 2:
+    style_item = None if style is None else find_one("--style", style, inputs or [], settings)
+    if style_item is None and len(named.items) < 2:
         raise UsageError(
-            "one image has no other to take a style from", hint="name two or more, or --style FILE"
+            "swap-style needs at least two images, got one", hint="name another image, or use --style FILE"
         )
     code = generate(
         "swap-style",
-        _requests(named.items, wanted, mix),
+        _requests(named.items, style_item, mix),
         settings,
         many=named.many,
         columns=["style", "mix"],
-        words=["--mix", f"{mix:g}"] if mix != 1 else [],
+        command_words=["--mix", f"{mix:g}"] if mix != 1 else [],
         titles=["image", "style"],
     )
     raise typer.Exit(code)
 
 
 def _requests(items: Sequence[Item], style: Item | None, mix: float) -> list[GenerationRequest]:
-    """Each input in the style of every other, or in that of `style`; what is no image fails by itself."""
-    styles = [item for item in items if item.fault is None] if style is None else [style]
+    """Each input in the style of every other, or in that of `style`; an unusable input fails only once."""
+    styles = [item for item in items if item.error is None] if style is None else [style]
     if len(styles) > 2:
         _refuse_namesakes(styles)
     requests: list[GenerationRequest] = []
     for item in items:
-        if item.fault is not None:
+        if item.error is not None:
             requests.append(GenerationRequest((item,), item.stem))
             continue
         requests += [_request(item, other, mix) for other in styles if other is not item]
@@ -93,25 +97,25 @@ def _request(content: Item, style: Item, mix: float) -> GenerationRequest:
     return GenerationRequest(
         (content, style),
         output_stem(content, f"__style-{style.stem.name}"),
-        edit=partial(_styled, mix),
+        edit=partial(_edit, mix),
         row={"style": style.name, "mix": mix},
         record={"edit": {"mix": mix}},
     )
 
 
-def _styled(mix: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+def _edit(mix: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
     from ..inference.synthesis import swap_style
 
     return swap_style(networks, sources[0], sources[1], mix=mix)
 
 
 def _refuse_namesakes(styles: Sequence[Item]) -> None:
-    """OutputError for two styles of one name: a third image's pictures in them would be one file."""
+    """OutputError for two styles of one name, as the results for a third image would share one file."""
     owners: dict[str, Item] = {}
     for style in styles:
         owner = owners.setdefault(style.stem.name.casefold(), style)
         if owner is not style:
             raise OutputError(
-                f"{owner.name} and {style.name}: pictures in their styles would have one name",
-                hint="rename one",
+                f"{owner.name} and {style.name}: outputs in these two styles would have the same name",
+                hint="rename one of them",
             )

@@ -1,4 +1,4 @@
-"""`mhvae train-cddpm --model REF --data DIR --out RUN/`: what sharpens a VAE's pictures (section 4)."""
+"""`mhvae train-cddpm --model REF --data DIR --out RUN/`: train the diffusion model (section 4)."""
 
 from typing import Annotated, Literal
 
@@ -6,8 +6,7 @@ import typer
 
 from ..resources import worker_count
 from ..runs.console import TrainingProgress, command_line
-from . import options
-from . import training_options as own
+from . import options, training_options
 
 EXAMPLES = (
     "mhvae train-cddpm --model RUN/ --data DIR --out RUN2/",
@@ -24,18 +23,19 @@ def train_cddpm(
             metavar="REF",
             envvar="MHVAE_MODEL",
             autocompletion=options.complete_model,
-            help="The model whose pictures are to be sharpened: a bundled name, a folder, or ORG/NAME on the"
-            " Hub. Its VAE stays as it is.",
+            help="Model whose VAE is used, unchanged: a bundled or imported model, a model folder, or"
+            " ORG/NAME"
+            " on the Hub.",
         ),
     ],
-    data: own.Images,
-    out: own.RunFolder,
-    config: own.Config = None,
+    data: training_options.Images,
+    out: training_options.RunFolder,
+    config: training_options.Config = None,
     process: Annotated[
         Literal["mhvae", "diffusevae"] | None,
         typer.Option(
             "--process",
-            help="mhvae diffuses what the VAE's picture lacks; diffusevae the whole image (for comparison).",
+            help="mhvae diffuses the residual of the VAE image; diffusevae the whole image (for comparison).",
             show_default="mhvae",
         ),
     ] = None,
@@ -45,19 +45,19 @@ def train_cddpm(
             "--crop",
             min=0,
             metavar="N",
-            help="Side in pixels of the squares it is trained on; 0 for whole images.",
+            help="Side of the square training crops in pixels; 0 trains on whole images.",
             show_default="64",
         ),
     ] = None,
-    hold_out: own.HoldOut = None,
-    epochs: own.Epochs = None,
-    batch_size: own.TrainBatch = None,
-    lr: own.LearningRate = None,
-    seed: own.Seed = None,
-    name: own.Name = None,
-    licence: own.Licence = None,
-    resume: own.Resume = False,
-    max_time: own.MaxTime = None,
+    hold_out: training_options.HoldOut = None,
+    epochs: training_options.Epochs = None,
+    batch_size: training_options.TrainBatch = None,
+    lr: training_options.LearningRate = None,
+    seed: training_options.Seed = None,
+    name: training_options.Name = None,
+    licence: training_options.Licence = None,
+    resume: training_options.Resume = False,
+    max_time: training_options.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -66,17 +66,18 @@ def train_cddpm(
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
 ) -> None:
-    """Train the diffusion model that sharpens a VAE's pictures.
+    """Train the diffusion model that sharpens the images of a VAE.
 
-    No masks are needed. RUN/ ends as the same model folder with
-    cddpm.safetensors beside the VAE, whose weights do not change. If the
-    model has one of the same configuration, it is trained on. Ctrl-C,
-    SIGTERM and --max-time stop at the next step and lose nothing.
+    Masks are not needed. RUN/ becomes a copy of the model folder with
+    cddpm.safetensors added; the weights of the VAE do not change. If the model
+    already has a cDDPM of the same configuration, training starts from it.
+    Ctrl-C, SIGTERM and --max-time stop after the current step, and training
+    can be resumed without loss.
     """
     from ..config import load_cddpm_recipe
 
-    limit = own.deadline(max_time)
-    flags = own.flags(
+    limit = training_options.deadline(max_time)
+    flags = training_options.flags(
         {
             "diffusion.process": process,
             "train.crop": crop,
@@ -96,11 +97,11 @@ def train_cddpm(
     from ..devices import resolve_dtype
     from ..training import train
 
-    place = own.place_of(device)
+    torch_device = training_options.select_device(device)
     samples = train.hold_out(train.gather(data, masks=False), hold_out)
-    work = train.TrainingOptions(
-        place,
-        resolve_dtype(dtype, place),
+    run_options = train.TrainingOptions(
+        torch_device,
+        resolve_dtype(dtype, torch_device),
         resume,
         limit,
         worker_count(workers),
@@ -112,10 +113,10 @@ def train_cddpm(
             folder,
             samples,
             recipe,
-            work,
+            run_options,
             out,
             name=name,
             splits="" if hold_out is None else f"fold {hold_out} held out; ",
             say=say,
         )
-    own.end_training(outcome, out, quiet=quiet)
+    training_options.end_training(outcome, out, quiet=quiet)

@@ -1,4 +1,4 @@
-"""`mhvae train-vae --data DIR --out RUN/`: train a model on a folder of images and masks."""
+"""`mhvae train-vae --data DIR --out RUN/`: train a segmentation model on images and masks."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,8 +9,7 @@ from ..config import Arch, Family, Points
 from ..errors import InputError
 from ..resources import worker_count
 from ..runs.console import TrainingProgress, command_line
-from . import options
-from . import training_options as own
+from . import options, training_options
 
 EXAMPLES = (
     "mhvae train-vae --data DIR --out RUN/ --warp affine --max-time 2h",
@@ -19,28 +18,38 @@ EXAMPLES = (
 
 
 def train_vae(
-    data: own.Data,
-    out: own.RunFolder,
+    data: training_options.Data,
+    out: training_options.RunFolder,
     preset: Annotated[
         Literal["small", "paper"],
-        typer.Option("--preset", help="small trains on two CPU cores in an hour or two; paper wants a GPU."),
+        typer.Option(
+            "--preset",
+            help="Training recipe; small takes one to two hours on two CPU cores, paper needs a GPU.",
+        ),
     ] = "small",
-    config: own.Config = None,
+    config: training_options.Config = None,
     warp: Annotated[
         Family | None,
-        typer.Option("--warp", help="affine makes ellipses, tps any smooth outline.", show_default="tps"),
+        typer.Option(
+            "--warp",
+            help="Family of the spatial transform: affine gives ellipses, tps any smooth outline.",
+            show_default="tps",
+        ),
     ] = None,
     points: Annotated[
         Points | None,
-        typer.Option("--points", help="Control points of a tps warp.", show_default="circular"),
+        typer.Option("--points", help="Layout of the control points of a tps warp.", show_default="circular"),
     ] = None,
     encoder: Annotated[
-        Arch | None, typer.Option("--encoder", help="The ConvNet.", show_default="the preset's")
+        Arch | None, typer.Option("--encoder", help="Encoder architecture.", show_default="the preset's")
     ] = None,
     width: Annotated[
         float | None,
         typer.Option(
-            "--width", metavar="X", help="Multiplies a ResNet's channels.", show_default="the preset's"
+            "--width",
+            metavar="X",
+            help="Channel multiplier of a ResNet encoder.",
+            show_default="the preset's",
         ),
     ] = None,
     image_size: Annotated[
@@ -49,44 +58,51 @@ def train_vae(
             "--image-size",
             min=32,
             metavar="N",
-            help="The model's square, in pixels.",
+            help="Side of the square network input, in pixels.",
             show_default="the preset's",
         ),
     ] = None,
     channels: Annotated[
         Literal["1", "3"] | None,
         typer.Option(
-            "--channels", help="1 sees grey, 3 colour.", show_default="1 if the first images are grey"
+            "--channels",
+            help="Input channels: 1 for grey images, 3 for colour.",
+            show_default="1 if the first images are grey",
         ),
     ] = None,
     single_head: Annotated[
-        bool, typer.Option("--single-head", help="A plain VAE: no position code, finds nothing.")
+        bool,
+        typer.Option("--single-head", help="Train a plain VAE without a position code; it cannot segment."),
     ] = False,
     pretrained: Annotated[
         str | None,
         typer.Option(
             "--pretrained",
             metavar="REF",
-            help="Start from ImageNet weights (a .safetensors file, or ORG/NAME on the Hub), or from a whole"
-            " model of the same configuration (a bundled name or a folder).",
+            help="Initialize from ImageNet weights (a .safetensors file, or ORG/NAME on the Hub) or from a"
+            " complete"
+            " model of the same configuration (a bundled name or a model folder).",
             show_default=False,
         ),
     ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
-            "--reference", metavar="MASK", help="A mask to deform instead of a disc.", show_default=False
+            "--reference",
+            metavar="MASK",
+            help="Reference mask to deform, instead of a disc.",
+            show_default=False,
         ),
     ] = None,
-    hold_out: own.HoldOut = None,
-    epochs: own.Epochs = None,
-    batch_size: own.TrainBatch = None,
-    lr: own.LearningRate = None,
-    seed: own.Seed = None,
-    name: own.Name = None,
-    licence: own.Licence = None,
-    resume: own.Resume = False,
-    max_time: own.MaxTime = None,
+    hold_out: training_options.HoldOut = None,
+    epochs: training_options.Epochs = None,
+    batch_size: training_options.TrainBatch = None,
+    lr: training_options.LearningRate = None,
+    seed: training_options.Seed = None,
+    name: training_options.Name = None,
+    licence: training_options.Licence = None,
+    resume: training_options.Resume = False,
+    max_time: training_options.MaxTime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
@@ -95,16 +111,17 @@ def train_vae(
     quiet: options.Quiet = False,
     progress: options.Progress = "auto",
 ) -> None:
-    """Train a model on a folder of images and masks.
+    """Train a segmentation model on a folder of images and masks.
 
-    RUN/ ends as a model folder for --model, with log.csv, pictures in
-    sheets/, and the state that --resume goes on from. Ctrl-C, SIGTERM
-    and --max-time stop at the next step and lose nothing.
+    RUN/ becomes a model folder for --model, with log.csv, sample images in
+    sheets/, and the training state for --resume. Ctrl-C, SIGTERM and
+    --max-time stop after the current step, and training can be resumed
+    without loss.
     """
     from ..config import load_recipe
 
-    limit = own.deadline(max_time)
-    flags = own.flags(
+    limit = training_options.deadline(max_time)
+    flags = training_options.flags(
         {
             "model.warp.family": warp,
             "model.warp.points": points,
@@ -127,12 +144,12 @@ def train_vae(
     from ..images.read import read_mask
     from ..training import train
 
-    place = own.place_of(device)
+    torch_device = training_options.select_device(device)
     samples = train.hold_out(train.gather(data), hold_out)
     recipe = train.with_channels(recipe, given, samples)
-    work = train.TrainingOptions(
-        place,
-        resolve_dtype(dtype, place),
+    run_options = train.TrainingOptions(
+        torch_device,
+        resolve_dtype(dtype, torch_device),
         resume,
         limit,
         worker_count(workers),
@@ -146,11 +163,11 @@ def train_vae(
         outcome = train.train_vae(
             samples,
             recipe,
-            work,
+            run_options,
             out,
             name=name,
             splits="" if hold_out is None else f"fold {hold_out} held out; ",
             reference=shape,
             say=say,
         )
-    own.end_training(outcome, out, quiet=quiet)
+    training_options.end_training(outcome, out, quiet=quiet)

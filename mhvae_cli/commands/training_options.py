@@ -1,4 +1,4 @@
-"""The options of the verbs that train, and the end of a training as output and exit code."""
+"""The options of the verbs that train, and the output and exit code at the end of training."""
 
 import os
 import time
@@ -24,8 +24,9 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="A folder of images/ and masks/, one stem each; index.csv in it may give fold and subject."
-        " Several may be given.",
+        help="Folder with images/ and masks/, paired by file name; an index.csv in it may give fold and"
+        " subject."
+        " Repeatable.",
     ),
 ]
 Images = Annotated[
@@ -33,44 +34,44 @@ Images = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="A folder of images/; masks are not looked at; index.csv in it may give fold and subject."
-        " Several may be given.",
+        help="Folder with images/; masks are ignored; an index.csv in it may give fold and subject."
+        " Repeatable.",
     ),
 ]
 RunFolder = Annotated[
-    Path, typer.Option("--out", "-o", metavar="RUN/", help="The run's folder; it ends as a model folder.")
+    Path, typer.Option("--out", "-o", metavar="RUN/", help="Output folder, which becomes a model folder.")
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        help="JSON with the recipe (see examples/training/); flags win over it.",
+        help="JSON file with the training recipe (see examples/training/); options override it.",
         show_default=False,
     ),
 ]
 HoldOut = Annotated[
     int | None,
-    typer.Option("--hold-out", metavar="FOLD", help="Leave out this fold of index.csv.", show_default=False),
+    typer.Option(
+        "--hold-out", metavar="FOLD", help="Exclude this fold of index.csv from training.", show_default=False
+    ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", metavar="N", envvar="MHVAE_SEED", help="Seed of all that is random.", show_default="0"
-    ),
+    typer.Option("--seed", metavar="N", envvar="MHVAE_SEED", help="Random seed.", show_default="0"),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="The model's name.", show_default="the name of RUN/")
+    str | None, typer.Option("--name", help="Name of the model.", show_default="the name of RUN/")
 ]
 Licence = Annotated[
     str | None,
     typer.Option(
-        "--license", metavar="TEXT", help="The weights' licence, for the model card.", show_default="none"
+        "--license", metavar="TEXT", help="Licence of the weights, for the model card.", show_default="none"
     ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", min=1, metavar="N", help="Passes over the data.", show_default="the preset's"),
+    typer.Option("--epochs", min=1, metavar="N", help="Number of epochs.", show_default="the preset's"),
 ]
 TrainBatch = Annotated[
     int | None,
@@ -79,7 +80,7 @@ TrainBatch = Annotated[
         "-b",
         min=1,
         metavar="N",
-        help="Images a step, over all processes.",
+        help="Images per step, over all processes.",
         show_default="the preset's",
     ),
 ]
@@ -89,19 +90,22 @@ LearningRate = Annotated[
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on with the run in --out: on a CPU to the bit, if with as many threads."
+        "--resume", help="Resume the training in --out; bit-exact on a CPU with the same number of threads."
     ),
 ]
 MaxTime = Annotated[
     str | None,
     typer.Option(
-        "--max-time", metavar="T", help="Stop after 90s, 30m or 2h, ready to resume.", show_default=False
+        "--max-time",
+        metavar="T",
+        help="Stop after this time (90s, 30m, 2h); training can be resumed.",
+        show_default=False,
     ),
 ]
 
 
 def flags(values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested objects, those that are None left out."""
+    """Dotted keys as nested objects; None values are omitted."""
     tree: dict[str, Any] = {}
     for path, value in values.items():
         if value is None:
@@ -123,27 +127,27 @@ def deadline(text: str | None) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise UsageError(f"--max-time {text!r} is no time", hint="90s, 30m or 2h")
+        raise UsageError(f"--max-time {text}: not a duration", hint="for example 90s, 30m or 2h")
     return time.monotonic() + value
 
 
-def place_of(device: str) -> "torch.device":
-    """The device asked for, of several GPUs one each for torchrun's processes. DeviceError if not there."""
+def select_device(device: str) -> "torch.device":
+    """The device of --device; under torchrun, one GPU per process. DeviceError if it is not available."""
     from ..devices import resolve_device
 
-    place = resolve_device(device)
-    if place.type == "cuda" and place.index is None and "LOCAL_RANK" in os.environ:
+    selected = resolve_device(device)
+    if selected.type == "cuda" and selected.index is None and "LOCAL_RANK" in os.environ:
         return resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
-    return place
+    return selected
 
 
-def end_training(outcome: "Outcome", out: Path, *, quiet: bool, again: str = "--resume") -> None:
-    """The run's folder on stdout, or how it was stopped on stderr; exits 130 or 143 if by a signal."""
+def end_training(outcome: "Outcome", out: Path, *, quiet: bool, resume_with: str = "--resume") -> None:
+    """Print the model folder, or where training stopped; exit with 130 or 143 after a signal."""
     if is_rank_zero():
         if outcome.finished:
             write_line(str(out))
         elif not quiet:
             where = f" in epoch {outcome.epoch}" if outcome.epoch else ""
-            print_note(f"stopped{where}; {again} goes on from here")
+            print_note(f"stopped{where}; resume with {resume_with}")
     if outcome.signal is not None:
         raise typer.Exit(128 + outcome.signal)

@@ -1,4 +1,4 @@
-"""`mhvae warp INPUTS`: the object of each image in another place, size or shape (figures 6 and 8)."""
+"""`mhvae warp INPUTS`: move, rotate, scale or deform the object in each image (figures 6 and 8)."""
 
 import math
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ EXAMPLES = (
     "mhvae warp a.png --shift 3mm,-2mm --spacing 0.12 --keep-background",
 )
 
-STIFF = 1.0
-"""Pixels that an outline may stay away from its handles before it is told."""
+MAX_HANDLE_DISTANCE = 1.0
+"""Distance in pixels between an outline and its handles that is tolerated without a warning."""
 
 Pair = tuple[float, float]
 
 
-class _Edit(TypedDict):
+class _WarpingOptions(TypedDict):
     rotate: float
     scale: float
     shift: Pair
@@ -51,7 +51,7 @@ def warp(
         typer.Option(
             "--rotate",
             metavar="DEGREES",
-            help="Turn the object counter-clockwise, as seen on the screen.",
+            help="Rotate the object counter-clockwise, as seen on the screen.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +66,7 @@ def warp(
         typer.Option(
             "--shift",
             metavar="X,Y",
-            help="Then shift it, to the right and down: 12,-5 in pixels, 3mm,-2mm with --spacing.",
+            help="Then shift it right and down: 12,-5 in pixels, or 3mm,-2mm with --spacing.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +75,7 @@ def warp(
         typer.Option(
             "--spacing",
             metavar="MM|X,Y",
-            help="Millimetres a pixel, for a shift in mm; X,Y where pixels are not square.",
+            help="Pixel size in mm, for a shift in mm; X,Y if pixels are not square.",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def warp(
         typer.Option(
             "--about",
             metavar="object|image|X,Y",
-            help="What it is turned and scaled about: a centre, or a point in pixels.",
+            help="Centre of rotation and scaling: the centre of the object or the image, or X,Y in pixels.",
         ),
     ] = "object",
     move: Annotated[
@@ -92,8 +92,9 @@ def warp(
         typer.Option(
             "--move",
             metavar="K:DX,DY",
-            help="First move handle K, 0 to 19, of a spline model's outline by pixels: 3:+12,-5. The others"
-            " stay. May be given again. --handles shows where they are.",
+            help="First move handle K (0 to 19) of the outline by DX,DY pixels, as in 3:+12,-5; the other"
+            " handles"
+            " stay. Spline models only; repeatable. --handles shows the handles.",
             show_default=False,
         ),
     ] = None,
@@ -101,8 +102,8 @@ def warp(
         bool,
         typer.Option(
             "--handles",
-            help="Make nothing, but write NAME__handles.png: the image, its outline, and the handles that"
-            " --move takes, with their numbers.",
+            help="Only write NAME__handles.png: the image with its outline and the numbered handles for"
+            " --move.",
         ),
     ] = False,
     theta: Annotated[
@@ -110,8 +111,9 @@ def warp(
         typer.Option(
             "--theta",
             metavar="FILE",
-            help="Before all else give the object the position and shape that this file of latents, or image,"
-            " has.",
+            help="Before any other edit, replace the object's position and shape by those in this latent"
+            " file or"
+            " image.",
             show_default=False,
         ),
         NEUTRAL,
@@ -120,57 +122,62 @@ def warp(
         bool,
         typer.Option(
             "--keep-background",
-            help="Keep the image's own pixels, to the bit, except where the object was and where it goes.",
+            help="Keep the original pixels unchanged, except around the old and new positions of the object.",
         ),
     ] = False,
     *,
     settings: GenerationSettings,
 ) -> None:
-    """Move, turn, scale or bend the object of each image.
+    """Move, rotate, scale or deform the object in each image.
 
     fetal.png with --rotate 45 --scale 0.7 becomes fetal__rot45_scale0.7.png
-    and fetal__rot45_scale0.7_mask.png; the other parts of a name are
-    theta-FILE, move3_12x-5, shift12x-5 (or shift3mmx-2mm) and keep. All is in
-    pixels of the upright image, x to the right and y down, so that a turn is
-    a turn on images that are not square, too.
+    and fetal__rot45_scale0.7_mask.png; other parts of a name are theta-FILE,
+    move3_12x-5, shift12x-5 (or shift3mmx-2mm) and keep. Coordinates are pixels
+    of the upright image, x to the right and y down, so rotations are exact
+    even if the image is not square.
 
-    The whole picture is made anew: the VAE keeps the style and moves what
-    goes with the object, the cDDPM invents the fine texture. With
-    --keep-background only the object, the place it left and a rim of 2 % of
-    the image's longer side are invented, and blend into the image itself.
-    What is moved off the image is cut off; where nothing is left, the image
-    fails. Each picture is segmented again, as reconstruct does.
+    By default the whole image is generated: the VAE keeps the style and moves
+    the object with its surroundings, the cDDPM synthesizes the fine texture.
+    With --keep-background, only the object, the area it left and a margin of
+    2 % of the image's longer side are generated and blended into the original
+    image. An object moved partly off the image is cropped; if nothing of it is
+    left, the input fails. Each generated image is segmented again, as in
+    reconstruct.
     """
-    asked = _Asked(rotate, scale, shift, spacing, about, tuple(move or ()), theta, keep_background)
-    edit = asked.edit()
+    requested = _Edit(rotate, scale, shift, spacing, about, tuple(move or ()), theta, keep_background)
+    edit = requested.keywords()
     named = find_inputs(inputs, settings)
-    if handles and asked != _Asked():
-        raise UsageError("--handles makes no picture, so no edit goes with it")
+    if handles and requested != _Edit():
+        raise UsageError("--handles writes no edited image", hint="leave the edit options out")
     if handles:
         raise typer.Exit(draw_handles(named, settings))
-    if not asked.parts():
-        raise UsageError("nothing to do", hint="--rotate 45, --scale 0.7, --shift 12,-5; see --help")
+    if not requested.parts():
+        raise UsageError(
+            "no edit given", hint="for example --rotate 45, --scale 0.7 or --shift 12,-5; see --help"
+        )
     position = () if theta is None else (find_one("--theta", theta, inputs or [], settings),)
     if move and not settings.dry_run:
         need_spline(settings)
-    notes: list[str] = []
-    ending = "__" + "_".join(asked.parts(*position))
+    warnings: list[str] = []
+    ending = "__" + "_".join(requested.parts(*position))
     requests = [
         GenerationRequest(
-            (item, *position), output_stem(item, ending), edit=partial(_warped, edit, item.name, notes)
+            (item, *position), output_stem(item, ending), edit=partial(_warp, edit, item.name, warnings)
         )
         for item in named.items
     ]
     titles = ["input", *(["position"] if position else [])]
-    code = generate("warp", requests, settings, many=named.many, words=asked.words(), titles=titles)
-    for note in () if settings.quiet else notes:
-        print_warning(note)
+    code = generate(
+        "warp", requests, settings, many=named.many, command_words=requested.command_words(), titles=titles
+    )
+    for warning in () if settings.quiet else warnings:
+        print_warning(warning)
     raise typer.Exit(code)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The edit as the user typed it."""
+class _Edit:
+    """The edit as given on the command line."""
 
     rotate: float | None = None
     scale: float | None = None
@@ -181,27 +188,27 @@ class _Asked:
     theta: str | None = None
     keep_background: bool = False
 
-    def edit(self) -> "_Edit":
-        """The keywords of `generation.Warping`; UsageError for what makes no sense."""
+    def keywords(self) -> _WarpingOptions:
+        """The keywords of `synthesis.Warping`; UsageError for invalid values."""
         rotate = 0.0 if self.rotate is None else self.rotate
         scale = 1.0 if self.scale is None else self.scale
         if not math.isfinite(rotate):
             raise UsageError(f"--rotate {rotate}: not a finite number")
         if not (math.isfinite(scale) and scale > 0):
-            raise UsageError(f"--scale {scale:g}: not above 0", hint="0.5 halves, 2 doubles")
+            raise UsageError(f"--scale {scale:g}: must be positive", hint="0.5 halves, 2 doubles")
         about: Literal["object", "image"] | None
         about = "object" if self.about == "object" else "image" if self.about == "image" else None
         return {
             "rotate": rotate,
             "scale": scale,
             "shift": self._shift(),
-            "about": about or _pair("--about", self.about, "object, image, or 40,30"),
+            "about": about or _pair("--about", self.about, "object, image or 40,30"),
             "moves": self._moves(),
             "keep_background": self.keep_background,
         }
 
     def parts(self, position: Item | None = None) -> list[str]:
-        """What is edited, as a name tells it; `position` is the item of --theta."""
+        """The edits as parts of a file name; `position` is the item of --theta."""
         shift = None if self.shift is None else _in_unit(self.shift)
         parts = [
             *([] if self.theta is None else [f"theta-{position.stem.name if position else ''}"]),
@@ -212,8 +219,8 @@ class _Asked:
         ]
         return [*parts, "keep"] if parts and self.keep_background else parts
 
-    def words(self) -> list[str]:
-        """The options as the made files tell them, less the names of files."""
+    def command_words(self) -> list[str]:
+        """The options as recorded in output files, without file names."""
         given = {
             "--theta": None if self.theta is None else "FILE",
             "--rotate": None if self.rotate is None else f"{self.rotate:g}",
@@ -230,19 +237,21 @@ class _Asked:
         """The shift in pixels."""
         x, y, unit = _in_unit(self.shift or "0,0")
         if unit and self.spacing is None:
-            raise UsageError(f"--shift {self.shift}: how long is a pixel?", hint="--spacing 0.12 for 0.12 mm")
+            raise UsageError(
+                "--shift in mm needs --spacing", hint="for example --spacing 0.12 for 0.12 mm per pixel"
+            )
         if self.spacing is None:
             return x, y
         if not unit:
-            raise UsageError("--spacing is for a shift in mm", hint="--shift 3mm,-2mm")
+            raise UsageError("--spacing needs a --shift in mm", hint="for example --shift 3mm,-2mm")
         both = self.spacing if "," in self.spacing else f"{self.spacing},{self.spacing}"
-        width, height = _pair("--spacing", both, "0.12, or 0.12,0.15")
+        width, height = _pair("--spacing", both, "0.12 or 0.12,0.15")
         if min(width, height) <= 0:
-            raise UsageError(f"--spacing {self.spacing}: not above 0")
+            raise UsageError(f"--spacing {self.spacing}: must be positive")
         return x / width, y / height
 
     def _moves(self) -> dict[int, Pair]:
-        """The moves by their handles' numbers."""
+        """The moves, by handle number."""
         if not self.move:
             return {}
         from ..vae.editing import HANDLES
@@ -254,39 +263,41 @@ class _Asked:
             if not (number.isascii() and number.isdigit() and int(number) < HANDLES):
                 raise UsageError(f"--move {text}: handles are numbered 0 to {HANDLES - 1}")
             if int(number) in moves:
-                raise UsageError(f"--move {text}: handle {number} is moved twice")
+                raise UsageError(f"--move {text}: handle {number} is given twice")
             moves[int(number)] = pair
         return moves
 
 
 def _in_unit(shift: str) -> tuple[float, float, str]:
-    """`12,-5` or `3mm,-2mm` as numbers and their unit, "" or "mm"."""
+    """`12,-5` or `3mm,-2mm` as two numbers and their unit, "" or "mm"."""
     parts = shift.replace(" ", "").split(",")
     metric = all(part.endswith("mm") for part in parts)
     bare = ",".join(part.removesuffix("mm") for part in parts) if metric else shift
-    return *_pair("--shift", bare, "12,-5, or 3mm,-2mm with --spacing", shift), "mm" if metric else ""
+    return *_pair("--shift", bare, "12,-5 or 3mm,-2mm with --spacing", shift), "mm" if metric else ""
 
 
 def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pair:
-    """`X,Y` as two finite numbers; `typed` is what the user gave, if not all of it is `text`."""
+    """`X,Y` as two finite numbers; `typed` is what the user gave, if it differs from `text`."""
     try:
         x, y = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"{option} {typed or text}: not understood", hint=f"{option} {example}") from None
+        raise UsageError(
+            f"{option} {typed or text}: cannot be parsed", hint=f"for example {option} {example}"
+        ) from None
     if not (math.isfinite(x) and math.isfinite(y)):
         raise UsageError(f"{option} {typed or text}: not finite numbers")
     return x, y
 
 
-def _warped(
-    edit: _Edit, name: str, notes: list[str], networks: "Networks", sources: "Sequence[Source]"
+def _warp(
+    edit: _WarpingOptions, name: str, warnings: list[str], networks: "Networks", sources: "Sequence[Source]"
 ) -> "Draft":
     from ..inference.synthesis import Warping, warp_image
 
     position = sources[1].code if len(sources) > 1 else None
-    draft, away = warp_image(networks, sources[0], Warping(**edit), position=position)
-    if away > STIFF:
-        notes.append(
-            f"{name}: the spline is too stiff: its outline stays {away:.1f} px from a handle's place"
+    draft, distance = warp_image(networks, sources[0], Warping(**edit), position=position)
+    if distance > MAX_HANDLE_DISTANCE:
+        warnings.append(
+            f"{name}: the spline is too stiff: its outline is {distance:.1f} px away from a moved handle"
         )
     return draft

@@ -1,19 +1,19 @@
-"""One call of a verb: many inputs to many files, resumably.
+"""A run is one call of a verb: many inputs to many files, resumable.
 
-inputs           what the user named, as a list of items
-outputs          where results go, and what may be there already
-settings         what a user can set about a run
-invocation       which options were given, and which of them change results
-fingerprint      what a result was made by, and whether it is up to date
-models           the networks of a run
-streaming        files read and written in threads while the network works
+inputs           from the operands of the command line to a list of items
+outputs          where results go, and name clashes
+settings         the options of a run as plain values
+invocation       the options given, and which of them change results
+fingerprint      what produced a result, and whether it is up to date
+models           loading the networks of a run
+streaming        reading and encoding files in threads alongside inference
 segmentation     what segment does to each scan
-generation       the flow of the verbs that generate images
+generation       the workflow of the verbs that generate images
 generation_jobs  one generated image and its files
 handle_drawings  warp --handles
-reporter         what becomes of each job: files, row, line, exit code
+reporter         the outcome of each job: files, row, output line, exit code
 results          results.csv, and files committed together with their row
 manifest         mhvae-run.json
-console          all that is written to a terminal
-review           the page that segment --report writes
+console          all terminal output
+review           the HTML page of segment --report
 """

@@ -1,4 +1,4 @@
-"""All that is written to a terminal: payload on stdout; errors, notes and progress on stderr."""
+"""All terminal output: payload on stdout; errors, notes and progress on stderr."""
 
 import os
 import re
@@ -16,28 +16,28 @@ from ..errors import OutputError, os_error_text
 from ..resources import is_rank_zero
 
 EVERY = 10.0
-"""Seconds between two plain lines of progress."""
+"""Seconds between two plain progress lines."""
 TRAINING_EVERY = 30.0
-"""The same in training."""
+"""Seconds between two plain progress lines during training."""
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block has ended: what is in hand is finished."""
-    noted: list[int] = []
+    """Defer SIGINT and SIGTERM until the end of the block, so that it is never interrupted."""
+    received: list[int] = []
     kinds = (signal.SIGINT, signal.SIGTERM)
-    handlers = {kind: signal.signal(kind, lambda number, _frame: noted.append(number)) for kind in kinds}
+    handlers = {kind: signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds}
     try:
         yield
     finally:
         for kind, handler in handlers.items():
             signal.signal(kind, handler)
-    if noted:
-        signal.raise_signal(noted[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere; nothing for a single job or with `off`."""
+    """A progress bar on a terminal, occasional lines elsewhere; nothing for a single job or with `off`."""
 
     def __init__(self, verb: str, total: int, mode: str) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
@@ -48,7 +48,7 @@ class Progress:
         self.last = 0.0 if self.bar else self.begun
 
     def step(self) -> None:
-        """One more job is done."""
+        """Count one more finished job."""
         self.done += 1
         now = time.monotonic()
         if not self.shown or (now - self.last < (0.1 if self.bar else EVERY) and self.done < self.total):
@@ -60,7 +60,7 @@ class Progress:
             print(self._state(now), file=sys.stderr, flush=True)
 
     def wipe(self) -> None:
-        """Clear the bar's line so that another can be printed; the next step draws it again."""
+        """Clear the line of the bar, so that another line can be printed; the next step redraws the bar."""
         if self.shown and self.bar:
             self.last = 0.0
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -72,16 +72,16 @@ class Progress:
 
 
 def draw(text: str, *, share: float | None = None) -> None:
-    """A text in the place of the terminal's last line, behind a bar for a `share` in [0, 1] if there is room.
+    """Replace the last line of the terminal by a text, after a bar for a `share` in [0, 1] if it fits.
 
-    It is cut to the terminal's width: of a line that wraps the next one would clear the end alone.
+    It is cut to the width of the terminal, because only the last part of a wrapped line could be cleared.
     """
-    room = _columns() - 1
-    cells = min(24, room - len(text) - 3)
+    width = _columns() - 1
+    cells = min(24, width - len(text) - 3)
     if share is not None and cells >= 8:
         filled = int(cells * share)
         text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
-    print(f"\r\x1b[K{text[:room]}", end="", file=sys.stderr, flush=True)
+    print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -94,17 +94,17 @@ def clock(seconds: float) -> str:
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (AttributeError, OSError, ValueError):  # no terminal, or a stream without a file
+    except (AttributeError, OSError, ValueError):  # no terminal, or a stream without a file descriptor
         return 80
 
 
 def write_line(text: str) -> None:
-    """One line of payload on stdout, at once: BrokenPipeError on a closed pipe, OutputError on a full one."""
+    """Write a line of payload to stdout and flush it. BrokenPipeError for a closed pipe, else OutputError."""
     write_bytes((text + "\n").encode(errors="surrogateescape"))
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes of payload on stdout, at once; faults as in `write_line`."""
+    """Write bytes of payload to stdout and flush them; errors as in `write_line`."""
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -116,40 +116,40 @@ def write_bytes(data: bytes) -> None:
 
 
 def open_file(path: Path) -> None:
-    """Show a file in the program that the desktop opens it with."""
+    """Open a file in the desktop's default program."""
     import typer
 
     typer.launch(str(path))
 
 
 def command_line() -> str:
-    """The command as typed, for model cards, less --resume and the home directory."""
-    words = [word for word in sys.argv[1:] if word != "--resume"]
+    """The command as typed, for model cards, without --resume and with ~ for the home directory."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     home = os.path.expanduser("~").rstrip("/")
-    text = shlex.join(["mhvae", *words])
+    text = shlex.join(["mhvae", *arguments])
     return re.sub(rf"(?<![^\s='\"]){re.escape(home)}(?=[/'\"\s]|$)", "~", text) if home else text
 
 
 def print_error(error: Exception) -> None:
-    """An error on stderr: `error: ...`, and a `hint: ...` line if there is one."""
+    """Print an error to stderr: `error: ...`, and a `hint: ...` line if it has a hint."""
     hint = getattr(error, "hint", None)
     print_note(f"error: {error}" + (f"\nhint: {hint}" if hint else ""))
 
 
 def print_warning(text: str) -> None:
-    """`warning: ...` on stderr."""
+    """Print `warning: ...` to stderr."""
     print_note(f"warning: {text}")
 
 
 def print_note(text: str) -> None:
-    """A line on stderr."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 class TrainingProgress:
-    """Says on stderr how a run goes: a line an epoch; in between a bar on a terminal, else a line at times.
+    """Training progress on stderr: one line per epoch; in between a bar, or occasional plain lines.
 
-    A context manager: the bar is gone when it ends.
+    A context manager, which clears the bar at the end.
     """
 
     def __init__(self, *, quiet: bool, progress: str) -> None:
@@ -170,7 +170,7 @@ class TrainingProgress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Take an event of `training.fit`."""
+        """Show an event of `training.loop.fit`."""
         if self.quiet:
             return
         if "phase" in event:
@@ -211,7 +211,7 @@ class TrainingProgress:
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere plain columns, padded and split by tabs. Nothing without rows."""
+    """Print a table on a terminal, tab-separated padded columns elsewhere, and nothing without rows."""
     if not rows:
         return
     if sys.stdout.isatty():

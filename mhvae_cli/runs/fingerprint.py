@@ -1,4 +1,4 @@
-"""What made a result, so that only the same is taken for done, and what mhvae-run.json tells of a run."""
+"""The fingerprint of a run: what its results depend on, whether existing ones are up to date."""
 
 import json
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WHY = ("from another input", "by another model", "with other options")
 HASHED = 512
-"""Inputs whose SHA-256 is remembered, so that the pages of one file are not each paid for."""
+"""Number of inputs whose SHA-256 is cached, so that a file of many pages is hashed once."""
 
 Input = TypeVar("Input")
 Kept = TypeVar("Kept")
@@ -34,16 +34,16 @@ Row = TypeVar("Row")
 
 
 class RunFingerprint:
-    """What the results of one run are made by, beside their inputs, and what happens in it.
+    """Everything besides the inputs that the results of a run depend on, and the facts of its manifest.
 
-    `made_by` is three short SHA-256 in hexadecimal, INPUT-MODEL-OPTIONS: of the bytes of what the result is
-    made from, of the model (`checkpoint.digest`), and of the options that change results. The device, the
-    number type, batches and threads are not in it: they change last bits at most.
+    `made_by` is three truncated SHA-256 in hexadecimal, INPUT-MODEL-OPTIONS: of the bytes of the sources, of
+    the model (`folder.digest`), and of the options that change results. Device, dtype, batch size and threads
+    are excluded: they affect only the last bits.
     """
 
     def __init__(self, verb: str, model: str, *, offline: bool = False, seed: int = 0) -> None:
         self.verb, self.model, self.offline, self.seed = verb, model, offline, seed
-        self.invocation = current()  # here, as threads do not see it
+        self.invocation = current()  # read here, as other threads do not see the context variable
         self.networks: Networks | None = None
         self.halved_to: int | None = None
         self._begun = datetime.now(UTC)
@@ -58,16 +58,16 @@ class RunFingerprint:
 
     @cached_property
     def options(self) -> str:
-        """The SHA-256 of the options that change results; files are told by what is in them."""
-        told = {name: self._content(name, value) for name, value in self.invocation.changing.items()}
-        return _sha256([self.verb, told])
+        """The SHA-256 of the options that change results, with files represented by their content."""
+        values = {name: self._content(name, value) for name, value in self.invocation.changing.items()}
+        return _sha256([self.verb, values])
 
     def made_by(
         self, sources: Sequence[Item], record: Mapping[str, Any], hashes: Sequence[str] | None = None
     ) -> str:
-        """What makes the result that `record` tells from others of these sources.
+        """The fingerprint of a result; `record` distinguishes results from the same sources.
 
-        `hashes` are the sources' SHA-256, if they are known. InputError if one cannot be read.
+        `hashes` are the SHA-256 of the sources, if they are known. InputError if a source is unreadable.
         """
         hashes = [self._hash(item) for item in sources] if hashes is None else hashes
         pages = [item.page for item in sources]
@@ -84,10 +84,10 @@ class RunFingerprint:
         batch_size: int,
         workers: int,
     ) -> Generator[Result | InputError]:
-        """`streaming.stream` of jobs, each result with its `made_by`.
+        """`streaming.stream` of jobs, with `made_by` added to each result.
 
-        An input is hashed before it is read: one that changes in between is taken for stale later, not for
-        done.
+        An input is hashed before it is read, so that if it changes in between, the result counts as stale
+        later, not as up to date.
         """
 
         def signed_load(job: Job) -> tuple[Input, tuple[Kept, str]]:
@@ -109,12 +109,12 @@ class RunFingerprint:
         )
 
     def judge(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
-        """Why the outputs of each job, which are there, are stale; "" if the same made them.
+        """Why the existing outputs of each job are stale; "" for outputs that are up to date.
 
-        InputError for what cannot be read any more.
+        InputError for inputs that are no longer readable.
         """
-        sizes = {len(_place(job, folder)) for job in jobs}
-        known: dict[tuple[str, ...], str] = {}  # of several rows for one file the last one is true
+        sizes = {len(_relative_parts(job, folder)) for job in jobs}
+        known: dict[tuple[str, ...], str] = {}  # of several rows for a file, the last is current
         for row in read_rows(folder / "results.csv") if folder is not None else ():
             parts = PurePath(row["output"]).parts
             known.update({parts[-size:]: row.get("made_by", "") for size in sizes if len(parts) >= size})
@@ -122,15 +122,17 @@ class RunFingerprint:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
             for first in range(0, len(jobs), HASHED):
                 part = jobs[first : first + HASHED]
-                found += pool.map(lambda job: self._why(job, known.get(_place(job, folder), "")), part)
+                found += pool.map(
+                    lambda job: self._why(job, known.get(_relative_parts(job, folder), "")), part
+                )
         return found
 
     def halved(self, batch_size: int) -> None:
-        """Network calls have `batch_size` inputs at most from now on: there was no memory for more."""
+        """Record that memory limits batches to `batch_size` inputs from now on."""
         self.halved_to = batch_size
 
     def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, Any]:
-        """What mhvae-run.json tells: no inputs' names, which results.csv has, and no home directory."""
+        """The entry of mhvae-run.json, without input names (see results.csv) and the home directory."""
         from .manifest import versions, without_home
 
         now, torch, networks = datetime.now(UTC), sys.modules.get("torch"), self.networks
@@ -158,27 +160,26 @@ class RunFingerprint:
 
     def _why(self, job: Job, known: str) -> str | InputError:
         if not known:
-            return "nothing tells what made it"
+            return "no record of how it was made"
         try:
             mine = self.made_by(job.sources, job.record)
         except InputError as error:
             return error
         pairs = zip(mine.split("-"), known.split("-"), WHY, strict=False)
         reasons = [why for own, other, why in pairs if own != other]
-        return "" if mine == known else "made " + (", ".join(reasons) or "otherwise")
+        return "" if mine == known else "made " + (", ".join(reasons) or "differently")
 
     def _hash(self, item: Item) -> str:
-        """The SHA-256 of an item's file. Of some of the last ones it is remembered, while nothing of the file
-        changes that the system tells."""
+        """The SHA-256 of an item's file, cached by path, inode, size and modification time."""
         from ..hashing import sha256_of
 
         if isinstance(item.source, bytes):
             return sha256_of(item.source)
         try:
-            about = os.stat(item.source)
+            status = os.stat(item.source)
         except OSError as error:
             raise InputError(f"{item.name}: {os_error_text(error)}") from error
-        key = (item.source, about.st_ino, about.st_size, about.st_mtime_ns)
+        key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
         known = self._hashes.get(key) or sha256_of(item.source)
         with self._guard:
             self._hashes[key] = known
@@ -187,7 +188,7 @@ class RunFingerprint:
         return known
 
     def _content(self, name: str, value: Any) -> Any:
-        """What an option stands for: a model or a file by what is in it, all else by itself."""
+        """The value of an option for hashing: the digest of a model or file, any other value as it is."""
         from ..hashing import sha256_of
 
         if name.endswith("-model"):
@@ -198,25 +199,25 @@ class RunFingerprint:
 def apply_existing_policy(
     jobs: Iterable[Job], policy: str, fingerprint: RunFingerprint, target: Target
 ) -> list[Job]:
-    """Apply --existing: `error` raises OutputError if an output is there, `skip` marks jobs that are done,
-    and those whose outputs are there and not what this run would make (see `RunFingerprint.judge`).
+    """Apply --existing: `error` raises OutputError if an output exists; `skip` marks jobs whose outputs exist
+    as done or, if this run would give a different result, as stale (see `RunFingerprint.judge`).
     """
-    settled = list(jobs)
-    refuse_existing(settled, policy)
+    checked = list(jobs)
+    refuse_existing(checked, policy)
     if policy != "skip":
-        return settled
-    whole = [index for index, job in enumerate(settled) if job.item.fault is None and _is_there(job)]
-    judged = fingerprint.judge([settled[index] for index in whole], target.folder)
-    for index, why in zip(whole, judged, strict=True):
-        job = settled[index]
+        return checked
+    existing = [index for index, job in enumerate(checked) if job.item.error is None and _exists(job)]
+    judged = fingerprint.judge([checked[index] for index in existing], target.folder)
+    for index, why in zip(existing, judged, strict=True):
+        job = checked[index]
         if isinstance(why, str):
-            settled[index] = replace(job, skip=True, stale=why)
+            checked[index] = replace(job, skip=True, stale=why)
         else:
-            settled[index] = replace(job, item=replace(job.item, fault=why))
-    return settled
+            checked[index] = replace(job, item=replace(job.item, error=why))
+    return checked
 
 
-def _is_there(job: Job) -> bool:
+def _exists(job: Job) -> bool:
     return bool(job.outputs) and all(map(os.path.lexists, job.outputs))
 
 
@@ -231,7 +232,7 @@ def _sha256(values: object) -> str:
     return sha256_of(json.dumps(values, sort_keys=True, default=str).encode())
 
 
-def _place(job: Job, folder: Path | None) -> tuple[str, ...]:
-    """The parts of the path of a job's first file in the folder of results: however that is called."""
+def _relative_parts(job: Job, folder: Path | None) -> tuple[str, ...]:
+    """The path of a job's first output relative to the output folder, as parts."""
     path = job.outputs[0]
     return path.parts if folder is None else path.relative_to(folder).parts

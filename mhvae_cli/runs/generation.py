@@ -1,6 +1,6 @@
-"""The flow of the verbs that generate images: from what was named to files.
+"""The workflow of the verbs that generate images: from the inputs to the output files.
 
-A verb says which results it makes, and how the latent code of each follows from its sources':
+A verb defines its results, and how the latent code of each follows from those of its sources:
 
     @generative()
     def reconstruct(inputs: options.Inputs = None, *, settings: GenerationSettings) -> None:
@@ -10,9 +10,9 @@ A verb says which results it makes, and how the latent code of each follows from
         raise typer.Exit(generate("reconstruct", requests, settings, many=named.many))
 
 `commands.generation_options.generative` adds the options that are the fields of `GenerationSettings`. A
-`GenerationRequest` is one result. Its edit runs beside the network, once; an InputError there costs it its
-row. What an option alone tells to be wrong is checked by the verb before `generate`. Images and latents
-files are alike to it.
+`GenerationRequest` describes one result. Its edit runs once, in the thread of the network; an InputError in
+it fails only that result. A verb checks its options before it calls `generate`. Images and latent files are
+interchangeable as inputs.
 """
 
 import tempfile
@@ -48,11 +48,11 @@ Collect = Callable[["GenerationRequest", "GeneratedImage"], None]
 
 @dataclass(frozen=True)
 class Compilation:
-    """One more file of a run, of all its images, which `collect` has gathered: the run stops at an error.
+    """An additional file made from all images of a run, which `collect` gathers; the run stops at an error.
 
-    `sources` are what the images are made from; the first names its row. `stem` and `ending` are its path in
-    the output folder; `encode` makes its bytes, with the texts that it is given inside; `record` tells it
-    from others of its name.
+    `sources` are the sources of the images; the first names the row. `stem` and `ending` are the path in the
+    output folder; `encode` returns the bytes, with the given texts embedded; `record` distinguishes it from
+    other files of the same name.
     """
 
     sources: tuple[Item, ...]
@@ -64,7 +64,7 @@ class Compilation:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done: every job in order (the compilation's last), and the requests of those to do."""
+    """All jobs in order, that of the compilation last, and those still to do with their requests."""
 
     target: Target
     format: str
@@ -74,26 +74,26 @@ class _Plan:
     fingerprint: RunFingerprint
 
     def made_by(self, job: Job, hashes: Sequence[str]) -> str | None:
-        """The column made_by of a result; None where there is no results.csv."""
+        """The column made_by of a result; None without a results.csv."""
         if self.target.folder is None:
             return None
         return self.fingerprint.made_by(job.sources, job.record, hashes)
 
 
 def find_inputs(inputs: list[str] | None, settings: GenerationSettings) -> Gathered:
-    """What the user named, expanded; see `inputs.gather`."""
+    """The inputs of a run, expanded; see `inputs.gather`."""
     return gather(inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out)
 
 
 def find_one(option: str, named: str, inputs: Sequence[str], settings: GenerationSettings) -> Item:
-    """The one image, or latents file, that an `option` names beside the inputs."""
+    """The single image or latent file given by an `option` in addition to the inputs."""
     if named == "-" and ("-" in inputs or settings.from_file == "-"):
-        raise UsageError("stdin can be read once only", hint="name - once")
+        raise UsageError("stdin can be read only once", hint="use - only once")
     first, *others = gather([named]).items
     if others:
-        raise UsageError(f"{option} {named}: {len(others) + 1} images, where one is wanted")
-    if first.fault is not None:
-        raise first.fault
+        raise UsageError(f"{option} {named}: needs exactly one image, got {len(others) + 1}")
+    if first.error is not None:
+        raise first.error
     return first
 
 
@@ -104,18 +104,18 @@ def generate(
     *,
     many: bool,
     columns: Sequence[str] = (),
-    words: Sequence[str] = (),
+    command_words: Sequence[str] = (),
     titles: Sequence[str] = ("input",),
     collect: Collect | None = None,
     compilation: Compilation | None = None,
     settled: Callable[[Job], None] | None = None,
 ) -> int:
-    """Make, write and report every request; the exit code.
+    """Process, write and report every request; return the exit code.
 
-    `many`: what was named may be more than one image. `columns` are those of `GenerationRequest.row`; `words`
-    the verb's own options, as the files tell them; `titles` stand over the sources on the sheet. `collect`
-    gets every image that was made, in order, and `compilation` is written behind them; `settled` is called
-    with each job whose files are there.
+    `many`: the inputs may be more than one image. `columns` are those of `GenerationRequest.row`;
+    `command_words` are the verb's own options, as recorded in the files; `titles` are the headings of the
+    sources on the sheet. `collect` receives every generated image in order, and `compilation` is written
+    after them; `settled` is called with each job whose files exist.
     """
     _check(settings)
     plan = _plan(verb, requests, settings, many=many, compilation=compilation)
@@ -124,7 +124,7 @@ def generate(
     rows: list[list[np.ndarray]] = []
     results: Generator[Result | InputError] = (_ for _ in ())
     if plan.todo:
-        command = " ".join(["mhvae", verb, *words, *_common_words(settings)])
+        command = " ".join(["mhvae", verb, *command_words, *_common_words(settings)])
         runner = _load_runner(plan, settings, command)
         results = _results(plan, runner, settings, rows, collect)
         if compilation is not None:
@@ -146,14 +146,16 @@ def generate(
 
 
 def _check(settings: GenerationSettings) -> None:
-    """UsageError for options that make no sense together."""
+    """UsageError for options that exclude each other or are invalid."""
     parse_window(settings.window)
     if settings.tries > 1 and settings.min_dice is None:
-        raise UsageError("--tries draws again what misses --min-dice", hint="--min-dice 0.9 --tries 4")
+        raise UsageError("--tries needs --min-dice", hint="for example --min-dice 0.9 --tries 4")
     if settings.tries > 1 and settings.no_refine:
-        raise UsageError("--tries draws other noise, and with --no-refine there is none")
+        raise UsageError(
+            "--tries and --no-refine exclude each other: without refinement there is no noise to vary"
+        )
     if settings.sheet is not None and settings.sheet.suffix.lower() != ".png":
-        raise UsageError(f"{settings.sheet}: a sheet is a PNG", hint="--sheet sheet.png")
+        raise UsageError(f"--sheet {settings.sheet}: not a .png file", hint="for example --sheet sheet.png")
 
 
 def _plan(
@@ -164,25 +166,25 @@ def _plan(
     many: bool,
     compilation: Compilation | None,
 ) -> _Plan:
-    """Names the files of every request and applies --shard and --existing; OutputError for clashes."""
+    """Name the files of every request and apply --shard and --existing; OutputError for clashes."""
     target = find_target(settings.out, many=many or len(requests) > 1)
     if target.stdout and (settings.as_json or settings.save_latents):
-        raise UsageError("-o - writes one image: no --save-latents and no --json with it")
-    format = choose_format(settings.format, target, SUFFIXES, what="pictures")
+        raise UsageError("-o - writes a single image", hint="leave --save-latents and --json out")
+    format = choose_format(settings.format, target, SUFFIXES, what="images")
     suffix = target.file.suffix if target.file else f".{format}"
     endings = [suffix, f"_mask{suffix}", *([".safetensors", ".json"] if settings.save_latents else [])]
     planned = [_job_of(request, target, endings) for request in requests]
-    whole = [_compilation_job(compilation, target)] if compilation else []
+    combined = [_compilation_job(compilation, target)] if compilation else []
     sheets = [] if settings.sheet is None else [Job(Item("--sheet", b"", PurePath()), (settings.sheet,))]
-    refuse_clashes([*planned, *whole, *sheets], [item for each in requests for item in each.sources])
-    part = parse_shard(settings.shard)
+    refuse_clashes([*planned, *combined, *sheets], [item for each in requests for item in each.sources])
+    shard = parse_shard(settings.shard)
     fingerprint = RunFingerprint(verb, settings.model, offline=settings.offline, seed=settings.seed)
     refuse_existing(sheets, settings.existing)
-    jobs = apply_existing_policy([*planned[part], *whole], settings.existing, fingerprint, target)
-    if whole and not all(job.skip for job in jobs):
-        jobs = _all_anew(jobs)
-    pairs = zip(jobs, requests[part], strict=not whole)
-    todo = [(job, request) for job, request in pairs if not job.skip and job.item.fault is None]
+    jobs = apply_existing_policy([*planned[shard], *combined], settings.existing, fingerprint, target)
+    if combined and not all(job.skip for job in jobs):
+        jobs = _redo_all(jobs)
+    pairs = zip(jobs, requests[shard], strict=not combined)
+    todo = [(job, request) for job, request in pairs if not job.skip and job.item.error is None]
     return _Plan(target, format, jobs, todo, _sheet_path(settings), fingerprint)
 
 
@@ -196,25 +198,25 @@ def _compilation_job(compilation: Compilation, target: Target) -> Job:
     return Job(compilation.sources[0], paths, made_of=compilation.sources, record=compilation.record)
 
 
-def _all_anew(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs of a run whose compilation, or a part of it, is missing: all are made. OutputError if some
-    are stale."""
+def _redo_all(jobs: Sequence[Job]) -> list[Job]:
+    """All jobs, to be done again as the compilation or an image of it is missing. OutputError if any output
+    is stale."""
     stale = next((job for job in jobs if job.stale), None)
     if stale is not None:
-        hint = "--existing overwrite makes all pictures anew"
+        hint = "use --existing overwrite to regenerate all images"
         raise OutputError(f"{stale.outputs[0]}: stale: {stale.stale}", hint=hint)
     return [replace(job, skip=False) for job in jobs]
 
 
 def _sheet_path(settings: GenerationSettings) -> Path | None:
-    """Where the sheet goes, if one is asked for."""
+    """The path of the sheet, if one is requested."""
     if settings.sheet is None and settings.show and not settings.dry_run:
         return Path(tempfile.mkdtemp(prefix="mhvae-")) / "sheet.png"
     return settings.sheet
 
 
 def _common_words(settings: GenerationSettings) -> list[str]:
-    """The shared options that change images, as the made files tell them."""
+    """The shared options that change images, as recorded in the files."""
     words = [] if settings.window == "auto" else ["--window", settings.window]
     if settings.no_refine:
         return [*words, "--no-refine"]
@@ -240,7 +242,7 @@ def _load_runner(plan: _Plan, settings: GenerationSettings, command: str) -> Job
         command=command,
         window=parse_window(settings.window),
         latents=settings.save_latents,
-        drawn=plan.sheet is not None,
+        thumbnails=plan.sheet is not None,
     )
 
 
@@ -251,20 +253,20 @@ def _results(
     rows: list[list["np.ndarray"]],
     collect: Collect | None,
 ) -> Generator[Result | InputError]:
-    """What the reporter takes of each request; the sheet's first `rows` and the images go their own way."""
-    made: Generator[GenerationResult | InputError] = runner.stream(
+    """The result of each request for the reporter; also fills the `rows` of the sheet and calls `collect`."""
+    generated: Generator[GenerationResult | InputError] = runner.stream(
         [request for _, request in plan.todo],
         batch_size=settings.batch_size,
         workers=settings.workers,
         halved=plan.fingerprint.halved,
     )
-    with closing(made):
-        for (job, _), result in zip(plan.todo, made, strict=True):
+    with closing(generated):
+        for (job, _), result in zip(plan.todo, generated, strict=True):
             if isinstance(result, InputError):
                 yield result
                 continue
-            if result.thumbs and len(rows) < SHEET_ROWS:
-                rows.append(result.thumbs)
+            if result.thumbnails and len(rows) < SHEET_ROWS:
+                rows.append(result.thumbnails)
             if collect is not None:
                 collect(result.request, result.picture)
             mask = {"mask": str(job.outputs[1])} if job.outputs else {}
@@ -275,7 +277,7 @@ def _results(
 def _with_compilation(
     results: Generator[Result | InputError], plan: _Plan, runner: JobRunner, compilation: Compilation
 ) -> Generator[Result | InputError]:
-    """The results, and behind them the compilation as one more."""
+    """The results, followed by the compilation as one more."""
     with closing(results):
         yield from results
     hashes = [sha256_of(item.source) for item in compilation.sources]
@@ -295,7 +297,7 @@ def _write_sheet(
     names = [*titles, "mask", "VAE", *([] if settings.no_refine else ["refined"])]
     write_atomic(path, encode_png(sheet(rows, names, cell=CELL), text=runner.text()))
     if settings.sheet is None:
-        print_note(f"the sheet is {path}")
+        print_note(f"sheet written to {path}")
     elif not settings.as_json and settings.out != "-":
         write_line(str(path))
     if settings.show:

@@ -1,4 +1,4 @@
-"""One result of a verb that makes pictures: what is wished for, and how its files come about."""
+"""One generated result: the request, and how its files are produced."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     _Made = tuple[Draft, list[Source], GeneratedImage]
 
 CELL = 256
-"""Side in pixels of a picture on the sheet."""
-KEPT = 8
-"""How many sources are remembered, so that those of several results are not read for each."""
+"""Side of an image on the sheet in pixels."""
+CACHE_SIZE = 8
+"""Number of cached sources, so that a source of several results is not read for each of them."""
 
 Edit = Callable[["Networks", "Sequence[Source]"], "Draft"]
 
 
 def unedited(_networks: "Networks", sources: "Sequence[Source]") -> "Draft":
-    """The picture of the first source as it is."""
+    """The first source without any edit."""
     from ..inference.synthesis import draft_of
 
     return draft_of(sources[0])
@@ -39,13 +39,13 @@ def unedited(_networks: "Networks", sources: "Sequence[Source]") -> "Draft":
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One result: a picture, its mask, and maybe its latents.
+    """One result: an image, its mask and, optionally, its latent files.
 
-    `sources` are what it is made from, none for a picture out of nothing; the first names its row. `stem` is
-    the path of its files in the output folder, without a suffix; `mask` the mask's, if not the stem and
-    "_mask", `latents` its latents', if not the stem; `label` is the number of the object's pixels in the
-    mask. `edit` makes the draft. `row` has the verb's own columns, `record` what the files say of this edit
-    beside the command (no names: they are patients').
+    `sources` are the inputs of the result, empty for a sampled image; the first names its row. `stem` is the
+    path of the files in the output folder, without a suffix; `mask` is the path of the mask, if not the stem
+    and "_mask", and `latents` that of the latent files, if not the stem; `label` is the value of the object's
+    pixels in the mask. `edit` returns the draft. `row` holds the verb's own columns, `record` what the files
+    record of this edit besides the command (no file names, as they may identify patients).
     """
 
     sources: tuple[Item, ...]
@@ -59,16 +59,16 @@ class GenerationRequest:
 
     @property
     def item(self) -> Item:
-        """The item of the result's row, with the first fault of its sources."""
+        """The item for the result's row: the first source with an error, else the first source."""
         if not self.sources:
             return Item(self.stem.name, b"", self.stem)
-        return next((item for item in self.sources if item.fault), self.sources[0])
+        return next((item for item in self.sources if item.error), self.sources[0])
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A result: its files in the order of its outputs, its columns, the gate it `missed`, its thumbnails, and
-    the SHA-256 of its sources as they were read.
+    """A result: its files in the order of its outputs, its columns, the quality gate it `missed`, its
+    thumbnails, and the SHA-256 of its sources when they were read.
     """
 
     request: GenerationRequest
@@ -76,13 +76,13 @@ class GenerationResult:
     files: list[bytes]
     row: dict[str, Any]
     missed: str | None
-    thumbs: "list[np.ndarray]"
+    thumbnails: "list[np.ndarray]"
     hashes: list[str]
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A scan that was read and not encoded yet, and the network's input (C, S, S)."""
+    """A scan that has been read but not encoded, and the input of the network (C, S, S)."""
 
     scan: "Scan"
     sha256: str
@@ -90,51 +90,51 @@ class _Read:
 
 
 def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath:
-    """An item's stem and an ending, `a__recon`; one of several has its number, `a__recon_07` of 11."""
+    """An item's stem with an ending, `a__recon`, and a number if there are several, `a__recon_07` of 11."""
     numbered = f"_{str(number).zfill(len(str(count - 1)))}" if count > 1 else ""
     return item.stem.with_name(item.stem.name + ending + numbered)
 
 
-def _joined(
+def _with_picture(
     row: "tuple[Draft, list[Source]]", picture: "GeneratedImage | MemoryError"
 ) -> "_Made | MemoryError":
-    """(draft, sources, picture), or the MemoryError that stands in the picture's place."""
+    """(draft, sources, picture), or the MemoryError that replaces the picture."""
     return picture if isinstance(picture, MemoryError) else (*row, picture)
 
 
 class JobRunner:
-    """Makes the requests of one run, at a memory that does not grow with their number.
+    """Processes the requests of one run in memory that does not grow with their number.
 
-    `how` is for `generation.make`; `kind` png or tiff; `command` what the files tell; `window` is for
-    `read_scan`; `latents` and `drawn` whether latents and thumbnails are wanted. ModelError for a
-    single-headed VAE, and if pictures are to be refined and cannot be.
+    `options` are for `synthesis.make`; `kind` is png or tiff; `command` is recorded in the files; `window` is
+    for `read_scan`; `latents` and `thumbnails` request latent files and thumbnails. ModelError for a
+    single-headed VAE, and if images are to be refined and the model has no cDDPM.
     """
 
     def __init__(
         self,
         networks: "Networks",
-        how: "GenerationOptions",
+        options: "GenerationOptions",
         *,
         kind: str,
         command: str,
         window: "Window" = "auto",
         latents: bool = False,
-        drawn: bool = False,
+        thumbnails: bool = False,
     ) -> None:
         from ..checkpoints.folder import digest
         from ..inference.provenance import Origin
 
-        self.networks, self.how, self.kind = networks, how, kind
-        self.window, self.latents, self.drawn = window, latents, drawn
+        self.networks, self.options, self.kind = networks, options, kind
+        self.window, self.latents, self.thumbnails = window, latents, thumbnails
         networks.need_position()
-        if how["refine"]:
+        if options["refine"]:
             _ = networks.refiner
-        self.origin = Origin(networks.name, digest(networks.folder), how["seed"], command)
-        self._known: OrderedDict[tuple[Path | bytes, int], Source] = OrderedDict()
+        self.origin = Origin(networks.name, digest(networks.folder), options["seed"], command)
+        self._cache: OrderedDict[tuple[Path | bytes, int], Source] = OrderedDict()
 
     @cached_property
     def vae_sha256(self) -> str:
-        """What latents files tell their model by."""
+        """The SHA-256 of the VAE, which latent files record."""
         from ..checkpoints.folder import digest
 
         return digest(self.networks.folder, ["vae"])
@@ -147,7 +147,7 @@ class JobRunner:
         workers: int | None,
         halved: Callable[[int], None],
     ) -> Generator[GenerationResult | InputError]:
-        """What becomes of each request, in order; see `batching.stream`."""
+        """The result of each request, or its InputError, in order; see `streaming.stream`."""
         make = Halving(self._make, halved)
         return stream(
             requests,
@@ -160,7 +160,7 @@ class JobRunner:
         )
 
     def text(self, sources: Sequence[str] = (), **extra: object) -> dict[str, str]:
-        """The texts of a made file, from the SHA-256 of its sources."""
+        """The provenance texts to embed in a file, from the SHA-256 of its sources."""
         from ..inference.provenance import embed, make_record
 
         return embed(make_record(self.origin, sources, **extra))
@@ -169,17 +169,19 @@ class JobRunner:
         return (request, [self._read(item) for item in request.sources]), None
 
     def _read(self, item: Item) -> "Source | _Read":
-        """A Source if it is known or has no pixels, else a _Read; threads only look at what is known."""
+        """A Source if it is cached or a latent file, else a _Read; worker threads only read the cache."""
         from ..hashing import sha256_of
         from ..images.read import read_scan
         from ..inference.latent_files import is_latents
 
-        known = self._known.get((item.source, item.page))
-        if known is not None:
-            return known
+        cached = self._cache.get((item.source, item.page))
+        if cached is not None:
+            return cached
         if isinstance(item.source, Path) and is_latents(item.source):
             return self._from_latents(item.source)
-        digest = sha256_of(item.source)  # first: what changes in between is then taken for stale later
+        digest = sha256_of(
+            item.source
+        )  # before reading: a file that changes in between counts as stale later
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
         return _Read(scan, digest, self.networks.prepare(scan))
 
@@ -192,18 +194,18 @@ class JobRunner:
         lengths = {"z_dim": self.networks.config.z_dim, "theta_dim": self.networks.model.theta_dim}
         digest = sha256_of(path)
         code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
-        noise = (read(path) or {}).get("noise")  # so that it is the picture that was saved
+        noise = (read(path) or {}).get("noise")  # reproduces the saved image
         return Source(code, None, digest, noise if isinstance(noise, str) else digest)
 
     def _make(self, drafts: "Sequence[Draft]") -> "list[GeneratedImage]":
         from ..inference.synthesis import make
 
-        return make(self.networks, drafts, **self.how)
+        return make(self.networks, drafts, **self.options)
 
     def _run(
         self, make: "Callable[[list[Draft]], list[GeneratedImage | MemoryError]]", batch: "list[_Loaded]"
     ) -> "list[_Made | InputError | MemoryError]":
-        """Per request (draft, sources, picture), or what went wrong with it: the network's part."""
+        """Per request (draft, sources, picture), or its InputError or MemoryError; uses the network."""
         rows: list[tuple[Draft, list[Source]] | InputError] = []
         for request, read in batch:
             sources = [self._encoded(item, each) for item, each in zip(request.sources, read, strict=True)]
@@ -213,7 +215,7 @@ class JobRunner:
                 rows.append(InputError(f"{request.item.name}: {error}", hint=error.hint))
         drafts = [row[0] for row in rows if not isinstance(row, InputError)]
         pictures = iter(make(drafts) if drafts else [])
-        return [row if isinstance(row, InputError) else _joined(row, next(pictures)) for row in rows]
+        return [row if isinstance(row, InputError) else _with_picture(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: "Source | _Read") -> "Source":
         from ..inference.provenance import noise_key
@@ -221,23 +223,23 @@ class JobRunner:
         from ..vae.editing import LatentCode
 
         key = (item.source, item.page)
-        if isinstance(read, _Read) and key not in self._known:
+        if isinstance(read, _Read) and key not in self._cache:
             z, theta = self.networks.encode(read.square[None])
             code = LatentCode(z=z[0], theta=theta[0], pose=None, size=read.scan.pixels.shape[:2])
             read = Source(code, read.scan, read.sha256, noise_key(read.sha256, item.page))
-        source = self._known[key] if isinstance(read, _Read) else read
-        self._known[key] = source
-        self._known.move_to_end(key)
-        if len(self._known) > KEPT:
-            self._known.popitem(last=False)
+        source = self._cache[key] if isinstance(read, _Read) else read
+        self._cache[key] = source
+        self._cache.move_to_end(key)
+        if len(self._cache) > CACHE_SIZE:
+            self._cache.popitem(last=False)
         return source
 
-    def _finish(self, request: GenerationRequest, _kept: None, made: "_Made") -> GenerationResult:
-        """The files of a picture, and what is told of it."""
+    def _finish(self, request: GenerationRequest, _kept: None, generated: "_Made") -> GenerationResult:
+        """Encode the files of a picture, and collect its row."""
         from ..images.encode import encode_png, encode_tiff
         from ..images.scan import stored
 
-        draft, sources, picture = made
+        draft, sources, picture = generated
         orientation = 1 if draft.like is None else draft.like.orientation
         facts = {"noise": picture.key, "dice": round(picture.dice, 4), **request.record}
         hashes = [source.sha256 for source in sources]
@@ -251,7 +253,7 @@ class JobRunner:
             files += self._latents(picture, hashes, facts)
         row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **request.row}
         return GenerationResult(
-            request, picture, files, row, self._missed(picture), self._thumbs(sources, picture), hashes
+            request, picture, files, row, self._missed(picture), self._thumbnails(sources, picture), hashes
         )
 
     def _latents(
@@ -265,7 +267,7 @@ class JobRunner:
         return list(encode_latents(picture.code, record=record, handles=self._handles(picture), **own))
 
     def _handles(self, picture: "GeneratedImage") -> "np.ndarray | None":
-        """A spline's points for the reader, where there are any to take hold of."""
+        """The handles of a spline for the JSON file; None for an affine model or an outline without any."""
         from ..vae.handles import handles
 
         if self.networks.config.warp.family == "affine":
@@ -276,15 +278,15 @@ class JobRunner:
             return None
 
     def _missed(self, picture: "GeneratedImage") -> str | None:
-        wanted = self.how["min_dice"]
-        if picture.dice >= wanted:
+        minimum = self.options["min_dice"]
+        if picture.dice >= minimum:
             return None
-        draws = f" after {picture.tries} draws" if picture.tries > 1 else ""
-        return f"dice {picture.dice:.3f}{draws}, below {wanted:g}"
+        draws = f" after {picture.tries} attempts" if picture.tries > 1 else ""
+        return f"dice {picture.dice:.3f}{draws}, below {minimum:g}"
 
-    def _thumbs(self, sources: "Sequence[Source]", picture: "GeneratedImage") -> "list[np.ndarray]":
-        """Small pictures for a row of the sheet: sources, mask, the VAE's picture, the refined one."""
-        if not self.drawn:
+    def _thumbnails(self, sources: "Sequence[Source]", picture: "GeneratedImage") -> "list[np.ndarray]":
+        """Small images for a row of the sheet: sources, mask, VAE image, refined image."""
+        if not self.thumbnails:
             return []
         import numpy as np
 
@@ -296,7 +298,7 @@ class JobRunner:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         blank = np.full(size, 128, np.uint8)
         scans = [source.scan for source in sources]
-        shown = [blank if scan is None else to_uint8(scan.pixels, scan.window) for scan in scans]
-        shown += [picture.mask, to_native(picture.recon, size)]
-        shown += [to_uint8(picture.pixels, picture.window)] if self.how["refine"] else []
-        return [sheet([[each]], cell=CELL, gutter=0) for each in shown]
+        images = [blank if scan is None else to_uint8(scan.pixels, scan.window) for scan in scans]
+        images += [picture.mask, to_native(picture.recon, size)]
+        images += [to_uint8(picture.pixels, picture.window)] if self.options["refine"] else []
+        return [sheet([[each]], cell=CELL, gutter=0) for each in images]

@@ -1,4 +1,4 @@
-"""The handles by which a spline's outline is moved, drawn so that a user sees their numbers (section 3.2)."""
+"""Drawings of the numbered handles that move the outline of a spline model (section 3.2)."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def need_spline(settings: GenerationSettings) -> None:
-    """UsageError for a model whose outlines have no handles, ModelError for one without outlines."""
+    """UsageError for a model whose outlines have no handles, ModelError for one that cannot segment."""
     from ..checkpoints.folder import read_config
     from ..checkpoints.registry import resolve
     from ..config import ModelConfig, from_dict
@@ -39,20 +39,20 @@ def need_spline(settings: GenerationSettings) -> None:
 
 
 def draw_handles(named: Gathered, settings: GenerationSettings) -> int:
-    """Write NAME__handles.png for every image; the exit code."""
+    """Write NAME__handles.png for every image; return the exit code."""
     target = find_target(settings.out, many=named.many)
     if choose_format(settings.format, target, {".png": "png"}, what="drawings") != "png":
-        raise UsageError("handles are drawn as PNGs, whatever --format")
+        raise UsageError("--handles writes PNG files only", hint="leave --format out")
     if target.stdout and settings.as_json:
-        raise UsageError("-o - writes one image: no --json with it")
-    part = parse_shard(settings.shard)
+        raise UsageError("-o - writes a single image", hint="leave --json out")
+    shard = parse_shard(settings.shard)
     fingerprint = RunFingerprint("warp", settings.model, offline=settings.offline, seed=settings.seed)
-    planned = plan(named.items, target, ["__handles.png"])[part]
+    planned = plan(named.items, target, ["__handles.png"])[shard]
     jobs = apply_existing_policy(planned, settings.existing, fingerprint, target)
     if settings.dry_run:
         return preview(jobs, settings.as_json)
     need_spline(settings)
-    todo = [job for job in jobs if not job.skip and job.item.fault is None]
+    todo = [job for job in jobs if not job.skip and job.item.error is None]
     results = _drawings(todo, settings, fingerprint) if todo else (_ for _ in ())
     reporter = Reporter("warp", jobs, target, settings, columns=COLUMNS, fingerprint=fingerprint)
     with closing(results), reporter:
@@ -79,8 +79,8 @@ def _load(networks: "Networks", window: "Window", job: Job) -> "tuple[np.ndarray
     from ..inference.latent_files import is_latents
 
     if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
-        hint = "the JSON file of the two lists its handles"
-        raise InputError(f"{job.item.name}: a file of latents has no image to draw on", hint=hint)
+        hint = "its handles are listed in the JSON file beside it"
+        raise InputError(f"{job.item.name}: a latent file has no image to draw on", hint=hint)
     scan = read_scan(job.item.source, page=job.item.page, name=job.item.name, window=window)
     return networks.prepare(scan), scan
 
@@ -104,5 +104,5 @@ def _finish(networks: "Networks", job: Job, scan: "Scan", theta: "np.ndarray") -
         points = handles(networks.model, code)
     except InputError as error:
         raise InputError(f"{job.item.name}: {error}", hint=error.hint) from error
-    shown = to_uint8(scan.pixels, scan.window)
-    return Result([encode_png(number_points(shown, networks.contour(theta, size), points))], {})
+    image = to_uint8(scan.pixels, scan.window)
+    return Result([encode_png(number_points(image, networks.contour(theta, size), points))], {})

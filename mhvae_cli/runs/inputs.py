@@ -1,4 +1,4 @@
-"""From what the user named to a list of inputs: files, folders, globs, lists, stdin, pages and shards."""
+"""From operands to a list of inputs: files, folders, globs, lists, stdin, pages and shards."""
 
 import glob
 import math
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture to work on, or one thing that was named and is none.
+    """One input image, or an operand that is not usable as one.
 
-    `name` is what messages and tables call it; `place` a path or stdin's bytes; `base` the output's path
-    without its suffix, sub-folders kept; `page` counts from 0. An item with a `fault` fails without being
-    opened. Tens of thousands are held at once: paths are made when they are asked for.
+    `name` identifies it in messages and tables; `place` is a path or the bytes of stdin; `base` is the path
+    of the output without a suffix, including subfolders; `page` counts from 0. An item with an `error` fails
+    without being opened. Tens of thousands are held at once, so Path objects are only built on demand.
     """
 
     name: str
     place: str | os.PathLike[str] | bytes
     base: str | os.PathLike[str]
     page: int = 0
-    fault: InputError | None = None
+    error: InputError | None = None
 
     @property
     def source(self) -> Path | bytes:
-        """`place`, a path as such."""
+        """`place`, as a Path unless it is bytes."""
         return self.place if isinstance(self.place, bytes) else Path(self.place)
 
     @property
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Gathered:
-    """`items` in the order of the work. `many`: what was named may hold more than one picture."""
+    """`items` in processing order. `many`: the operands may give more than one image."""
 
     items: list[Item]
     many: bool
@@ -54,43 +54,43 @@ class Gathered:
 def gather(
     inputs: list[str], *, from_file: str | None = None, recursive: bool = False, out: str | None = None
 ) -> Gathered:
-    """Expand operands and the lines of a list; pages of a TIFF and frames of a DICOM become items.
+    """Expand operands and the lines of a list; each page of a TIFF or frame of a DICOM file is an item.
 
-    A path that exists is taken literally, else as a glob. Folders and globs are in natural order; the same
-    file twice is one item. With `recursive` sub-folders are entered, except `out`, and kept in the stems.
-    Raises UsageError if nothing is named or stdin is asked for twice, InputError for a list that cannot be
-    read.
+    A path that exists is taken literally, any other as a glob. Folders and globs are in natural order; a file
+    named twice is one item. `recursive` includes subfolders, except `out`, and keeps them in the stems.
+    Raises UsageError if there are no operands or stdin is used twice, InputError for an unreadable list.
     """
     if inputs.count("-") + (from_file == "-") > 1:
-        raise UsageError("stdin can be read once only", hint="name - once")
+        raise UsageError("stdin can be read only once", hint="use - only once")
     named = [*inputs, *(_lines(from_file) if from_file else [])]
     if not named:
-        raise UsageError("no inputs", hint="name files, folders or globs; see --help")
+        raise UsageError("no inputs", hint="give files, folders or globs; see --help")
     found: list[Item] = []
     for position, operand in enumerate(named):
         if operand == "-" and position < len(inputs):
             found.append(Item("stdin", _stdin(), "stdin"))
         else:
             found.extend(_expand(operand, recursive, os.path.abspath(out) if out else None))
-    pages = [paged for item in _once(found) for paged in _pages(item)]
+    pages = [paged for item in _unique(found) for paged in _pages(item)]
     many = len(pages) > 1 or from_file is not None or not all(map(_plain, inputs))
     return Gathered(pages, many)
 
 
 def parse_shard(shard: str | None) -> slice:
-    """`I/N`, 1 <= I <= N, as the slice that picks every N-th from the I-th; UsageError for anything else."""
+    """`I/N`, 1 <= I <= N, as a slice of every N-th element from the I-th; UsageError for anything else."""
     if shard is None:
         return slice(None)
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(
-            f"--shard {shard}: not I/N with I from 1 to N", hint="the first of four is --shard 1/4"
+            f"--shard {shard}: not I/N with I from 1 to N",
+            hint="for example --shard 1/4 for the first of four",
         )
     return slice(int(match[1]) - 1, None, int(match[2]))
 
 
 def parse_window(window: str) -> "Window":
-    """--window, as `imaging.read_scan` takes it; UsageError for what is no window."""
+    """--window in the form expected by `read.read_scan`; UsageError for an invalid value."""
     if window == "auto":
         return "auto"
     if window == "full":
@@ -101,13 +101,13 @@ def parse_window(window: str) -> "Window":
     except ValueError:
         low, high = 0.0, 0.0
     if not -math.inf < low < high < math.inf:
-        hint = "--window 0,4095 makes 0 black and 4095 white"
+        hint = "for example --window 0,4095 shows 0 as black and 4095 as white"
         raise UsageError(f"--window {window}: not auto, full, or LO,HI with LO < HI", hint=hint)
     return low, high
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that counts: scan2 before scan10, whatever the case."""
+    """Sort key for natural order: scan2 before scan10, ignoring case."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", name.casefold())
     return [(0, int(digits), "") if digits else (1, 0, text) for digits, text in parts]
 
@@ -120,21 +120,23 @@ def _lines(path: str) -> list[str]:
             else Path(path).read_text(encoding="utf-8", errors="surrogateescape")
         )
     except OSError as error:
-        raise InputError(f"{path}: {os_error_text(error)}", hint="--from-file takes a text file") from error
+        raise InputError(f"{path}: {os_error_text(error)}", hint="--from-file needs a text file") from error
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
-        raise InputError(f"{path}: names no inputs", hint="a list has one path a line")
+        raise InputError(f"{path}: lists no inputs", hint="a list has one path per line")
     return lines
 
 
 def _stdin() -> bytes:
     if sys.stdin.isatty():
-        raise UsageError("- reads an image from stdin, which is a terminal", hint="pipe it in: - < scan.png")
+        raise UsageError(
+            "- reads an image from stdin, but stdin is a terminal", hint="redirect it: - < scan.png"
+        )
     return sys.stdin.buffer.read()
 
 
 def _plain(operand: str) -> bool:
-    """Whether an operand names one file: no folder and no glob."""
+    """Whether an operand is a single file: not a folder and not a glob."""
     return operand == "-" or (
         not os.path.isdir(operand) and (os.path.lexists(operand) or not glob.has_magic(operand))
     )
@@ -147,63 +149,63 @@ def _expand(operand: str, recursive: bool, out: str | None) -> list[Item]:
         return [_file(operand)]
     matches = sorted(glob.glob(operand, recursive=True), key=natural)
     if not matches:
-        return [_fault(operand, "no file matches")]
+        return [_failing(operand, "no matching files")]
     return [item for match in matches for item in _expand(match, recursive, out)]
 
 
 def _file(path: str) -> Item:
     if not os.path.exists(path):
-        return _fault(path, "a broken link" if os.path.islink(path) else "no such file or folder")
+        return _failing(path, "broken link" if os.path.islink(path) else "no such file or folder")
     return Item(path, path, _stem(os.path.basename(path)))
 
 
-def _fault(name: str, what: str, hint: str | None = None) -> Item:
-    return Item(name, name, Path(name).stem, fault=InputError(f"{name}: {what}", hint=hint))
+def _failing(name: str, what: str, hint: str | None = None) -> Item:
+    return Item(name, name, Path(name).stem, error=InputError(f"{name}: {what}", hint=hint))
 
 
 def _stem(name: str) -> str:
-    """A file's name without its suffix; the last number of a DICOM's name, 1.2.840.5, is none."""
+    """A file name without its suffix; the last number of a DICOM UID, 1.2.840.5, is not a suffix."""
     stem, suffix = os.path.splitext(name)
     return name if suffix[1:].isdecimal() else stem
 
 
 def _folder(folder: str, recursive: bool, out: str | None) -> list[Item]:
-    """The images of a folder, by their suffixes, and DICOM files without one; hidden ones are left alone.
+    """The images of a folder, by suffix, and DICOM files without one; hidden files are ignored.
 
-    A folder that calls itself x.png is listed as an input, so that it fails in sight.
+    A subfolder named like an image, x.png, is listed as an input, so that it fails visibly.
     """
     items: list[Item] = []
     for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
-        posing = [name for name in folders if _known(name) and not recursive]
+        misnamed = [name for name in folders if _has_image_suffix(name) and not recursive]
         images = [name for name in files if not name.startswith(".") and _is_image(root, name)]
         above, below = str(Path(root)), os.path.relpath(root, folder)
-        for name in sorted([*images, *posing], key=natural):
-            path, base = (_joined(*pair) for pair in ((above, name), (below, _stem(name))))
+        for name in sorted([*images, *misnamed], key=natural):
+            path, base = (_path_in(*pair) for pair in ((above, name), (below, _stem(name))))
             items.append(Item(path, path, base))
         folders[:] = [
             name for name in folders if recursive and os.path.abspath(os.path.join(root, name)) != out
         ]
-    hint = None if recursive else "sub-folders are entered with --recursive"
-    return items or [_fault(folder, "no images in this folder", hint)]
+    hint = None if recursive else "use --recursive to include subfolders"
+    return items or [_failing(folder, "no images in this folder", hint)]
 
 
-def _joined(folder: str, name: str) -> str:
+def _path_in(folder: str, name: str) -> str:
     return name if folder == "." else os.path.join(folder, name)
 
 
-def _known(name: str) -> bool:
+def _has_image_suffix(name: str) -> bool:
     from ..images.read import SUFFIXES
 
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _is_image(folder: str, name: str) -> bool:
-    """By its suffix; a file without one, or with a number for one, is opened: only DICOM is called so."""
+    """By suffix; a file without one, or with a numeric one, is opened, as it can only be DICOM."""
     suffix = os.path.splitext(name)[1]
     if suffix[1:].isdecimal() or (not suffix and name != "DICOMDIR"):
         return _is_dicom(os.path.join(folder, name))
-    return _known(name)
+    return _has_image_suffix(name)
 
 
 def _is_dicom(path: str) -> bool:
@@ -218,8 +220,8 @@ def _is_dicom(path: str) -> bool:
         return False
 
 
-def _once(items: Iterable[Item]) -> list[Item]:
-    """Each file once, where it was named first."""
+def _unique(items: Iterable[Item]) -> list[Item]:
+    """Each file once, at its first position."""
     first: dict[str, Item] = {}
     for item in items:
         first.setdefault("" if isinstance(item.place, bytes) else os.path.abspath(item.place), item)
@@ -227,15 +229,15 @@ def _once(items: Iterable[Item]) -> list[Item]:
 
 
 def _pages(item: Item) -> Iterator[Item]:
-    """An item a page, `_p0` and so on behind the stem (zero-padded), if it has several."""
+    """One item per page, with `_p0` and so on (zero-padded) after the stem if there are several."""
     pages = 1
-    if item.fault is None and _may_have_pages(item.place):
+    if item.error is None and _may_have_pages(item.place):
         from ..images.read import count_pages
 
         try:
             pages = count_pages(item.source, name=item.name)
         except InputError as error:
-            item = replace(item, fault=error)
+            item = replace(item, error=error)
     if pages == 1:
         yield item
         return
@@ -245,11 +247,11 @@ def _pages(item: Item) -> Iterator[Item]:
 
 
 def _may_have_pages(place: str | os.PathLike[str] | bytes) -> bool:
-    """Whether a file must be opened to know: its name tells, or it is DICOM under a name that does not."""
+    """Whether a file may have several pages, by its suffix, or as a DICOM file with another name."""
     if isinstance(place, bytes):
         return True
     from ..images.dicom import SUFFIXES
 
     path = os.fspath(place)
     paged = {".tif", ".tiff", *SUFFIXES}
-    return os.path.splitext(path)[1].lower() in paged or (not _known(path) and _is_dicom(path))
+    return os.path.splitext(path)[1].lower() in paged or (not _has_image_suffix(path) and _is_dicom(path))

@@ -1,4 +1,4 @@
-"""How a verb was called: the options that were given, and which of them change results."""
+"""How a verb was called: the options given, and which of them change results."""
 
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     import typer
 
 NEUTRAL = object()
-"""Stands in the annotation of an option that changes no result, or that the result's name, sources or record
-tell of by themselves. An option without it counts, so that nothing is taken for done that may not be."""
+"""Marks the annotation of an option that does not change results, or whose effect is already visible in the
+name, sources or record of a result. Unmarked options count, so that a stale result is never taken as done."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """The options, `--seed` and so on, that have a value other than their default, as plain JSON values.
+    """The `options` whose value differs from the default, such as `--seed`, as plain JSON values.
 
-    `changing` are those of them that change results.
+    `changing` is the subset that changes results.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +32,7 @@ _CURRENT: ContextVar[Invocation] = ContextVar("invocation")
 
 @contextmanager
 def record(context: "typer.Context", verb: Callable[..., object]) -> Iterator[None]:
-    """Keep what `verb` is called with for `current`, while it runs."""
+    """Make the invocation of `verb` available to `current` while the block runs."""
     hints = typing.get_type_hints(verb, include_extras=True)
     options, changing = {}, {}
     for parameter in context.command.params:
@@ -53,7 +53,7 @@ def record(context: "typer.Context", verb: Callable[..., object]) -> Iterator[No
 
 
 def current() -> Invocation:
-    """What the verb that runs was called with; nothing if none was called from the command line."""
+    """The invocation of the running verb; empty if it was not called from the command line."""
     return _CURRENT.get(Invocation())
 
 

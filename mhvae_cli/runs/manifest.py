@@ -1,8 +1,8 @@
-"""mhvae-run.json, the account of the runs that wrote into a folder of results: how, when, and how many.
+"""mhvae-run.json, the manifest of an output folder: the runs that wrote into it.
 
     {"format": 1, "runs": [{"id": ..., "status": "running" | "ended", "verb": ..., "versions": {...}, ...}]}
 
-A run is told of when it begins, and again when it ends: one that was killed stays "running".
+A run is recorded when it starts and updated when it ends; a run that is killed stays "running".
 """
 
 import json
@@ -18,30 +18,30 @@ from ..filesystem import locked, staging, write_atomic
 
 NAME = "mhvae-run.json"
 FORMAT = 1
-KEPT = 1000
-"""Runs, the last ones, that a folder tells of."""
+MAX_RUNS = 1000
+"""Number of most recent runs in the manifest of a folder."""
 
 
 def write_run(folder: Path, run: Mapping[str, Any], *, guard: Path) -> None:
-    """Add a run to the folder's account, in the place of what was told of it (by its "id") before.
+    """Add a run to the folder's manifest, or replace its entry with the same "id".
 
-    `guard` is the file that is held meanwhile, so that no run loses another's account. Raises OutputError if
-    it cannot be written, or if a file of another kind has its name.
+    `guard` is the file that is locked meanwhile, so that concurrent runs do not lose entries. Raises
+    OutputError if the manifest cannot be written, or if the file is not a manifest.
     """
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(guard):
             others = [other for other in _runs(path) if other.get("id") != run["id"]]
-            content = {"format": FORMAT, "runs": [*others[1 - KEPT :], run]}
-            beside = staging(path, f"{guard.name}-")
-            write_atomic(path, (json.dumps(content, indent=1) + "\n").encode(), beside=beside)
+            content = {"format": FORMAT, "runs": [*others[1 - MAX_RUNS :], run]}
+            staged = staging(path, f"{guard.name}-")
+            write_atomic(path, (json.dumps(content, indent=1) + "\n").encode(), beside=staged)
     except OSError as error:
         raise OutputError(f"{path}: {os_error_text(error)}") from error
 
 
 def versions() -> dict[str, str | None]:
-    """Of what a run rests on; None for torch where none was needed."""
+    """Versions of mhvae, Python, the platform, torch and NumPy; None for a package that is not loaded."""
     from ..version import version
 
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "numpy")}
@@ -54,7 +54,7 @@ def versions() -> dict[str, str | None]:
 
 
 def without_home(value: object) -> object:
-    """Plain JSON values with ~ in the place of the home directory."""
+    """Plain JSON values with ~ for the home directory."""
     if isinstance(value, Mapping):
         return {key: without_home(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -74,5 +74,5 @@ def _runs(path: Path) -> list[dict[str, Any]]:
         content = None
     runs = content.get("runs") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise OutputError(f"{path}: not an account of runs", hint="move it away, or name another folder")
+        raise OutputError(f"{path}: not a run manifest", hint="move the file, or choose another folder")
     return runs

@@ -1,4 +1,4 @@
-"""The model of a run, loaded as its settings say."""
+"""Loading the models of a run."""
 
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def load_networks(settings: RunSettings, *others: str) -> "list[Networks]":
-    """The networks of --model and of `others`, named as it is. A wrong name shows before torch is imported.
+    """The networks of --model and of `others`. An unknown name fails before torch is imported.
 
-    With --verbose each is told of on stderr. ModelError or DeviceError as `Networks.load`.
+    With --verbose each is described on stderr. ModelError or DeviceError as in `Networks.load`.
     """
     folders = [resolve(ref, offline=settings.offline) for ref in (settings.model, *others)]
 

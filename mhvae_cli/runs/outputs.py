@@ -1,4 +1,4 @@
-"""Where results go: the names of outputs, what may be there already, and the streams."""
+"""Where results go: output names, clashes with existing files, and stdout."""
 
 import os
 import sys
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What `--out` means: a `folder` of results, else one `file`, else (both None) stdout."""
+    """The meaning of `--out`: an output `folder`, a single `file`, or stdout if both are None."""
 
     folder: Path | None = None
     file: Path | None = None
 
     @property
     def stdout(self) -> bool:
-        """Whether the one result goes to stdout."""
+        """Whether the result goes to stdout."""
         return self.folder is None and self.file is None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One item, the files it makes (none if it goes to stdout), and whether they are there and left alone.
+    """One item, its output files (none for stdout), and whether they exist and are to be skipped.
 
-    Those that are left alone may be `stale`: why they are not what this run would make. `made_of` is what
-    the files are made from, by default the item, and `record` tells them from others that are made from it.
+    Skipped outputs may be `stale`: the reason why this run would give a different result. `made_of` are the
+    sources of the files, by default the item; `record` distinguishes results from the same sources.
     """
 
     item: "Item"
@@ -43,22 +43,22 @@ class Job:
 
     @property
     def sources(self) -> "tuple[Item, ...]":
-        """What the files are made from."""
+        """The sources of the files."""
         return (self.item,) if self.made_of is None else self.made_of
 
 
 def find_target(out: str | None, *, many: bool) -> Target:
     """A folder if it is one, ends in a slash or there may be `many` outputs, else a file; `-` is stdout.
 
-    Raises UsageError for stdout with many outputs or a terminal there, OutputError for a file in a folder's
-    place.
+    Raises UsageError for stdout with many outputs or on a terminal, OutputError for a file where a folder is
+    needed.
     """
     if out == "-":
         if many:
-            raise UsageError("-o - takes one image, not several", hint="name a folder: -o masks/")
+            raise UsageError("-o - needs a single image, got several", hint="give a folder: -o masks/")
         if sys.stdout.isatty():
             raise UsageError(
-                "-o - writes an image, and stdout is a terminal", hint="redirect it: -o - > mask.png"
+                "-o - writes an image, but stdout is a terminal", hint="redirect it: -o - > mask.png"
             )
         return Target()
     folder = out is None or many or out.endswith(("/", os.sep)) or os.path.isdir(out)
@@ -66,12 +66,14 @@ def find_target(out: str | None, *, many: bool) -> Target:
         return Target(file=Path(out or "."))
     path = Path(out or ".")
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: a file, where the outputs need a folder", hint="name a folder: -o masks/")
+        raise OutputError(
+            f"{path}: is a file, but the outputs need a folder", hint="give a folder: -o masks/"
+        )
     return Target(folder=path)
 
 
 def plan(items: Sequence["Item"], target: Target, endings: Sequence[str]) -> list[Job]:
-    """The outputs of every item, one an ending (`.png`, `__overlay.png`); only names are looked at.
+    """The outputs of every item, one per ending (`.png`, `__overlay.png`); the disk is not accessed.
 
     Raises OutputError as `refuse_clashes` does.
     """
@@ -88,10 +90,10 @@ def output_paths(
     mask: PurePath | None = None,
     latents: PurePath | None = None,
 ) -> tuple[Path, ...]:
-    """Where the files of one result go, one an ending; none to stdout.
+    """The paths of the files of one result, one per ending; empty for stdout.
 
-    `mask`: the second's path in the folder without its suffix, if it is not the stem and the ending;
-    `latents`: that of those behind it.
+    `mask` is the path of the second file in the folder without its suffix, if it is not the stem and the
+    ending; `latents` is that of the files after it.
     """
     if target.stdout:
         return ()
@@ -111,10 +113,12 @@ def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
     taken = {os.path.abspath(item.source) for item in inputs if isinstance(item.source, Path)}
     owners: dict[str, Job] = {}
     for job in jobs:
-        for path in job.outputs if job.item.fault is None else ():
+        for path in job.outputs if job.item.error is None else ():
             where = os.path.abspath(path)
             if where in taken:
-                raise OutputError(f"{path}: would overwrite an input", hint="name another place: -o masks/")
+                raise OutputError(
+                    f"{path}: would overwrite an input", hint="choose another output: -o masks/"
+                )
             owner = owners.setdefault(where.casefold(), job)
             if owner is not job or job.outputs.count(path) > 1:
                 raise OutputError(
@@ -124,22 +128,22 @@ def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
 
 
 def refuse_existing(jobs: Iterable[Job], policy: str) -> None:
-    """OutputError if an output is there and the policy of --existing is `error`."""
+    """OutputError if an output exists and the policy of --existing is `error`."""
     if policy != "error":
         return
-    named = (path for job in jobs if job.item.fault is None for path in job.outputs)
-    there = [path for path in named if os.path.lexists(path)]
-    if there:
-        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+    named = (path for job in jobs if job.item.error is None for path in job.outputs)
+    existing = [path for path in named if os.path.lexists(path)]
+    if existing:
+        others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise OutputError(
-            f"{there[0]}: exists already{others}", hint="--existing skip or --existing overwrite"
+            f"{existing[0]}: already exists{others}", hint="use --existing skip or --existing overwrite"
         )
 
 
 def choose_format(format: str | None, target: Target, suffixes: Mapping[str, str], *, what: str) -> str:
-    """--format, or what the output ends in, or png; UsageError where they disagree or the ending is unknown.
+    """--format, else the output's suffix, else png; UsageError if they disagree or the suffix is unknown.
 
-    `what` is written, for the message: "masks".
+    `what` names the outputs in the message: "masks".
     """
     suffix = target.file.suffix.lower() if target.file else ""
     named = suffixes.get(suffix)
@@ -149,6 +153,6 @@ def choose_format(format: str | None, target: Target, suffixes: Mapping[str, str
         )
     if suffix and not format and not named:
         raise UsageError(
-            f"{target.file}: no {what} are written as {suffix}", hint=f"known: {', '.join(suffixes)}"
+            f"{target.file}: cannot write {what} as {suffix}", hint=f"supported: {', '.join(suffixes)}"
         )
     return format or named or "png"

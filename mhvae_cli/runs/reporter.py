@@ -1,4 +1,4 @@
-"""What becomes of each job: its files, its row, its line on stdout, and the exit code of the run."""
+"""The outcome of each job: its files, its row, its line on stdout, and the exit code of the run."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ STATUSES = ("ok", "skipped", "stale", "failed", "missed")
 
 @dataclass
 class Counts:
-    """How many jobs of a run have which status, and how many results are flagged."""
+    """Number of jobs per status, and of flagged results."""
 
     total: int
     by_status: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
@@ -39,8 +39,8 @@ class Counts:
 
     @property
     def exit_code(self) -> int:
-        """0 all done or rightly skipped, 3 some inputs failed, 4 nothing usable, 7 outputs that are stale,
-        8 a quality gate missed."""
+        """0 all done or up to date, 3 some inputs failed, 4 all inputs failed, 7 stale outputs, 8 a quality
+        gate was missed."""
         failed = self.by_status["failed"]
         if failed and failed == sum(self.by_status.values()):
             return InputError.exit_code
@@ -59,11 +59,11 @@ class Counts:
 
 
 class Reporter:
-    """Takes the outcome of each job, in order; a context manager that lasts as long as the run.
+    """Records the outcome of each job, in order; a context manager around the run.
 
     Columns of results.csv and keys of the JSON lines: input, page, output, status (one of STATUSES), the
-    verb's own `columns`, error, made_by. `settled` is called with each job whose files are there, once they
-    are. `page` is where the page to review goes; a run that is stopped writes it too, of what is done.
+    verb's own `columns`, error, made_by. `settled` is called with each job once its files exist.
+    `page` is the path of the review page; a run that is stopped also writes it, with the jobs done so far.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Reporter:
         self.columns = ["input", "page", "output", "status", *columns, "error", "made_by"]
         self.counts = Counts(len(jobs))
         self.first_stale: Job | None = None
-        self.told_of_halving = False
+        self.halving_reported = False
         self.table = _open_table(jobs, target, self.columns)
         self.review = None if page is None else _open_review(page, verb, self.columns, len(jobs))
         self.earlier: dict[Key, str] = {}
@@ -99,7 +99,7 @@ class Reporter:
         try:
             self._close(self.counts.exit_code if error is None else _exit_code(error), error)
         except OutputError:
-            if error is None:  # else that is the first cause
+            if error is None:  # else keep the original error
                 raise
         finally:
             if self.review is not None:
@@ -133,7 +133,7 @@ class Reporter:
         self._print(row, job.outputs)
 
     def skipped(self, job: Job) -> None:
-        """A job whose outputs are there already; the row of the run that made them stays."""
+        """Record a job whose outputs already exist; the row of the earlier run is kept."""
         row = self._row(job, "skipped")
         self.counts.add(row)
         self.earlier[key_of(job)] = ""
@@ -141,7 +141,7 @@ class Reporter:
         self._print(row)
 
     def stale(self, job: Job) -> None:
-        """A job whose outputs are there and not what this run would make: they are left alone."""
+        """Record a job whose existing outputs differ from what this run would give; they are kept."""
         row = self._row(job, "stale", error=job.stale)
         self.counts.add(row)
         self.first_stale = self.first_stale or job
@@ -151,7 +151,7 @@ class Reporter:
         self._print(row)
 
     def failed(self, job: Job, error: InputError) -> None:
-        """An input that cannot be used."""
+        """Record an unusable input."""
         self.progress.wipe()
         print_error(error)
         row = self._row(job, "failed", error=str(error).removeprefix(f"{job.item.name}: "))
@@ -163,7 +163,7 @@ class Reporter:
         self._print(row)
 
     def _close(self, code: int | None, error: BaseException | None) -> None:
-        """What is written once more at the end: the table, the manifest, the page."""
+        """Finish the table, the manifest and the review page."""
         if self.table is not None:
             self.table.close()
         self._write_manifest("ended", code)
@@ -187,11 +187,11 @@ class Reporter:
         return {"input": job.item.name, "page": job.item.page, "output": output, "status": status, **fields}
 
     def _print(self, row: Mapping[str, Any], written: Sequence[Path] = ()) -> None:
-        """A job's line on stdout: its row as JSON, or the paths that were written."""
-        if self.fingerprint.halved_to is not None and not self.told_of_halving:
-            self.told_of_halving = True
+        """Print a job's line to stdout: its row as JSON, or the paths written."""
+        if self.fingerprint.halved_to is not None and not self.halving_reported:
+            self.halving_reported = True
             self.progress.wipe()
-            print_warning(f"out of memory: the network works on {self.fingerprint.halved_to} at a time now")
+            print_warning(f"out of memory: batch size reduced to {self.fingerprint.halved_to}")
         if sys.stdout.isatty():
             self.progress.wipe()
         if self.settings.as_json:
@@ -204,12 +204,12 @@ class Reporter:
 def drive(
     reporter: Reporter, jobs: Sequence[Job], results: Iterator[Result | InputError], on_error: str
 ) -> int:
-    """Report every job in order; the exit code. `results` has one for each job that is to be done."""
+    """Report every job in order; return the exit code. `results` has one entry per job to be done."""
     for job in jobs:
         if job.skip:
             (reporter.stale if job.stale else reporter.skipped)(job)
             continue
-        result = job.item.fault or next(results)
+        result = job.item.error or next(results)
         if not isinstance(result, InputError):
             reporter.done(job, result)
             continue
@@ -220,12 +220,12 @@ def drive(
 
 
 def preview(jobs: Sequence[Job], as_json: bool) -> int:
-    """--dry-run: what would be written, on stdout; the exit code of the run, as far as names tell."""
+    """--dry-run: print what would be written; return the exit code, as far as it can be known in advance."""
     failed, stale = 0, [job for job in jobs if job.stale]
     for job in jobs:
-        if job.item.fault:
+        if job.item.error:
             failed += 1
-            print_error(job.item.fault)
+            print_error(job.item.error)
         elif as_json and (job.stale or not job.skip):
             output = str(job.outputs[0]) if job.outputs else None
             status = {"status": "stale", "error": job.stale} if job.stale else {"status": "planned"}
@@ -244,19 +244,19 @@ def preview(jobs: Sequence[Job], as_json: bool) -> int:
 
 
 def row_policy(jobs: Sequence[Job]) -> Keep:
-    """Which rows of earlier runs stay, and how: those of results that are made again do not."""
+    """The policy for rows of earlier runs: those of results that are made again are dropped."""
     fates: dict[Key, str] = {}
     for job in jobs:
         name, page, output = key_of(job)
-        fates[name, page, output] = "anew" if not job.skip else "stale" if job.stale else "right"
+        fates[name, page, output] = "redo" if not job.skip else "stale" if job.stale else "current"
         if not job.skip:
-            fates[name, page, ""] = "anew"  # a failed row names no output
+            fates[name, page, ""] = "redo"  # the row of a failed input has no output
 
     def keep(row: dict[str, str]) -> dict[str, str] | None:
         fate = fates.get((row["input"], row["page"], row["output"]))
-        if fate == "anew":
+        if fate == "redo":
             return None
-        if fate == "right" and row["status"] == "stale":  # it was for another run
+        if fate == "current" and row["status"] == "stale":  # it was stale only for another run
             return row | {"status": "missed" if row.get("error") else "ok"}
         return row | {"status": "stale"} if fate == "stale" else row
 
@@ -264,12 +264,12 @@ def row_policy(jobs: Sequence[Job]) -> Keep:
 
 
 def key_of(job: Job) -> Key:
-    """What tells a job's row from others."""
+    """The key of a job's row."""
     return job.item.name, str(job.item.page), str(job.outputs[0]) if job.outputs else ""
 
 
 def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> Table | None:
-    """results.csv of a folder of results; what killed runs have left in the folder is removed."""
+    """results.csv of an output folder; leftovers of killed runs in the folder are removed."""
     if target.folder is None:
         return None
     table = Table(target.folder / "results.csv", columns, row_policy(jobs))
@@ -288,12 +288,12 @@ def _open_review(page: Path, verb: str, columns: Sequence[str], total: int) -> "
 def _stale_error(job: Job, count: int) -> OutputError:
     others = f" (and {count - 1} more)" if count > 1 else ""
     return OutputError(
-        f"{job.outputs[0]}: stale{others}: {job.stale}", hint="--existing overwrite makes it anew"
+        f"{job.outputs[0]}: stale{others}: {job.stale}", hint="use --existing overwrite to replace it"
     )
 
 
 def _exit_code(error: BaseException) -> int | None:
-    """What the process ends with."""
+    """The exit code of the process."""
     if isinstance(error, MhvaeError):
         return error.exit_code
     if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""results.csv, the table of a folder of results, and other tables that grow with a folder."""
+"""results.csv, the table of an output folder, and other tables that grow with a folder."""
 
 import csv
 import io
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from .review.thumbnails import Thumbnail
 
 Key = tuple[str, ...]
-"""The first three cells of a row: in results.csv input, page and output, which is empty where it failed."""
+"""The first three cells of a row: in results.csv input, page and output (empty for a failed input)."""
 Keep = Callable[[dict[str, str]], dict[str, str] | None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gives: its `files` in the order of its outputs, its own columns of results.csv (`fields`),
-    the quality gate that it `missed` (it is written all the same), its `thumbnail` for the review page, and
-    what it was made by (`RunFingerprint.made_by`).
+    """The result of a job: its `files` in the order of its outputs, its columns of results.csv (`fields`),
+    the quality gate that it `missed` (the files are still written), its `thumbnail` for the review page, and
+    its fingerprint (`RunFingerprint.made_by`).
     """
 
     files: Sequence[bytes]
@@ -36,12 +36,12 @@ class Result:
 
 
 class Table:
-    """A row a result, appended whole by one write: a killed run leaves no half line.
+    """One row per result, appended by a single write, so that a killed run leaves no partial line.
 
-    The first three columns tell rows apart; of several rows for one thing the last stays. Rows of earlier
-    runs stay as `keep` says: as they are, changed, or not at all (None). Columns that only they have stay,
-    too: commands may share a folder, and several runs at once (shards), as the file is held while it is
-    changed. Raises OutputError for a table that begins otherwise, or one that cannot be written.
+    The first three columns are the key; of several rows with one key the last is kept. `keep` decides about
+    each row of earlier runs: unchanged, changed, or dropped (None). Their additional columns are kept, too.
+    Different verbs and concurrent runs (shards) may share a folder, as the file is locked while it is
+    changed. Raises OutputError for a table with other key columns, or one that cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: Keep = dict) -> None:
@@ -54,18 +54,18 @@ class Table:
                 sweep(path.parent, path)
                 self.known = self._take_over(keep)
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._output_error(error) from error
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append one row; a row that does not fit on the disk leaves no trace."""
+        """Append one row; on a full disk the table is left unchanged."""
         with self.held() as append:
             append(row)
 
     @contextmanager
     def held(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Hold the table while a row is appended, by what this gives, and what it tells of is put in place.
+        """Lock the table while its row is appended, by the function this yields, and its files are placed.
 
-        If that fails, or the row does not fit on the disk, the row leaves no trace.
+        If that fails, or the disk is full, the row is removed again.
         """
         try:
             with locked(self.path) as file:
@@ -77,20 +77,20 @@ class Table:
                     self._end = begun
                     raise
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._output_error(error) from error
 
     def close(self) -> None:
-        """Leave one row for each thing, also where another process has told of it meanwhile."""
+        """Reduce the table to one row per key, including rows added by other processes."""
         if not self._shared:
             return
         try:
             with locked(self.path):
                 self._take_over(dict)
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._output_error(error) from error
 
     def _begin(self, file: int) -> int:
-        """Where the next row goes: behind the last whole line."""
+        """The position of the next row, after the last complete line."""
         end = os.fstat(file).st_size
         self._shared |= end != self._end
         if end and os.pread(file, 1, end - 1) != b"\n":
@@ -99,7 +99,7 @@ class Table:
         return end
 
     def _append(self, file: int, row: Mapping[str, Any]) -> None:
-        if self._shared:  # another process may have added columns, or a person taken the table away
+        if self._shared:  # another process may have added columns, or the table may have been removed
             self.columns = next(_parsed(os.pread(file, 2**16, 0).partition(b"\n")[0]), self.columns)
         data = _line([row.get(column) for column in self.columns])
         if not os.fstat(file).st_size:
@@ -109,45 +109,45 @@ class Table:
         self._end = os.fstat(file).st_size
 
     def _take_over(self, keep: Keep) -> set[Key]:
-        """Make the table or tidy the one that is there; the keys of the rows that stay."""
+        """Create the table or tidy the existing one; return the keys of the rows kept."""
         text = self.path.read_bytes()
-        lines = _parsed(text[: text.rfind(b"\n") + 1])  # a line without an end was cut
-        there = next(lines, [])
-        if text and there[:3] != self.columns[:3]:
+        lines = _parsed(text[: text.rfind(b"\n") + 1])  # ignores a partial last line
+        header = next(lines, [])
+        if text and header[:3] != self.columns[:3]:
             raise OutputError(
-                f"{self.path}: not a table of this command", hint="move it away, or name another folder"
+                f"{self.path}: not a table of this command", hint="move the file, or choose another folder"
             )
-        rows = (dict(zip(there, cells, strict=True)) for cells in lines if len(cells) == len(there))
-        self.columns = there + [column for column in self.columns if column not in there]
+        rows = (dict(zip(header, cells, strict=True)) for cells in lines if len(cells) == len(header))
+        self.columns = header + [column for column in self.columns if column not in header]
         kept: dict[Key, bytes] = {}
         for row in filter(None, map(keep, rows)):
             cells = [row.get(column, "") for column in self.columns]
             kept.pop((*cells[:3],), None)
             kept[(*cells[:3],)] = _line(cells)
-        whole = _line(self.columns) + b"".join(kept.values())
-        if whole != text:
-            write_atomic(self.path, whole, beside=held_name(self.path, self.path))
-        self._end = len(whole)
+        content = _line(self.columns) + b"".join(kept.values())
+        if content != text:
+            write_atomic(self.path, content, beside=held_name(self.path, self.path))
+        self._end = len(content)
         return set(kept)
 
-    def _fault(self, error: OSError) -> OutputError:
+    def _output_error(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
 def held_name(path: Path, table: Path | None) -> Path:
-    """A name beside `path`, for what is moved there while the table, if there is one, is held."""
+    """A temporary name beside `path`, for a file to be moved there while the table, if any, is locked."""
     return staging(path, f"{table.name}-" if table else "")
 
 
 def sweep(folder: Path, table: Path) -> None:
-    """Remove what killed runs have left under such names; nobody else has one while the table is held."""
+    """Remove such temporary files of killed runs; with the table locked, no other run has any."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [entry.path for entry in entries if entry.name.startswith(f".{table.name}-")]:
             os.unlink(path)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The whole rows of a table by their columns, as they lie on the disk; none if there is no table."""
+    """The complete rows of a table on disk, as dicts; none if there is no table."""
     try:
         text = path.read_bytes()
     except OSError:
@@ -170,10 +170,10 @@ def _line(values: Sequence[object]) -> bytes:
 def commit_files(
     outputs: Sequence[Path], files: Sequence[bytes], record: Callable[[], object], *, table: Path | None
 ) -> None:
-    """Write the files of one job, all or none, and have it recorded, while the `table`, if any, is held.
+    """Write the files of one job, all or none, and record it, while the `table`, if any, is locked.
 
-    What was there goes first, and the record comes before the files: wherever this is killed, no file is
-    there that the record does not tell of.
+    Existing files are removed first, and the record precedes the new files: if the process is killed at any
+    point, no file exists that is not recorded.
     """
     staged = [held_name(path, table) for path in outputs]
     placed: list[Path] = []
@@ -187,7 +187,7 @@ def commit_files(
             place(beside, path)
             placed.append(path)
     except BaseException:
-        for path in placed:  # a picture without its mask is worse than none
+        for path in placed:  # an image without its mask is worse than none
             path.unlink(missing_ok=True)
         raise
     finally:

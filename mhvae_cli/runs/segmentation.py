@@ -1,4 +1,4 @@
-"""What `segment` does to each scan: read it, find its object, measure and judge it, encode its files."""
+"""What `segment` does with each scan: read, segment, measure, check quality, and encode the files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,15 +49,15 @@ class QCOptions:
     seed: int
 
     def check(self, networks: "Networks") -> None:
-        """ModelError if results are to be judged by a model that has no statistics to judge by."""
+        """ModelError for --fail-on-qc with a model that has no QC statistics."""
         if self.fail and networks.qc_statistics is None:
-            hint = "examples/training/calibrate.py measures them for a model that was trained without"
-            raise ModelError(f"{networks.name}: has no statistics for --fail-on-qc", hint=hint)
+            hint = "add them to the model with examples/training/calibrate.py"
+            raise ModelError(f"{networks.name}: has no QC statistics, which --fail-on-qc needs", hint=hint)
 
 
 @dataclass(frozen=True)
 class Localization:
-    """Where an object is, `theta` (P,), and the encoder's outputs that it is judged by, if it is judged."""
+    """The position code of an object, `theta` (P,), and the encoder outputs for QC, if needed."""
 
     theta: np.ndarray
     outputs: qc.EncoderOutputs | None = None
@@ -65,10 +65,10 @@ class Localization:
 
 @dataclass(frozen=True)
 class ScanContext:
-    """What is kept of a scan while the network works on it.
+    """What is kept of a scan during inference.
 
-    `size` (h, w) upright; `spacing` of the stored pixels; `pixels` upright, if an overlay needs them, and
-    `small`, if the review page does; `key` names the draws of --posterior.
+    `size` (h, w) upright; `spacing` of the stored pixels; `pixels` upright, if needed for the overlay, and
+    `small`, if needed for the review page; `key` seeds the samples of --posterior.
     """
 
     size: tuple[int, int]
@@ -80,11 +80,11 @@ class ScanContext:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(h, w) as the file stores it: orientations from 5 on lie on their side."""
+        """(h, w) as stored in the file; EXIF orientations 5 to 8 swap the two."""
         return self.size if self.orientation < 5 else self.size[::-1]
 
     def stored_rings(self, rings: Sequence[np.ndarray]) -> Rings:
-        """An upright outline as it lies in the file."""
+        """An upright outline in the coordinates of the stored pixels."""
         return [stored_points(ring, self.size, self.orientation) for ring in rings]
 
 
@@ -92,8 +92,8 @@ class ScanContext:
 class SegmentationTask:
     """Segments scans: `load`, `run` and `finish` are the three parts that `streaming.stream` calls.
 
-    `cup` finds the cup for `measure` "cup-disc"; `format` is that of the mask; `report` whether thumbnails
-    are wanted.
+    `cup` segments the cup for `measure` "cup-disc"; `format` is that of the mask; `report` requests
+    thumbnails.
     """
 
     networks: "Networks"
@@ -108,11 +108,11 @@ class SegmentationTask:
 
     @property
     def _all_networks(self) -> "list[Networks]":
-        """The object's, and the cup's if there is one."""
+        """The networks for the object and, if any, the cup."""
         return [self.networks] if self.cup is None else [self.networks, self.cup]
 
     def load(self, job: Job) -> tuple[list[np.ndarray], ScanContext]:
-        """Read a scan: each network's input (C, S, S), and what `finish` needs. InputError if unreadable."""
+        """Read a scan: the input (C, S, S) of each network, and the context for `finish`."""
         item = job.item
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
         context = ScanContext(
@@ -126,7 +126,7 @@ class SegmentationTask:
         return [each.prepare(scan) for each in self._all_networks], context
 
     def run(self, images: list[list[np.ndarray]]) -> list[tuple[Localization, ...]]:
-        """Where the objects of a batch of scans are, one per network."""
+        """Localize the objects in a batch of scans, one per network."""
         batches = [np.stack(batch) for batch in zip(*images, strict=True)]
         found = [self._localize(batches[0])]
         if self.cup is not None:
@@ -134,7 +134,7 @@ class SegmentationTask:
         return list(zip(*found, strict=True))
 
     def finish(self, job: Job, context: ScanContext, found: tuple[Localization, ...]) -> Result:
-        """Measure, judge and encode what was found in a scan."""
+        """Measure, check and encode the segmentation of a scan."""
         outlines = [
             each.contour(localization.theta, context.size)
             for each, localization in zip(self._all_networks, found, strict=True)
@@ -142,22 +142,22 @@ class SegmentationTask:
         upright, *cups = outlines
         rings = context.stored_rings(upright)
         height, width = context.stored_size
-        fields = {"width": width, "height": height, **self._measured(context, rings)}
+        fields = {"width": width, "height": height, **self._measure(context, rings)}
         if self.measure == "cup-disc":
             fields |= _rounded(biometry.measure_cup(cups[0], upright))
-        verdict = self._judged(found[0], upright)
-        fields |= {} if verdict is None else verdict.fields()
-        failed = self.qc.fail and verdict is not None and verdict.why
-        files, intervals = self._drawn(context, found[0])
+        qc_result = self._check_quality(found[0], upright)
+        fields |= {} if qc_result is None else qc_result.fields()
+        rejected = self.qc.fail and qc_result is not None and qc_result.why
+        files, intervals = self._posterior(context, found[0])
         fields |= intervals
-        drawn = [ring for each in outlines for ring in each]
+        contours = [ring for each in outlines for ring in each]
         if context.pixels is not None:
-            files.insert(0, encode_png(overlay(context.pixels, drawn)))
+            files.insert(0, encode_png(overlay(context.pixels, contours)))
         return Result(
-            files=[self._encoded(context, found[0].theta, rings, fields), *files],
+            files=[self._encode_outline(context, found[0].theta, rings, fields), *files],
             fields=fields,
-            missed=f"not to be trusted: {', '.join(verdict.why)}" if failed and verdict else None,
-            thumbnail=None if context.small is None else thumbnail_of(context.small, drawn, context.size),
+            missed=f"failed quality control: {', '.join(qc_result.why)}" if rejected and qc_result else None,
+            thumbnail=None if context.small is None else thumbnail_of(context.small, contours, context.size),
         )
 
     def _localize(self, batch: np.ndarray) -> list[Localization]:
@@ -168,28 +168,28 @@ class SegmentationTask:
         found = networks.examine(batch, recon=options.level == "full", tta=options.tta)
         return [Localization(each.theta, each) for each in found]
 
-    def _judged(self, found: Localization, rings: Rings) -> QCResult | None:
+    def _check_quality(self, found: Localization, rings: Rings) -> QCResult | None:
         statistics = self.networks.qc_statistics
         if self.qc.level == "off" or statistics is None or found.outputs is None:
             return None
         return statistics.judge(found.outputs, rings)
 
-    def _measured(self, context: ScanContext, rings: Rings) -> Fields:
-        """The columns that an outline gives; `rings` as the file stores it."""
+    def _measure(self, context: ScanContext, rings: Rings) -> Fields:
+        """The measurement columns of an outline; `rings` in stored pixels."""
         found: Fields = dict(biometry.measure(rings, context.spacing))
         if self.measure == "fetal-head":
             found |= biometry.measure_head(rings, context.stored_size, context.spacing)
         return _rounded(found)
 
-    def _drawn(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
-        """With --posterior the map of the mask's probability as a PNG, and the columns of 90 % intervals."""
+    def _posterior(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
+        """For --posterior, the probability map as a PNG, and the columns of the 90 % intervals."""
         if not self.qc.draws or found.outputs is None:
             return [], {}
         networks = self.networks
         thetas = networks.draws(found.outputs, self.qc.draws, seed=self.qc.seed, key=context.key)
         levels = np.rint(networks.probability(thetas, context.size) * 255).astype(np.uint8)
         rows = [
-            self._measured(context, context.stored_rings(networks.contour(theta, context.size)))
+            self._measure(context, context.stored_rings(networks.contour(theta, context.size)))
             for theta in thetas
         ]
         fields: Fields = {}
@@ -198,8 +198,8 @@ class SegmentationTask:
             fields |= _rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
         return [encode_png(stored(levels, context.orientation))], fields
 
-    def _encoded(self, context: ScanContext, theta: np.ndarray, rings: Rings, fields: Fields) -> bytes:
-        """The mask, or the outline, as a file."""
+    def _encode_outline(self, context: ScanContext, theta: np.ndarray, rings: Rings, fields: Fields) -> bytes:
+        """The mask or outline as the bytes of a file."""
         if self.format == "svg":
             return svg(rings, context.stored_size).encode()
         if self.format == "geojson":
@@ -209,14 +209,14 @@ class SegmentationTask:
 
 
 def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
-    """The names of all columns that `SegmentationTask.finish` may give, in the order of the table."""
+    """All columns that `SegmentationTask.finish` may fill, in the order of the table."""
     judged = qc.COLUMNS if options.level != "off" else ()
     ends = tuple(f"{name}_{end}" for name in intervals(measure, options) for end in ("low", "high"))
     return ("width", "height", *biometry.COLUMNS, *MEASURE_COLUMNS[measure], *judged, *ends)
 
 
 def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
-    """The columns that --posterior gives intervals of."""
+    """The columns with intervals from --posterior."""
     if not options.draws:
         return ()
     return INTERVALS + (HEAD_INTERVALS if measure == "fetal-head" else ())

@@ -1,4 +1,4 @@
-"""What a user can set about a run, as plain values; the command line's types of them are in `commands`."""
+"""The settings of a run as plain values; their command-line options are in `commands`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ DEFAULT_MODEL = "fetal-head"
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every verb that turns images into files lets the user set."""
+    """Settings of every verb that turns images into files."""
 
     out: str | None = None
     model: str = DEFAULT_MODEL
@@ -43,7 +43,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class GenerationSettings(RunSettings):
-    """What verbs that generate images let the user set besides."""
+    """Additional settings of the verbs that generate images."""
 
     no_refine: bool = False
     steps: int = 20

@@ -1,6 +1,6 @@
-"""The loop of every image verb: threads read and encode files while the network works on the batch between.
+"""The main loop of every image verb: threads read and encode files while the network processes a batch.
 
-What is in memory at any time is bounded by the batch size alone, and results come in the order of the jobs.
+Memory use is bounded by the batch size, and results are yielded in the order of the jobs.
 """
 
 import sys
@@ -15,7 +15,7 @@ from .inputs import Item
 
 
 class Named(Protocol):
-    """What a job has for messages."""
+    """A job, with an item to name in messages."""
 
     @property
     def item(self) -> Item: ...
@@ -41,13 +41,13 @@ def stream(
     workers: int,
     halved: Callable[[int], None] = lambda _size: None,
 ) -> Generator[Result | InputError]:
-    """One result a job, in order, or the InputError that stood in its way; other faults are raised.
+    """Yield one result per job, in order, or its InputError; other errors are raised.
 
-    `load` (job -> what the network needs of it, and what to keep for later) and `finish` (job, kept, the
-    network's row) run in `workers` threads and may raise InputError; `run` (the inputs of a batch -> a row
-    each, or an InputError) in a thread of its own, a batch behind the loader. One job, or `workers` = 0,
-    needs no threads. Where there is no memory for a batch, `run` gets fewer at a time (see `Halving`), and
-    `halved` hears how many. Close the generator to stop early.
+    `load` (job -> network input, data to keep) and `finish` (job, kept data, output row) run in `workers`
+    threads and may raise InputError; `run` (the inputs of a batch -> one row or InputError each) runs in a
+    thread of its own, one batch behind the loader. A single job, or `workers` = 0, uses no threads. If
+    a batch does not fit in memory, `run` gets smaller ones (see `Halving`), and `halved` is called with
+    the new batch size. Close the generator to stop early.
     """
     halving = Halving(run, halved)
     threads = workers > 0 and len(jobs) > 1
@@ -65,7 +65,7 @@ def stream(
     try:
         start()
         if threads:
-            start()  # the network never waits for a file to be read while there are more
+            start()  # one batch ahead, so that the network does not wait for files
         while running or finishing:
             ready, finishing = finishing, []
             if running:
@@ -86,7 +86,7 @@ def stream(
 def _batch(
     loads: list[Future[tuple[Input, Kept]]], run: Callable[[list[Input]], Sequence[Row]]
 ) -> list[tuple[Kept, Row] | InputError]:
-    """(kept, row) or InputError for each load; the network sees those that could be read."""
+    """(kept, row) or InputError for each load; the network processes those that loaded."""
     loaded: list[tuple[Input, Kept] | InputError] = []
     for future in loads:
         try:
@@ -110,7 +110,7 @@ def _finish(
         return row
     if isinstance(row, MemoryError):
         name = job.item.name
-        return InputError(f"{name}: {row}", hint="end other programs, or take a machine with more memory")
+        return InputError(f"{name}: {row}", hint="close other programs, or use a machine with more memory")
     try:
         return finish(job, kept, row)
     except InputError as error:
@@ -118,49 +118,51 @@ def _finish(
 
 
 class Halving(Generic[Input, Row]):
-    """Calls `run` with as many inputs at once as there is memory for, and gives a row for each.
+    """Calls `run` on batches that fit in memory, and returns one row per input.
 
-    Where there is none for a batch, its halves are tried, and no later batch is larger; `told` hears of that.
-    Rows do not depend on it more than they do on the size of a batch. One input that is too much by itself
-    has a MemoryError for a row; DeviceError if it is the device's memory, which is the same for all.
+    A batch that does not fit is halved, later batches are not larger than that, and `halved` is called with
+    the new size. Rows depend on this no more than on the batch size. A single input that does not fit has a
+    MemoryError as its row; if device memory is short, which affects every input, a DeviceError is raised.
     """
 
-    def __init__(self, run: Callable[[list[Input]], Sequence[Row]], told: Callable[[int], None]) -> None:
-        self.run, self.told = run, told
-        self.most: int | None = None
+    def __init__(self, run: Callable[[list[Input]], Sequence[Row]], halved: Callable[[int], None]) -> None:
+        self.run, self.halved = run, halved
+        self.limit: int | None = None
 
     def __call__(self, inputs: list[Input]) -> list[Row | MemoryError]:
-        """A row an input, in order."""
+        """One row per input, in order."""
         rows: list[Row | MemoryError] = []
         while len(rows) < len(inputs):
-            part = inputs[len(rows) : len(rows) + (self.most or len(inputs))]
-            found, lack = self._tried(part)
-            if lack is None:
+            part = inputs[len(rows) : len(rows) + (self.limit or len(inputs))]
+            found, shortage = self._try(part)
+            if shortage is None:
                 rows.extend(found)
                 continue
             _release()
             if len(part) > 1:
-                self.most = len(part) // 2
-                self.told(self.most)
-            elif lack == "host":
-                rows.append(MemoryError("not enough memory for this one"))
+                self.limit = len(part) // 2
+                self.halved(self.limit)
+            elif shortage == "host":
+                rows.append(MemoryError("not enough memory for this image"))
             else:
-                raise DeviceError("the device has not enough memory, even for one", hint="--device cpu")
+                raise DeviceError(
+                    "not enough device memory, even for a single image", hint="use --device cpu"
+                )
         return rows
 
-    def _tried(self, part: list[Input]) -> tuple[Sequence[Row], str | None]:
-        """The rows, or which memory they lack. What the failed call held is free when this has returned."""
+    def _try(self, part: list[Input]) -> tuple[Sequence[Row], str | None]:
+        """The rows, or which memory is short. Memory of a failed call is released when this returns."""
         try:
             return self.run(part), None
         except (MemoryError, RuntimeError) as error:
-            lack = out_of_memory_kind(error)
-            if lack is None:
+            shortage = out_of_memory_kind(error)
+            if shortage is None:
                 raise
-            return (), lack
+            return (), shortage
 
 
 def _release() -> None:
-    """Give back what torch keeps of the device's memory for later."""
+    """Release the device memory that torch keeps cached."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -169,7 +171,7 @@ def _release() -> None:
 
 
 class _Inline(Executor):
-    """An executor that works at once, in the caller's thread."""
+    """An executor that runs immediately, in the calling thread."""
 
     def submit(self, fn: Callable[P, Returned], /, *args: P.args, **kwargs: P.kwargs) -> Future[Returned]:
         future: Future[Returned] = Future()

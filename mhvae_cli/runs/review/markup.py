@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ...hashing import sha256_of
 
 KINDS = ("flagged", "failed", "ok", "done")
-"""What becomes of an input, in the order of the page; "done" was not checked, for want of statistics."""
+"""Kinds of rows, in the order of the page; "done" was not checked, as the model has no QC statistics."""
 MEASURES = {
     "hc": "HC",
     "bpd": "BPD",
@@ -27,9 +27,9 @@ MEASURES = {
     "minor": "Short axis",
 }
 UNITS = {"_mm": "mm", "_mm2": "mm²", "_px": "px", "": ""}
-"""Endings of a measurement's columns, those shown first in front."""
-MOST = 5
-"""Measurements that fit on a screen beside picture, flag and name."""
+"""Suffixes of measurement columns and their units, in order of preference."""
+MAX_MEASURES = 5
+"""Number of measurements that fit on a screen beside image, flag and name."""
 
 _IDENTITY = ("input", "page", "output", "width", "height", "area_px", "made_by")
 _VIEWABLE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg"))
@@ -40,8 +40,8 @@ _JOINERS = "\u200c\u200d"  # part of words in many scripts
 
 
 def escaped(text: object) -> str:
-    """Text for an element or an attribute: markup is escaped; controls, marks that turn the writing, halves
-    of surrogate pairs and line ends are spelt out as \\uXXXX."""
+    """Text for an element or an attribute: markup is escaped; control characters, bidirectional marks, lone
+    surrogates and line separators are written as \\uXXXX."""
     return html.escape(
         "".join(
             f"\\u{ord(sign):04x}" if unicodedata.category(sign) in _HIDDEN and sign not in _JOINERS else sign
@@ -51,13 +51,13 @@ def escaped(text: object) -> str:
 
 
 def attribute(values: object) -> str:
-    """JSON, in ASCII, for an attribute in single quotes."""
+    """ASCII JSON for an attribute in single quotes."""
     text = json.dumps(values, separators=(",", ":"))
     return text.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def policy(template: str) -> str:
-    """The page's Content-Security-Policy: nothing from outside; of style and script the template's own."""
+    """The page's Content-Security-Policy: no external content; only the template's style and script."""
     hashes = {}
     for tag in ("style", "script"):
         inline = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
@@ -67,24 +67,24 @@ def policy(template: str) -> str:
 
 
 def fill(template: str, parts: Mapping[str, str]) -> bytes:
-    """The template with each {{name}} replaced, once: what is put in is not looked at again."""
+    """The template with each {{name}} replaced, in one pass: inserted text is not expanded again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template).encode()
 
 
 def key_of(values: Mapping[str, Any]) -> str:
-    """What tells a result from another of the same input: 16 hexadecimal digits."""
+    """The key of a result, distinct for results of the same input: 16 hexadecimal digits."""
     text = json.dumps([values.get(name) for name in _IDENTITY])
     return sha256_of(text.encode())[:16]
 
 
 def choose(names: Sequence[str]) -> dict[str, str]:
-    """The measurements that the page gives a column, among the columns that have values: base and label."""
-    there = {base: label for base, label in MEASURES.items() if any(base + unit in names for unit in UNITS)}
-    return dict(list(there.items())[:MOST])
+    """The measurements to show as columns, among those with values: base name and label."""
+    present = {base: label for base, label in MEASURES.items() if any(base + unit in names for unit in UNITS)}
+    return dict(list(present.items())[:MAX_MEASURES])
 
 
 def heads(measures: Mapping[str, str]) -> str:
-    """The cells of the table's head."""
+    """The header cells of the table."""
     cells = ["<th></th>", _head("", "Flag"), _head("input page", "File")]
     for base, label in measures.items():
         cells.append(_head(" ".join(base + unit for unit in UNITS), label, "number"))
@@ -92,7 +92,7 @@ def heads(measures: Mapping[str, str]) -> str:
 
 
 def buttons(counts: Mapping[str, int]) -> str:
-    """A button a kind of row, with their number."""
+    """One filter button per kind of row, with its count."""
     shown = {"": sum(counts.values())} | {
         kind: n for kind, n in counts.items() if n or kind in ("flagged", "failed")
     }
@@ -103,25 +103,25 @@ def buttons(counts: Mapping[str, int]) -> str:
 
 
 def entries(facts: Mapping[str, Any]) -> str:
-    """The items of a list of terms: mappings are written out, and what is None or empty is left out."""
+    """The entries of a definition list: mappings are written out, None and empty ones are omitted."""
     return "".join(
-        f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(_told(value))}</dd>"
+        f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(_as_text(value))}</dd>"
         for name, value in facts.items()
         if value not in (None, {})
     )
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     if not isinstance(value, Mapping):
         return str(value)
     return ", ".join(f"{name} {each}" for name, each in value.items() if each is not None)
 
 
 def row_of(entry: Mapping[str, Any], names: Sequence[str], measures: Mapping[str, str], folder: str) -> bytes:
-    """A row of the table, one line of HTML.
+    """A row of the table, as one line of HTML.
 
     `entry`: kind, why (reasons), values (by column), picture ([JPEG in base64, (h, w), outline] or None),
-    earlier; `names` are the columns that the page keeps, `folder` the absolute one that it lies in.
+    earlier; `names` are the columns kept on the page, `folder` is the absolute path of its folder.
     """
     kind, values, picture = entry["kind"], entry["values"], entry["picture"]
     cells = [
@@ -133,8 +133,8 @@ def row_of(entry: Mapping[str, Any], names: Sequence[str], measures: Mapping[str
         cells.append(f'<td class="reason">{escaped(values.get("error") or "")}</td>')
     else:
         cells += [_measure(base, label, values) for base, label in measures.items()]
-    cells.append('<td class="mark"><input type="checkbox" aria-label="needs a look"></td>')
-    data = attribute([_whole(values.get(name)) for name in names])
+    cells.append('<td class="mark"><input type="checkbox" aria-label="needs review"></td>')
+    data = attribute([_as_int_if_whole(values.get(name)) for name in names])
     return f'<tr class="{kind}" data-k="{key_of(values)}" data-v=\'{data}\'>{"".join(cells)}</tr>\n'.encode()
 
 
@@ -171,8 +171,8 @@ def _file(values: Mapping[str, Any], earlier: bool, folder: str) -> str:
 
 
 def _link(name: str, folder: str) -> str:
-    """The address, from the page's folder, of a file below it that a browser shows; else nothing: an address
-    that climbs would tell of folders above."""
+    """The URL, relative to the page's folder, of a file below it that a browser can show; else "", as a path
+    upwards would reveal the names of other folders."""
     if not name or Path(name).suffix.lower() not in _VIEWABLE:
         return ""
     path = os.path.relpath(os.path.abspath(name), folder)
@@ -197,5 +197,5 @@ def _number(value: object) -> str:
     return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2}f}"
 
 
-def _whole(value: object) -> object:
+def _as_int_if_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value

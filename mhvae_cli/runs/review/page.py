@@ -1,8 +1,8 @@
-"""The page on which a person reviews a run: one HTML file that asks for nothing outside itself.
+"""The page for reviewing a run: a single self-contained HTML file.
 
-Rows are spooled to a nameless file beside the page while the run goes on, so memory stays small, and the page
-is moved into its place whole; a killed run leaves no page and no half one. Names are escaped, and what a name
-hides (controls, marks that turn the writing) is spelt out.
+Rows are spooled to an anonymous temporary file during the run, so memory use stays small, and the page is
+written atomically; a killed run leaves no partial page. Names are escaped, and hidden characters in them
+(control characters, bidirectional marks) are made visible.
 """
 
 import base64
@@ -25,9 +25,9 @@ from .markup import KINDS, attribute, buttons, choose, entries, escaped, fill, h
 from .thumbnails import SIDE, Thumbnail
 
 TEMPLATE = Path(__file__).with_name("review.html")
-UNTOLD = ("id", "status", "verb", "process")
-WORDS = ("input", "output", "status", "qc", "qc_why", "error")
-"""The columns of text: a number in one of them is still a name."""
+OMITTED = ("id", "status", "verb", "process")
+TEXT_COLUMNS = ("input", "output", "status", "qc", "qc_why", "error")
+"""Columns of text, in which even a number is kept as text."""
 
 _EARLIER = re.compile(
     rb'<tr class="\w+" data-k="([0-9a-f]{16})".*?'
@@ -37,48 +37,50 @@ _EARLIER = re.compile(
 
 
 def check_page(path: Path, existing: str) -> None:
-    """Before any work: UsageError for a page not named .html, OutputError for one that is there already.
+    """Before any work: UsageError for a page not named .html, OutputError for one that already exists.
 
-    `existing` is the run's --existing; skip and overwrite write the page anew.
+    `existing` is the run's --existing; skip and overwrite both replace the page.
     """
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {path}: not named .html", hint="--report night.html")
+        raise UsageError(f"--report {path}: not an .html file", hint="for example --report night.html")
     if os.path.lexists(path) and existing == "error":
-        raise OutputError(f"{path}: exists already", hint="--existing skip or --existing overwrite")
+        raise OutputError(f"{path}: already exists", hint="use --existing skip or --existing overwrite")
 
 
 class Review:
-    """Takes the rows of a run as they come, and writes the page at its end.
+    """Collects the rows of a run, and writes the page at its end.
 
-    `columns` are those of results.csv, `total` is the number of inputs. Raises OutputError where the spool or
+    `columns` are those of results.csv, `total` is the number of inputs. Raises OutputError if the spool or
     the page cannot be written.
     """
 
     def __init__(self, path: Path, *, title: str, columns: Sequence[str], total: int) -> None:
         self.path, self.title, self.columns, self.total = path, title, columns, total
         self._begun = datetime.now().astimezone()
-        self._index: list[tuple[int, int, int]] = []  # rank of the kind, - reasons, place in the spool
+        self._index: list[
+            tuple[int, int, int]
+        ] = []  # rank of the kind, - number of reasons, offset in the spool
         self._counts = dict.fromkeys(KINDS, 0)
         self._reasons: Counter[str] = Counter()
         self._filled: set[str] = set()
-        self._earlier = self._bare = 0
+        self._earlier = self._without_image = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._spool = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - open as long as the run
+            self._spool = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - open for the whole run
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._output_error(error) from error
 
     def add(
         self,
         row: Mapping[str, Any],
-        thumb: Thumbnail | None = None,
+        thumbnail: Thumbnail | None = None,
         *,
         earlier: bool = False,
         stale: str = "",
     ) -> None:
-        """One row, with the columns of results.csv, and its picture if there is one.
+        """Add one row, with the columns of results.csv, and its thumbnail if there is one.
 
-        `earlier`: another run made it; `stale`: why it is not what this run would make.
+        `earlier`: made by an earlier run; `stale`: why this run would give a different result.
         """
         values = {name: _value(name, row.get(name)) for name in self.columns}
         kind = "flagged" if stale else _kind(values)
@@ -86,23 +88,22 @@ class Review:
         reasons += [f"stale: {stale}"] if stale else []
         self._counts[kind] += 1
         self._earlier += earlier
-        self._bare += earlier and thumb is None
+        self._without_image += earlier and thumbnail is None
         self._reasons.update(reasons if kind == "flagged" else ())
         self._filled.update(name for name, value in values.items() if value is not None)
-        picture = thumb and [base64.b64encode(thumb.jpeg).decode(), thumb.size, thumb.outline]
+        picture = thumbnail and [base64.b64encode(thumbnail.jpeg).decode(), thumbnail.size, thumbnail.outline]
         self._index.append((KINDS.index(kind), -len(reasons), self._spool.tell()))
         entry = {"kind": kind, "why": reasons, "values": values, "picture": picture, "earlier": earlier}
         try:
             self._spool.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._output_error(error) from error
 
     def add_earlier(self, table: Path, keys: Mapping[tuple[str, ...], str]) -> None:
-        """Rows that an earlier run made: from its results.csv, by input, page and output.
+        """Add rows of earlier runs from results.csv, by input, page and output.
 
-        `keys` also tells why each is stale, "" if it is not.
-
-        Their pictures come from the page that stands where this one goes to, if they are on it.
+        The values of `keys` are the reasons why rows are stale, or "". Thumbnails are taken from the
+        existing page at the same path, if it has them.
         """
         left, pictures = dict(keys), self._pictures() if keys else {}
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -110,26 +111,26 @@ class Review:
                 key = (row.get("input", ""), row.get("page", ""), row.get("output", ""))
                 if key in left:
                     values = {name: _value(name, row.get(name)) for name in self.columns}
-                    thumb = self._take(pictures, key_of(values))
-                    self.add(row, thumb, earlier=True, stale=left.pop(key))
+                    thumbnail = self._take(pictures, key_of(values))
+                    self.add(row, thumbnail, earlier=True, stale=left.pop(key))
         for (name, page, output), stale in left.items():
             row = {"input": name, "page": page, "output": output, "status": "skipped"}
             self.add(row, earlier=True, stale=stale)
 
     def write(self, run: Mapping[str, Any]) -> None:
-        """Put the page in its place, flagged first, then failed ones, then the others in the run's order.
+        """Write the page: flagged rows first, then failed ones, then the others in the order of the run.
 
-        `run` is what mhvae-run.json tells of it.
+        `run` is the run's entry in mhvae-run.json.
         """
-        write_atomic(self.path, self._page({name: run[name] for name in run if name not in UNTOLD}))
+        write_atomic(self.path, self._page({name: run[name] for name in run if name not in OMITTED}))
 
     def close(self) -> None:
-        """Let go of the spool."""
-        with suppress(OSError):  # what a full disk did not take is not wanted any more
+        """Close the spool."""
+        with suppress(OSError):  # unwritten data of a full disk is no longer needed
             self._spool.close()
 
     def _page(self, run: Mapping[str, Any]) -> Iterator[bytes]:
-        names = [name for name in self.columns if name in self._filled or name in WORDS]
+        names = [name for name in self.columns if name in self._filled or name in TEXT_COLUMNS]
         measures = choose(names)
         text = TEMPLATE.read_text(encoding="utf-8")
         parts = {
@@ -156,12 +157,12 @@ class Review:
         done = len(self._index)
         lines = [f"<p>{escaped(self._begun.strftime('%Y-%m-%d %H:%M %Z'))}</p>"]
         if done < self.total:
-            lines.append(f'<p class="stopped">Stopped: {done:,} of {self.total:,} inputs are here.</p>')
+            lines.append(f'<p class="stopped">Stopped: {done:,} of {self.total:,} inputs are included.</p>')
         if self._earlier:
-            bare = f", {self._bare:,} of them without a picture" if self._bare else ""
-            lines.append(f"<p>{self._earlier:,} rows are of earlier runs{bare}.</p>")
+            bare = f", {self._without_image:,} of them without an image" if self._without_image else ""
+            lines.append(f"<p>{self._earlier:,} rows are from earlier runs{bare}.</p>")
         if self._counts["done"]:
-            lines.append(f"<p>{self._counts['done']:,} results were not checked: no flag either way.</p>")
+            lines.append(f"<p>{self._counts['done']:,} results were not checked for quality.</p>")
         if self._reasons:
             why = " ".join(
                 f'<button data-text="{escaped(name)}">{escaped(name)} {count:,}</button>'
@@ -171,7 +172,7 @@ class Review:
         return "\n".join(lines)
 
     def _pictures(self) -> dict[str, int]:
-        """Where in the page that is there each row with a picture begins, by the row's key."""
+        """The offset of each row with a thumbnail in the existing page, by key."""
         found: dict[str, int] = {}
         try:
             with self.path.open("rb") as page:
@@ -180,7 +181,7 @@ class Review:
                     if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
                         found[match[1].decode()] = place
                     place += len(line)
-        except OSError:  # no page, or none that can be read: no pictures
+        except OSError:  # no readable page, so no thumbnails
             return {}
         return found
 
@@ -195,15 +196,15 @@ class Review:
         size = (int(match[3]) // 10, int(match[2]) // 10)
         return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
 
-    def _fault(self, error: OSError) -> OutputError:
+    def _output_error(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
 def _value(name: str, value: Any) -> str | float | None:
-    """A cell as JSON has it, the same whether it was just made or read from the table: None where empty."""
+    """A cell as a JSON value, identical for a new row and one read from the table; None if empty."""
     if value is None or value == "":
         return None
-    if name in WORDS:
+    if name in TEXT_COLUMNS:
         return str(value)
     try:
         number = float(value)

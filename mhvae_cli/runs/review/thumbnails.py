@@ -1,4 +1,4 @@
-"""Small pictures with their contours, for pages of many."""
+"""Small images with contours for the review page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 SIDE = 192
-"""Longer side of a picture on the page, in pixels."""
+"""Longer side of a thumbnail, in pixels."""
 TOLERANCE, LONGEST, SHARPEST = 1.0, 100.0, 0.5
-"""Of the outline, in tenths of a picture's pixel: how far the chord of an arc may stray, and how long a chord
-may be; and the radians that it may turn in one."""
+"""Limits for simplifying the outline: the distance between arc and chord and the length of a chord, both in
+tenths of a thumbnail pixel, and the turn in radians between chords."""
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture: JPEG bytes, its (h, w), and the outline in tenths of its pixels, an SVG path."""
+    """A small image: JPEG bytes, its (h, w), and the outline as an SVG path in tenths of a pixel."""
 
     jpeg: bytes
     size: tuple[int, int]
@@ -24,23 +24,25 @@ class Thumbnail:
 
 
 def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "np.ndarray":
-    """Upright pixels (H, W) or (H, W, 3), uint8 or uint16, as uint8 of at most SIDE px a side.
+    """Upright pixels (H, W) or (H, W, 3), uint8 or uint16, as uint8 with sides of at most SIDE px.
 
-    `window` as `imaging.to_uint8` takes it.
+    `window` is that of `transforms.to_uint8`.
     """
     import numpy as np
     from PIL import Image
 
     from ...images.transforms import to_uint8
 
-    step = max(1, max(pixels.shape[:2]) // (8 * SIDE))  # still eight times finer: antialiased well enough
+    step = max(
+        1, max(pixels.shape[:2]) // (8 * SIDE)
+    )  # eight times the final resolution is enough for antialiasing
     small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))
     small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(small)
 
 
 def thumbnail_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple[int, int]) -> Thumbnail:
-    """What `shrink` made of an upright scan of `size` (h, w), and its contour: `rings` (n, 2) xy px."""
+    """The output of `shrink` for an upright scan of `size` (h, w), with its contour: `rings` (n, 2) xy px."""
     from ...images.encode import encode_jpeg
 
     height, width = small.shape[:2]
@@ -49,10 +51,10 @@ def thumbnail_of(small: "np.ndarray", rings: "Sequence[np.ndarray]", size: tuple
 
 
 def _path(ring: "np.ndarray") -> str:
-    """A closed polygon in tenths of a pixel as an SVG path: no more points than its bends need.
+    """A closed polygon in tenths of a pixel as an SVG path, simplified according to its curvature.
 
-    A chord of an arc is off by length^2 x curvature / 8 at most. Points are dealt so that this stays below
-    TOLERANCE, and chords below LONGEST; a corner of more than SHARPEST keeps its point.
+    The distance of arc and chord is at most length^2 x curvature / 8. Points are spaced so that it stays
+    below TOLERANCE, and chords below LONGEST; a corner sharper than SHARPEST keeps its point.
     """
     import numpy as np
 
