@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "training" / "near_twins.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "training" / "near_twins.py"
 
 
 def _picture(seed: int) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from device_shim import Shim
+from support.device_shim import Shim
 
 from mhvae_cli import Pipeline
 from mhvae_cli.commands import doctor

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 
 
 @pytest.fixture(scope="module")

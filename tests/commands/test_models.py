@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_server import TOKEN, Fault, HubServer
+from support.hub_server import TOKEN, Fault, HubServer
 from typer.testing import CliRunner
 
 from mhvae_cli.checkpoints.archive import pack, unpack
@@ -31,7 +31,7 @@ from mhvae_cli.errors import ModelError
 from mhvae_cli.images.encode import encode_png
 
 Mhvae = Callable[..., Any]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # A process of its own: the client reads its environment when it is imported.
 RUN = """

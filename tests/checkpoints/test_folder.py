@@ -24,7 +24,7 @@ from mhvae_cli.checkpoints.folder import FILES, load_state, read_config
 from mhvae_cli.checkpoints.registry import bundled, load_pretrained, resolve
 from mhvae_cli.errors import ModelError, OutputError, UsageError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG: dict[str, Any] = {
     "format": 1,
     "kind": "mhvae",

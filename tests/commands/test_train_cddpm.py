@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from two_processes import two_processes
+from support.two_processes import two_processes
 
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors

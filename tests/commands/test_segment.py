@@ -25,7 +25,7 @@ from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored, stored_points
 
 Mhvae = Callable[..., Any]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEADER = ",".join(["input,page,output,status,width,height", *measure.COLUMNS])
 
 

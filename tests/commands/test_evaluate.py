@@ -105,7 +105,7 @@ def test_the_table_is_drawn_on_a_terminal(preds: Path, truths: Path) -> None:
     control, terminal = pty.openpty()
     command = [sys.executable, "-m", "mhvae_cli", "evaluate", folder.name, str(truths)]
     environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
-    environment["PYTHONPATH"] = str(Path(evaluation.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(evaluation.__file__).parents[2])
     code = subprocess.run(command, stdout=terminal, cwd=folder.parent, env=environment).returncode
     os.close(terminal)
     shown = os.read(control, 65536).decode()

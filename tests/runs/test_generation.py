@@ -270,7 +270,7 @@ def test_edits_of_two_sources_and_of_none(
 
     def nothing(pipeline: Pipeline, sources: Any) -> Any:
         assert not sources
-        return sample_code(pipeline.networks, Density.prior(4, 40), 0, seed=0, size=(20, 30))
+        return sample_code(pipeline, Density.prior(4, 40), 0, seed=0, size=(20, 30))
 
     pairs = [(0, 1), (1, 1), (2, 0)]
     requests = [

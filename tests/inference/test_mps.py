@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_shim import Shim
+from support.device_shim import Shim
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from two_processes import two_processes
+from support.two_processes import two_processes
 
 from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.checkpoints.tensors import load_tensors, save_state

@@ -14,11 +14,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import chromium
 import numpy as np
 import pytest
-from chromium import Chromium
 from PIL import Image
+from support import chromium
+from support.chromium import Chromium
 
 from mhvae_cli.errors import OutputError, UsageError
 from mhvae_cli.inference.networks import Networks

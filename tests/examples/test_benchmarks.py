@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-from dicom_files import ID, NAME, compressed, dataset, dicom, item, jpeg, saved
 from pydicom.pixels import apply_windowing
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -21,6 +20,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     RLELossless,
 )
+from support.dicom_files import ID, NAME, compressed, dataset, dicom, item, jpeg, saved
 
 from mhvae_cli.errors import InputError
 from mhvae_cli.images.encode import encode_png

@@ -25,7 +25,7 @@ from mhvae_cli.runs.results import Table
 from mhvae_cli.runs.streaming import Halving
 
 Mhvae = Callable[..., Any]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SKIP = ("--existing", "skip")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import TOKEN, Fault, HubServer
+from support.hub_server import TOKEN, Fault, HubServer
 
 from mhvae_cli.checkpoints.registry import resolve
 from mhvae_cli.errors import ModelError
@@ -59,7 +59,7 @@ class Client:
             [sys.executable, "-c", CLIENT],
             input=json.dumps([(call, ref, offline) for ref in refs]),
             env={**self.env, **env},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             timeout=60,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import ID, NAME, dicom
 from PIL import Image
+from support.dicom_files import ID, NAME, dicom
 
 from mhvae_cli.images.encode import encode_png, encode_tiff
 from mhvae_cli.images.read import read_mask, read_scan, read_text

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.two_processes import two_processes
 from torch import Tensor, nn
-from two_processes import two_processes
 
 from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
@@ -347,8 +347,8 @@ TWO = """
 import sys, torch, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_training import CONFIG, ToyTask, _quiet, _run, _signal_at
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/training"]
+from test_loop import CONFIG, ToyTask, _quiet, _run, _signal_at
 from mhvae_cli.errors import UsageError
 from mhvae_cli.training.loop import fit
 from dataclasses import replace
@@ -371,7 +371,7 @@ torch.distributed.destroy_process_group()
 def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) -> None:
     """Weights, batch-norm statistics, EMA and log, the run cut and resumed in the middle of an epoch."""
     out = tmp_path / "two"
-    ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parent)])
+    ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parents[1])])
     for said, _ in ends:
         assert said == "a batch of 3 does not divide among 2 processes\n"  # the second says nothing else
     one, two = load_tensors(whole / STATE), load_tensors(out / STATE)
