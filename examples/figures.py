@@ -52,7 +52,7 @@ def outlined(pipeline: Pipeline, source: Source) -> np.ndarray:
 def figure3(lesions: Pipeline, sources: list[Source], rival: Pipeline | None) -> Rows:
     rows = []
     for source in sources:
-        picture = make(lesions, [draft_of(source)])[0]
+        picture = make(lesions.networks, [draft_of(source)])[0]
         row = [outlined(lesions, source), vae(picture), found(lesions, picture)]
         if rival is not None:
             other = rival.reconstruct(source.scan)
@@ -65,7 +65,7 @@ def figure3(lesions: Pipeline, sources: list[Source], rival: Pipeline | None) ->
 def figure4(lesions: Pipeline, sources: list[Source], rival: Pipeline | None) -> Rows:
     rows = []
     for source in sources[2:4]:
-        drawn = [make(lesions, [draft_of(source, draw=k)])[0] for k in range(5)]
+        drawn = [make(lesions.networks, [draft_of(source, draw=k)])[0] for k in range(5)]
         rows.append([outlined(lesions, source), *(found(lesions, picture) for picture in drawn)])
         if rival is not None:
             others = [rival.reconstruct(source.scan, seed=k).pixels for k in range(5)]
@@ -78,7 +78,7 @@ def figure5(lesions: Pipeline, sources: list[Source]) -> Rows:
     rows = []
     for a, b in zip(sources[::2], sources[1::2], strict=False):
         for content, style in ((a, b), (b, a)):
-            own = make(lesions, [draft_of(content)])[0]
+            own = make(lesions.networks, [draft_of(content)])[0]
             swapped = lesions.swap_style(content.scan, style.scan)
             row = [content.scan.pixels, vae(own), own.pixels, vae(swapped), found(lesions, swapped)]
             rows.append(row)
@@ -117,7 +117,7 @@ def figure9(lesions: Pipeline, a: Source, b: Source, count: int = 5) -> Rows:
     shares = np.linspace(0, 1, count)
     codes = [[interpolate(a.code, b.code, style=s, position=p) for s in shares] for p in shares]
     # One path of noise for all, as in the paper.
-    made = [make(lesions, [Draft(code, a.key + b.key, a.scan) for code in row]) for row in codes]
+    made = [make(lesions.networks, [Draft(code, a.key + b.key, a.scan) for code in row]) for row in codes]
     rows = [[picture.pixels for picture in row] for row in made]
     rows[0].insert(0, a.scan.pixels)
     for row in rows[1:-1]:

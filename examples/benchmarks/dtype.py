@@ -17,35 +17,35 @@ from common import interleaved, scans, table  # first: see there
 import numpy as np
 import torch
 
-from mhvae_cli import Pipeline
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import SUFFIXES, read_scan
+from mhvae_cli.inference.networks import Networks
 
 TYPES = ("float32", "bfloat16")
 
 
 def compare(images: list[Path], model: str, repeats: int) -> None:
     """Measure and print."""
-    pipelines = {name: Pipeline.load(model, device="cpu", dtype=name) for name in TYPES}
+    networks = {name: Networks.load(model, device="cpu", dtype=name) for name in TYPES}
     sizes, inputs = [], []
     for path in images:
         scan = read_scan(path)
         sizes.append(scan.pixels.shape[:2])
-        inputs.append(pipelines["float32"].prepare(scan))
+        inputs.append(networks["float32"].prepare(scan))
     batches = [np.stack(inputs[i : i + 8]) for i in range(0, len(inputs), 8)]
     theta: dict[str, np.ndarray] = {}
 
     def task(name: str) -> Callable[[], None]:
         def locate() -> None:
-            theta[name] = np.concatenate([pipelines[name].locate(batch) for batch in batches])
+            theta[name] = np.concatenate([networks[name].locate(batch) for batch in batches])
 
         return locate
 
     seconds = interleaved({name: task(name) for name in TYPES}, repeats)
     scores = []
     for size, *codes in zip(sizes, *(theta[name] for name in TYPES), strict=True):
-        scores.append(dice(*(pipelines["float32"].mask(code, size) for code in codes)))
-    side = pipelines["float32"].config.image_size
+        scores.append(dice(*(networks["float32"].mask(code, size) for code in codes)))
+    side = networks["float32"].config.image_size
     print(f"{len(images)} images, network at {side} px, {torch.get_num_threads()} threads")
     rows = ([name, f"{seconds[name]:.3f}", f"{len(images) / seconds[name]:.1f}"] for name in TYPES)
     table(["", "seconds", "images/s"], *rows)

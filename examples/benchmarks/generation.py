@@ -127,7 +127,7 @@ def measured(
     sharp = {}
     for kind, each in codes.items():
         print(f"{kind}: {len(each)} pictures", file=sys.stderr)
-        made = pictures(pipeline, each, keys, steps=steps)
+        made = pictures(pipeline.networks, each, keys, steps=steps)
         for name, squares in zip(found, made, strict=True):
             found[name][kind] = find(pipeline, squares, each)
         if kind == "reconstruct":

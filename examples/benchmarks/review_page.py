@@ -19,7 +19,7 @@ from common import run, table, verdict
 import numpy as np
 
 from mhvae_cli.runs.review.page import Review
-from mhvae_cli.runs.review.thumbnails import shrink, thumb_of
+from mhvae_cli.runs.review.thumbnails import shrink, thumbnail_of
 from mhvae_cli.training.phantoms import phantom
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
@@ -67,7 +67,9 @@ def write(path: Path, count: int) -> float:
         flags = {"qc": "warn", "qc_why": "spread"} if number % 40 == 0 else {"qc": "ok"}
         image, rings = shown[number % 12]
         size = {"width": SIZE[1], "height": SIZE[0]}
-        review.add({**row, "status": "ok", **size, **figures, **flags}, thumb_of(shrink(image), rings, SIZE))
+        review.add(
+            {**row, "status": "ok", **size, **figures, **flags}, thumbnail_of(shrink(image), rings, SIZE)
+        )
     review.write({})
     review.close()
     return time.perf_counter() - begun

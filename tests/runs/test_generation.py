@@ -260,7 +260,7 @@ def test_edits_of_two_sources_and_of_none(
         items.append(Item(str(path), path, output_stem(Item("", path, Path(name)), "")))
     used: list[list[int]] = []
 
-    def mixed(pipeline: Pipeline, sources: Any) -> Any:
+    def mixed(networks: Networks, sources: Any) -> Any:
         used.append([source.code.size[1] for source in sources])
         if sources[0].sha256 == sources[1].sha256:
             raise InputError("twice the same")
@@ -268,9 +268,9 @@ def test_edits_of_two_sources_and_of_none(
             replace(sources[0].code, z=sources[1].code.z), sources[0].key, sources[0].scan
         )
 
-    def nothing(pipeline: Pipeline, sources: Any) -> Any:
+    def nothing(networks: Networks, sources: Any) -> Any:
         assert not sources
-        return sample_code(pipeline, Density.prior(4, 40), 0, seed=0, size=(20, 30))
+        return sample_code(networks, Density.prior(4, 40), 0, seed=0, size=(20, 30))
 
     pairs = [(0, 1), (1, 1), (2, 0)]
     requests = [
