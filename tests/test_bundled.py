@@ -1,6 +1,7 @@
 """The models that ship, and the README's own commands, on the synthetic scans in examples/."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.checkpoints.registry import MODELS, bundled
+from mhvae_cli.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 MODELS_OF = {"heads": "fetal-head", "lesions": "skin-lesion"}
@@ -41,15 +43,25 @@ def test_the_models_find_the_objects_of_the_examples(folder: str, mhvae: Any, tm
     assert json.loads(scored.lines[0])["summary"]["dice"]["mean"] > LEAST_DICE[folder]
 
 
+def readme_commands() -> list[str]:
+    """README's command that installs and segments, then the example of each row of its table of verbs."""
+    text = (ROOT / "README.md").read_text()
+    install = text.split("## Install", 1)[1].split("```")[1].strip()
+    rows = re.findall(r"^\| `[a-z-]+` \|.*\|$", text.split("## Use", 1)[1].split("## ", 1)[0], re.MULTILINE)
+    return [install, *(row.split("`")[-2] for row in rows)]
+
+
 def test_the_readme_shows_commands_that_work(
     mhvae: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text()
-    block = text.split("## Use", 1)[1].split("```")[1]
-    lines = [shlex.split(line)[1:] for line in block.splitlines() if line and "DIR" not in line]
-    verbs = "segment evaluate segment reconstruct swap-style interpolate warp sample inspect models doctor"
+    first, *table = readme_commands()
+    assert first.startswith("pip install . && mhvae segment ")
+    assert [line.split()[1] for line in table] == list(VERBS)
+    lines = [first.partition("&& ")[2], *(line for line in table if "--data DIR" not in line)]
+    verbs = "segment segment evaluate reconstruct swap-style interpolate warp sample inspect models doctor"
+    lines = [shlex.split(line)[1:] for line in lines]
     assert [words[0] for words in lines] == verbs.split()
     for words in lines:
         found = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]

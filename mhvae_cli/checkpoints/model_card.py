@@ -1,5 +1,6 @@
-"""The model card: README.md in the Hub's format, generated from the model's configuration."""
+"""README.md of a model folder: a card as the Hugging Face Hub reads it, from the configuration alone."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -11,56 +12,255 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
     f"cc-by{terms}-4.0" for terms in ("", "-sa", "-nd", "-nc", "-nc-sa", "-nc-nd")
 }
 
-
 INTENDED_USE = "Research; not a medical device."
+
+BIAS = (
+    "The model knows only images like those listed under Training data. Its accuracy has not been measured"
+    " separately by patient group, device or site, and may be lower for any that the training data lack."
+    " Evaluate it on your own images before you rely on it."
+)
+
+METRICS = {
+    "dice": ("dice", "Dice"),
+    "hd": ("hausdorff_distance", "Hausdorff distance"),
+    "hausdorff px": ("hausdorff_distance", "Hausdorff distance (px)"),
+    "hd95 px": ("hd95", "95th percentile Hausdorff distance (px)"),
+    "assd px": ("assd", "Average symmetric surface distance (px)"),
+    "val_dice": ("dice", "Dice"),
+    "val_hd": ("hausdorff_distance", "Hausdorff distance (px of 256 x 256)"),
+}
+"""Keys of config["figures"] that score masks: the metric's type in the model-index, and its name."""
+
+GROUPS = {
+    "held-out fold": "Segmentation of held-out images",
+    "refined pictures": "Generated images, refined by the cDDPM",
+    "validation": "Validation",
+    "paper256": "Squashed to 256 x 256",
+    "native": "Native size",
+}
+LABELS = {
+    "epoch": "Epoch",
+    "score": "Score by which the epoch was chosen",
+    "val_recon": "Reconstruction loss",
+    "dice reconstruct": "`reconstruct`: Dice of the requested and the found mask",
+    "dice swap-style": "`swap-style`: Dice of the requested and the found mask",
+    "dice warp 45 degrees 0.7": "`warp --rotate 45 --scale 0.7`: Dice of the requested and the found mask",
+    "style found after warp": "Rate at which the style is recognised after `warp`",
+    "power spectrum, of the VAE's distance": "Distance of the power spectrum to real images, VAE alone = 1",
+    "patches, of the VAE's distance": "Distance of patches to real images, VAE alone = 1",
+} | {key: name for key, (_, name) in METRICS.items()}
+FACTS = ("images", "fold", "of")
+"""Keys of a group of figures that say what was measured: these become a sentence."""
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """README.md of a model: YAML front matter for the Hub, then sections generated from `config`.
+    """README.md of a model: YAML front matter with a model-index, then what `config` says of the model.
 
-    Uses config["card"]: license (required: UsageError), attribution, data, splits, intended_use;
-    config["training"], and config["cddpm"]["training"] if present: command, and splits if the card has none;
-    config["figures"]: numbers, possibly in nested groups.
+    From config["card"]: license (required: UsageError), attribution, data, splits, intended_use; from
+    config["training"], and ["cddpm"]["training"] if it has one: command, and splits if the card has none;
+    config["figures"]: numbers, in groups or not.
     """
-    card, training = config["card"], config["training"]
-    second = config.get("cddpm", {}).get("training", {})
-    licence = _line(card.get("license") or "")
+    licence = _line(config["card"].get("license") or "")
     if not licence:
-        raise UsageError("a model needs a licence", hint='name the licence of its weights, e.g. "CC BY 4.0"')
-    slug = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    front = [f"license: {slug}"] if slug in HUB_LICENSES else ["license: other", f'license_name: "{slug}"']
-    front += [
-        "library_name: mhvae",
-        "pipeline_tag: image-segmentation",
-        "tags: [mhvae, medical, segmentation]",
-    ]
-    rows = [f"| {_line(name)} | {_line(value)} |" for name, value in _flat(config["figures"])]
-    verbs = ["segment scan.png", "reconstruct scan.png"] if "cddpm" in config else ["segment scan.png"]
-    uses = [f"mhvae {verb} --model {_line(config['name'])} -o results/" for verb in verbs]
-    commands = [_line(part["command"]) for part in (training, second) if part.get("command")]
+        raise UsageError("a model needs a licence", hint='name that of its weights, such as "CC BY 4.0"')
+    second = config.get("cddpm", {}).get("training", {})
+    commands = [_line(part["command"]) for part in (config["training"], second) if part.get("command")]
+    attribution = _prose(config["card"].get("attribution"))
     sections = {
-        "Use": "\n".join(["```", *uses, "```"])
-        + "\nInstead of the name, --model also takes the model folder, or ORG/NAME on the Hub.",
-        "Intended use": _prose(card.get("intended_use") or INTENDED_USE),
-        "Data": _prose(card.get("data")),
-        "Splits": _prose(card.get("splits") or training.get("splits")),
-        "The cDDPM's data": _prose(card.get("cddpm_data") or second.get("data")),
-        "The cDDPM's splits": _prose(second.get("splits")),
-        "Figures": "\n".join(["| | |", "|---|---|", *rows]) if rows else "",
-        "Training": "\n".join(["```", *commands, "```"]) if commands else "",
-        "Attribution": _prose(card.get("attribution")),
-        "Licence": licence,
+        "Model description": _description(config),
+        "Intended use and limits": _use_and_limits(config),
+        "Bias": BIAS,
+        "Training data": _training_data(config),
+        "Training procedure": "\n".join(["```", *commands, "```"]) if commands else "",
+        "Evaluation": _evaluation(config["figures"]),
+        "Licence and attribution": f"Licence of the weights: {licence}\n\n{attribution}".rstrip(),
+        "How to use": _how_to_use(config),
     }
     body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    about = f"# {_line(config['name'])}\n\nA multi-headed VAE that finds one object in a 2-D medical image"
-    about += ", and a diffusion model that sharpens its images." if "cddpm" in config else "."
-    return "\n".join(["---", *front, "---", "", "\n\n".join([about, *body]), ""])
+    return "\n".join([_front_matter(config, licence), "\n\n".join([f"# {_line(config['name'])}", *body]), ""])
 
 
-def _line(value: object) -> str:
+def _front_matter(config: Mapping[str, Any], licence: str) -> str:
+    slug = _slug(licence)
+    lines = [f"license: {slug}"] if slug in HUB_LICENSES else ["license: other", f'license_name: "{slug}"']
+    lines += ["library_name: mhvae", "pipeline_tag: image-segmentation"]
+    lines += ["tags:", *(f"- {tag}" for tag in _tags(config))]
+    results = list(_results(config))
+    if results:
+        lines += ["model-index:", f"- name: {_quoted(_plain(config['name']))}", "  results:", *results]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _tags(config: Mapping[str, Any]) -> list[str]:
+    return ["mhvae", "medical", "segmentation", "vae", *(["diffusion"] if "cddpm" in config else [])]
+
+
+def _results(config: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the model-index's results, one result per data set, split and size of the masks scored."""
+    data = _dataset(config)
+    for name, group in config["figures"].items():
+        if not (data and isinstance(group, Mapping)):
+            continue
+        split = _plain(name) + (f" {group['fold']}" if "fold" in group else "")
+        for size, column in _columns(group).items():
+            scores = {key: column[key] for key in METRICS if _is_finite(column.get(key))}
+            if scores:
+                yield from ["  - task:", "      type: image-segmentation", "      name: Image segmentation"]
+                yield from [
+                    "    dataset:",
+                    f"      name: {_quoted(data)}",
+                    f"      type: {_quoted(_slug(data))}",
+                ]
+                yield from [f"      config: {_quoted(GROUPS.get(size, size))}"] if size else []
+                yield from [f"      split: {_quoted(split)}", "    metrics:"]
+                for key, value in scores.items():
+                    kind, label = METRICS[key]
+                    yield from [
+                        f"    - type: {kind}",
+                        f"      value: {value:.4g}",
+                        f"      name: {_quoted(label)}",
+                    ]
+
+
+def _dataset(config: Mapping[str, Any]) -> str:
+    """The data set's name: what stands before the colon, or after "10 images of 8 subjects from"."""
+    data = config["card"].get("data")
+    name = data.get("name") if isinstance(data, Mapping) else data
+    return _plain(name).partition(":")[0].rpartition(" from ")[2] if isinstance(name, str) else ""
+
+
+def _description(config: Mapping[str, Any]) -> str:
+    model = config["model"]
+    if model.get("single_head"):
+        parts = [
+            "A single-headed variational autoencoder (VAE) of 2-D medical images, without a segmentation head"
+        ]
+    else:
+        parts = [
+            "A multi-headed variational autoencoder (VAE) that segments one object in a 2-D medical image"
+        ]
+        start = "a reference mask" if model.get("reference") else "a disc"
+        families = {"affine": "an affine map", "tps": "a thin-plate spline"}
+        family = families.get(model.get("warp", {}).get("family"), "a smooth map")
+        parts.append(f"by warping {start} with {family}")
+    refined = ". A conditional diffusion model (cDDPM) sharpens the images that it generates"
+    text = " ".join(parts) + (refined if "cddpm" in config else "") + "."
+    if "image_size" in model:
+        colour = {1: " in grey", 3: " in colour"}.get(model.get("channels"), "")
+        side = model["image_size"]
+        text += f" Images are resized to {side} x {side} pixels{colour}; masks and generated images have the"
+        text += " size of the input."
+    return text
+
+
+def _use_and_limits(config: Mapping[str, Any]) -> str:
+    model, limits = config["model"], []
+    if not model.get("single_head"):
+        limits.append("Each image is taken to show one object.")
+        if not model.get("reference"):
+            affine = model.get("warp", {}).get("family") == "affine"
+            shape = "an ellipse" if affine else "a single smooth shape without holes"
+            limits.append(f"The mask is always {shape}.")
+    if "trust" in config:
+        limits.append(
+            "Check the column `qc` of results.csv: it flags images and outlines that are unusual for it."
+        )
+    limits.append(
+        "Generated images are synthetic: their fine texture is invented. Do not use them for diagnosis."
+    )
+    intended = _prose(config["card"].get("intended_use") or INTENDED_USE)
+    return "\n".join([intended, "", *(f"- {limit}" for limit in limits)])
+
+
+def _training_data(config: Mapping[str, Any]) -> str:
+    card, training = config["card"], config["training"]
+    second = config.get("cddpm", {}).get("training", {})
+    parts = [_prose(card.get("data")), _split(card.get("splits") or training.get("splits"))]
+    of_second = [_prose(card.get("cddpm_data") or second.get("data")), _split(second.get("splits"))]
+    if any(of_second):
+        parts += ["### cDDPM", *of_second]
+    return "\n\n".join(filter(None, parts))
+
+
+def _split(value: Any) -> str:
+    return f"Split: {value}" if value and isinstance(value, str) else _prose(value)
+
+
+def _evaluation(figures: Mapping[str, Any]) -> str:
+    loose = {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
+    parts = [_measured(loose), _table(loose)] if loose else []
+    for name, group in figures.items():
+        if isinstance(group, Mapping):
+            parts += [f"### {GROUPS.get(name, _line(name))}", _measured(group), _table(group)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _measured(group: Mapping[str, Any]) -> str:
+    """What the figures of a group were measured on: "198 images of fold 3. The figures are those of ..."."""
+    what = [f"{_line(group['images'])} images"] if "images" in group else []
+    what += [f"fold {_line(group['fold'])}"] if "fold" in group else []
+    text = f"Measured on {' of '.join(what)}." if what else ""
+    return f"{text} The figures are those of {_line(group['of'])}.".strip() if "of" in group else text
+
+
+def _table(group: Mapping[str, Any]) -> str:
+    columns = _columns(group)
+    keys = dict.fromkeys(key for column in columns.values() for key in column)
+    if not keys:
+        return ""
+    heads = [GROUPS.get(name, _line(name)) or "Value" for name in columns]
+    rows = [["Metric", *heads], ["---"] * (len(heads) + 1)]
+    for key in keys:
+        cells = [_line(column[key]) if key in column else "" for column in columns.values()]
+        rows.append([LABELS.get(key, _line(key)), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _columns(group: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A group's figures by column: "" for those of its own, then one for each group inside it."""
+    own = {k: v for k, v in group.items() if k not in FACTS and not isinstance(v, Mapping)}
+    inner = {k: dict(_flat(v)) for k, v in group.items() if isinstance(v, Mapping)}
+    return ({"": own} if own else {}) | inner
+
+
+def _how_to_use(config: Mapping[str, Any]) -> str:
+    name, single = _line(config["name"]), config["model"].get("single_head")
+    verbs = [] if single else ["segment scan.png"]
+    verbs += (
+        ["reconstruct scan.png"] if "cddpm" in config else ["reconstruct scan.png --no-refine"] * bool(single)
+    )
+    uses = [f"mhvae {verb} --model {name} --out results/" for verb in verbs]
+    call = f"Pipeline.load({json.dumps(name, ensure_ascii=False)})"
+    python = f'mask = {call}.segment("scan.png").mask'
+    if single:
+        python = f'image = {call}.reconstruct("scan.png", refine={"cddpm" in config}).pixels'
+    code = ["```", *uses, "```", "", "```python", "from mhvae_cli import Pipeline", "", python, "```", ""]
+    return "\n".join(
+        [*code, "A path of this folder, or ORG/NAME on the Hub, can stand in place of the name."]
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _quoted(text: str) -> str:
+    """A YAML string: JSON's are YAML's too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _line(value: Any) -> str:
     if value is None or isinstance(value, float):
         return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return _plain(value).replace("|", "\\|")
+
+
+def _plain(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -71,8 +271,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _prose(value: object) -> str:
-    """Text unchanged; an object or a list as bullet points."""
+def _prose(value: Any) -> str:
+    """Text as it is, an object or a list as bullets."""
     if isinstance(value, Mapping):
         return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))
     return (

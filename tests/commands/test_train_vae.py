@@ -177,7 +177,8 @@ def test_the_card_says_what_the_run_was(done: Path) -> None:
     assert card.startswith("---\nlicense: ")
     assert "12 images of 12 subjects from heads" in card
     assert "trained on 10 images of 10 subjects, chosen on 2 images of 2 subjects" in card
-    assert "val_dice" in card and "not stated: all rights reserved" in card
+    assert "### Validation" in card and "| Dice | " in card and "type: dice" in card
+    assert "not stated: all rights reserved" in card
     assert "mhvae train-vae --data" in card
 
 
