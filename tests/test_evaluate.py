@@ -232,13 +232,13 @@ def test_distances_in_mm(
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel's size in mm"),
-        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel's size in mm"),
-        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel's size in mm"),
+        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel size in mm"),
+        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel size in mm"),
         ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: 'A.png' is there twice"),
-        ("patient,pixel_size_mm\na,1\n", "no column for the file's name"),
-        ("id,spacing_x\na,1\n", "no column for the size of a pixel"),
-        ("", "no column for the file's name"),
+        ("patient,pixel_size_mm\na,1\n", "no column for the file name"),
+        ("id,spacing_x\na,1\n", "no column for the pixel spacing"),
+        ("", "no column for the file name"),
         ("id,pixel_size_mm\nother,1\n", "names none of the images"),
     ],
 )
