@@ -661,7 +661,7 @@ def _openable(path: Path) -> bool:
         return min(image.size) > 1
 
 
-# --- style alone, on a needs a trained model ---
+# --- style alone, with all else frozen ---
 
 
 def _style(path: Path, *, model: dict[str, Any] | None = None, **train: Any) -> Path:
