@@ -175,7 +175,7 @@ def test_folders_that_do_not_pair_are_exit_4(preds: Path, truths: Path, tmp_path
     other = write(tmp_path / "other", a_mask=disc(5))
     for arguments, words in (
         ((preds, other), "no mask shares a name"),
-        ((preds, empty), "holds no masks"),
+        ((preds, empty), "no masks"),
         ((tmp_path / "nowhere", truths), "nowhere: no such file or directory"),
         ((preds / "a.png", truths), "a.png: not a directory"),
         ((preds, truths, "--compare", other), "no mask shares a name"),
@@ -201,7 +201,7 @@ def test_masks_pair_by_stem_whatever_case_and_suffix(tmp_path: Path, truths: Pat
     assert pairing.pairs[0].pred == folder / "A.TIF"
     assert evaluation.score(pairing.pairs[0]).values["dice"] == 1
     write(folder, a=disc(6))
-    with pytest.raises(InputError, match=r"A\.TIF and a\.png are two masks of one name"):
+    with pytest.raises(InputError, match=r"A\.TIF and a\.png have the same name"):
         evaluation.pair(folder, truths)
 
 
