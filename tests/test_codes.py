@@ -95,7 +95,7 @@ def test_nothing_that_is_not_finite_is_written(tmp_path: Path) -> None:
 
 def test_codes_of_another_model_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", metadata={"model": "skin\x1b[2J\nlesion"})
-    refused(path, r"made by 'skin\\x1b\[2J\\nlesion'", vae_sha256="00" * 32)
+    refused(path, r"another model, 'skin\\x1b\[2J\\nlesion'", vae_sha256="00" * 32)
 
 
 POSE = torch.eye(2, 3, dtype=torch.float64)

@@ -169,7 +169,7 @@ def test_a_record_can_be_written_again(number: str) -> None:
         ("a.json", b"{", "not JSON"),
         ("a.json", b"\xff\xfe\x00", "not JSON"),
         ("a.json", DEEP.encode(), "not JSON"),
-        ("a.json", b" " * 2**21, "larger than a file of latents"),
+        ("a.json", b" " * 2**21, "too large for a latent code"),
         ("a.json", b'{"mhvae": {"seed": NaN}}', "its mhvae record is damaged"),
         ("a.json", b'{"mhvae": 7}', "its mhvae record is damaged"),
         ("a.safetensors", b"\x08", "invalid safetensors file"),
