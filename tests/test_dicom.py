@@ -415,8 +415,11 @@ FAULTS = {
     "cut header": (dicom(GREY)[:300], "truncated DICOM|DICOM file without an image"),
     "bomb": (dicom(GREY, Rows=60000, Columns=60000), "more than 100 million pixels"),
     "more frames than there are": (dicom(GREY, NumberOfFrames=10**9), "truncated DICOM"),
-    "32 bits": (dicom(GREY, BitsAllocated=32, BitsStored=32), "DICOM of more than 16 bits"),
-    "colours": (dicom(GREY, PhotometricInterpretation=NAME), "DICOM of an unknown kind of colours"),
+    "32 bits": (dicom(GREY, BitsAllocated=32, BitsStored=32), "DICOM file with more than 16 bits"),
+    "colours": (
+        dicom(GREY, PhotometricInterpretation=NAME),
+        "DICOM file with an unsupported PhotometricInterpretation",
+    ),
     "samples": (dicom(GREY, SamplesPerPixel=3), "damaged DICOM"),
     "a JPEG of another size": (
         compressed([jpeg(np.zeros((64, 64), np.uint8))], JPEGBaseline8Bit, GREY),

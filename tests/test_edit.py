@@ -392,7 +392,7 @@ def test_what_cannot_be_moved() -> None:
         (UsageError, "an affine model has no handles", affine, code, {1: (1, 1)}),
         (ModelError, "finds no object", single, code, {1: (1, 1)}),
         (InputError, "would fold over itself", spline, code, {4: (0, -900)}),
-        (InputError, "folded over itself: its", collapsed, nowhere, {1: (1, 1)}),
+        (InputError, "folded over itself, so its", collapsed, nowhere, {1: (1, 1)}),
     ]
     for kind, said, model, of, moves in faults:
         with pytest.raises(kind, match=said) as caught:

@@ -145,7 +145,7 @@ def test_each_refusal_has_its_own_words(hub, client):
     assert "gated" in gated[0] and "request access" in gated[1] and "hf auth login" in gated[1]
     assert "no such revision" in revision[0] and "main" in revision[1]
     assert "no config.json" in other[0]
-    assert "not a name the Hub allows" in name[0]
+    assert "not a valid name on the Hub" in name[0]
 
 
 def test_the_users_token_opens_a_private_model_and_stays_on_the_hub(hub, client):

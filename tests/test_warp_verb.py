@@ -257,7 +257,7 @@ def test_an_image_without_an_object_fails_alone(mhvae: Mhvae, monkeypatch: pytes
 def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[str]) -> None:
     Image.fromarray(np.zeros((400, 900), np.uint8)).save("large.png")
     ended = mhvae("warp", "a.png", *edit, "-o", "x.png", *FAST)
-    assert ended.code == 4 and ended.stderr.startswith("error: a.png: the edit leaves nothing")
+    assert ended.code == 4 and ended.stderr.startswith("error: a.png: the edit moves the object out")
     assert len(ended.stderr.splitlines()) <= 2 and not Path("x.png").exists()
     if "--shift" in edit:
         assert mhvae("warp", "a.png", "large.png", *edit, "-o", "out/", *FAST).code == 3
