@@ -235,7 +235,7 @@ def test_distances_in_mm(
         ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel size in mm"),
         ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel size in mm"),
         ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel size in mm"),
-        ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: 'A.png' duplicate entry"),
+        ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: duplicate entry for 'A.png'"),
         ("patient,pixel_size_mm\na,1\n", "no column for the file name"),
         ("id,spacing_x\na,1\n", "no column for the pixel spacing"),
         ("", "no column for the file name"),
