@@ -237,6 +237,6 @@ def test_more_crops_than_images_are_refused() -> None:
 
 
 def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
-    with pytest.raises(UsageError, match="frozen rest"):
+    with pytest.raises(UsageError, match="needs a trained model"):
         load_recipe("small", None, {"train": {"part": "style"}})
     assert load_recipe("small", None, {"train": {"part": "style"}, "pretrained": "fetal-head"})

@@ -1,9 +1,9 @@
-"""Section 4: the cDDPM, a conditional diffusion model that sharpens the VAE's image. Knows no files.
+"""Section 4: the cDDPM, a conditional diffusion model that sharpens the VAE's image. No file access.
 
 sde      the forward process, equations 13 and 14
 score    the score network and its training loss, equation 8
 unet     the temporal U-Net
-solvers  equation 15, by Euler-Maruyama and faster ways
+solvers  equation 15, by Euler-Maruyama and faster methods
 noise    one seeded path of noise per image
-refiner  all of it: the VAE's images in, sharp ones out
+refiner  the complete model: the VAE's images in, sharp images out
 """

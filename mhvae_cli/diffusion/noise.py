@@ -1,4 +1,4 @@
-"""Section 4.2: the noise that starts and drives equation 15, one seeded path an image."""
+"""Section 4.2: the noise that starts and drives equation 15, one seeded path per image."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..hashing import seed_of
 
 Noise = Callable[[], Tensor]
-"""Gives the next standard normal tensor, shaped like x."""
+"""Returns the next standard normal tensor, shaped like x."""
 
 
 def path_noise(
@@ -16,8 +16,8 @@ def path_noise(
 ) -> Noise:
     """Noise for a batch of images named `keys`: each call gives (B, *shape) float32, shape (C, H, W).
 
-    An image's path depends on `seed`, its key and its shape alone: not on the batch, the order, the number
-    of workers, or the device, for it is drawn on the CPU.
+    An image's path depends only on `seed`, its key and its shape: not on the batch, the order, the number of
+    workers, or the device, since it is drawn on the CPU.
     """
     generators = [torch.Generator().manual_seed(seed_of(f"{seed}/{key}")) for key in keys]
 

@@ -1,4 +1,4 @@
-"""Section 4: the cDDPM that sharpens the VAE's picture x_hat, and the density of the training codes."""
+"""Section 4: the cDDPM that sharpens the VAE's image x_hat, and the density of the training codes."""
 
 from collections.abc import Sequence
 
@@ -35,18 +35,19 @@ class Refiner(nn.Module):
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
     ) -> Tensor:
-        """A draw from p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's pictures x_hat, of any H and W.
+        """A sample of p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's images x_hat, of any H and W.
 
-        Equation 15 in `steps` evaluations of the network, from the time t = `strength` on, by default the
-        model's own. At 1 that is all of p(x | x_hat); below, x_hat itself is noised to that time, as SDEdit
-        does, and keeps what is coarser than the noise. An image's noise depends on seed, key, shape alone.
+        Solves equation 15 in `steps` evaluations of the network, starting at t = `strength`, by default the
+        model's own. 1 samples the full p(x | x_hat); below 1, noise is added to x_hat up to that time, as in
+        SDEdit, and structures coarser than the noise are kept. The noise depends only on seed, key and shape.
+        Raises UsageError for an unknown solver, and for a strength outside (0.001, 1].
         """
         network = self.network
         start = network.config.strength if strength is None else strength
         if solver not in SOLVERS:
-            raise UsageError(f"no solver {solver!r}", hint=f"known: {', '.join(SOLVERS)}")
+            raise UsageError(f"no solver {solver!r}", hint=f"available: {', '.join(SOLVERS)}")
         if not END < start <= 1:
-            raise UsageError(f"strength {start:g}: above {END:g}, at most 1")
+            raise UsageError(f"strength {start:g}: must be above {END:g} and at most 1")
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
         still, sd = network.sde.marginal(network.target(x_hat, x_hat), start)
         u = SOLVERS[solver](

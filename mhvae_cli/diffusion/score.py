@@ -1,4 +1,4 @@
-"""Sections 2.2 and 4.2, equation 8: the network that learns the score, and what it learns it from."""
+"""Sections 2.2 and 4.2, equation 8: the network that learns the score, and its loss."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,11 @@ from .unet import UNet
 
 
 class ScoreNetwork(nn.Module):
-    """The score of p_t(u | x_hat), u = (x - x_hat) / scale, of the process that `config` names.
+    """The score of p_t(u | x_hat), u = (x - x_hat) / scale, of the process `config.process`.
 
     The paper's process starts at the residual x0 - x_hat, DiffuseVAE's form 2 at the image x0 itself; both
-    are VP processes of u (`SDE`). `scale` is the sd of what the process starts at, measured on training
-    images (1 if `config.normalise` is off). The paper writes the score as S(x, t); what the network sees is
-    `config.sees`.
+    are VP processes of u (`SDE`). `scale` is the sd of the starting point, measured on training images (1 if
+    `config.normalise` is off). The paper writes the score as S(x, t); the network's input is `config.sees`.
     """
 
     scale: Tensor
@@ -38,9 +37,9 @@ class ScoreNetwork(nn.Module):
         return start if self.config.process == "diffusevae" else x_hat + start
 
     def forward(self, u: Tensor, t: Tensor, x_hat: Tensor) -> Tensor:
-        """v = alpha eps - sigma u(0), from u(t) (B, C, H, W), t (B,) and x_hat: of unit size at every t.
+        """v = alpha eps - sigma u(0), from u(t) (B, C, H, W), t (B,) and x_hat: of unit variance at every t.
 
-        Where it sees x alone it is eps: S(x, t) as the paper has it, with no way for x_hat to come in.
+        With `config.sees` = "x" it is eps: the paper's S(x, t), which has no x_hat to compute v from.
         """
         if self.config.sees == "x":
             seen = u * self.scale + x_hat
@@ -52,7 +51,7 @@ class ScoreNetwork(nn.Module):
         return out
 
     def score(self, u: Tensor, t: float, x_hat: Tensor) -> Tensor:
-        """grad log p_t(u | x_hat), (B, C, H, W): what a solver asks for."""
+        """grad log p_t(u | x_hat), (B, C, H, W), as the solvers need it."""
         times = torch.full((len(u),), t, device=u.device)
         found = self(u, times, x_hat)
         eps = found if self.config.sees == "x" else self.sde.sigma(t) * u + self.sde.alpha(t) * found
@@ -60,7 +59,7 @@ class ScoreNetwork(nn.Module):
         return score
 
     def loss(self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Equation 8 per sample (B,), its lambda such that the error of v (or eps) counts alike at any t."""
+        """Equation 8 per sample (B,), with lambda such that errors of v (or eps) count the same at any t."""
         start = self.target(image, x_hat)
         u, _ = self.sde.marginal(start, t)
         alpha, sigma = (s.view(-1, 1, 1, 1) for s in (self.sde.alpha(t), self.sde.sigma(t)))

@@ -1,13 +1,13 @@
 """Sections 2.2 and 4.1: the diffusion process that leads from an image to x_hat + noise.
 
-With x_hat = 0 it is plain DDPM's (equation 6). Equation 13 is that same process of the residual
-u = x - x_hat: in x with x_hat, or in u without, is all one. Solved back to t = 0, x is the image.
+With x_hat = 0 it is DDPM's process (equation 6). Equation 13 is the same process for the residual
+u = x - x_hat: x with x_hat and u without are equivalent. Solved back to t = 0, x is the image.
 
-DiffuseVAE's form 2 (equation 9) is another one: there x - x_hat is a plain process that starts at the image
-x0 ITSELF, not at the residual, that is x(0) = x0 + x_hat. Its marginal is marginal(x0 + x_hat, t, x_hat), and
-x_hat is subtracted from what a solver returns; after equation 13's nothing may be subtracted. (Equation 9's
+DiffuseVAE's form 2 (equation 9) is different: there x - x_hat is a DDPM process that starts at the image x0
+ITSELF, not at the residual, that is x(0) = x0 + x_hat. Its marginal is marginal(x0 + x_hat, t, x_hat), and
+x_hat is subtracted from a solver's result; with equation 13 nothing may be subtracted. (Equation 9's
 indicator is printed inverted: gamma is 1 at the first step, 1 - sqrt(1 - beta) at the others. As printed,
-x_hat would pile up.)
+x_hat would accumulate.)
 """
 
 import math
@@ -20,17 +20,17 @@ from torch import Tensor
 from ..errors import UsageError
 
 Time = TypeVar("Time", float, Tensor)
-"""A time in [0, 1]: a float, or one for each sample, (B,) float. A scalar of the schedule comes in kind."""
+"""A time in [0, 1]: a float, or one per sample, (B,) float. Functions of time return the same kind."""
 
 LEFT = (1e-6, 0.01)
-"""How much of x0 may be left at t = 1, where solvers start from x_hat + noise alone, and divide by it."""
+"""Limits of alpha(1), the share of x0 left at t = 1: solvers start without it, but divide by it."""
 
 
 @dataclass(frozen=True)
 class SDE:
     """Equation 13: dx = -1/2 beta(t) (x - x_hat) dt + sqrt(beta(t)) dw, t in [0, 1]; beta is linear in t.
 
-    Raises UsageError if beta is not positive and rising, or if alpha(1) is not within `LEFT`.
+    Raises UsageError unless 0 < beta_min <= beta_max < inf and alpha(1) is within `LEFT`.
     """
 
     beta_min: float = 0.1
@@ -42,14 +42,15 @@ class SDE:
             raise UsageError(f"{name} is not positive and rising", hint="0 < beta_min <= beta_max")
         left, (least, most) = self.alpha(1.0), LEFT
         if not least <= left <= most:
+            # alpha(1) = exp(-(beta_min + beta_max) / 4), so the limits of alpha(1) limit the sum.
             low, high = math.ceil(-4 * math.log(most)), math.floor(-4 * math.log(least))
             raise UsageError(
-                f"{name} leaves {left:.2g} of the image at its end, which is not from {least:g} to {most:g}",
-                hint=f"beta_min and beta_max should add up to {low} to {high}",
+                f"{name} leaves {left:.2g} of the image at its end, not {least:g} to {most:g}",
+                hint=f"the sum of beta_min and beta_max must be {low} to {high}",
             )
 
     def beta(self, t: Time) -> Time:
-        """The rate of noising, per unit of t."""
+        """The rate at which noise is added, per unit of t."""
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
     def integral(self, t: Time) -> Time:
@@ -57,17 +58,18 @@ class SDE:
         return (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t) * t
 
     def alpha(self, t: Time) -> Time:
-        """exp(-1/2 integral): the share of x0 - x_hat that is left, from 1 down to about 0 (equation 14)."""
+        """exp(-1/2 integral): the remaining share of x0 - x_hat, from 1 down to about 0 (equation 14)."""
         half = -0.5 * self.integral(t)
         return torch.exp(half) if isinstance(half, Tensor) else math.exp(half)
 
     def sigma(self, t: Time) -> Time:
         """sqrt(1 - alpha^2), the sd of the noise (equation 14), without cancellation at small t."""
+        # 1 - alpha^2 = -expm1(-integral), exact where alpha is so close to 1 that the difference is not.
         whole = -self.integral(t)
         return torch.expm1(whole).neg().sqrt() if isinstance(whole, Tensor) else math.sqrt(-math.expm1(whole))
 
     def log_snr(self, t: Time) -> Time:
-        """log(alpha / sigma), t in (0, 1]: falls with t, about -5 at t = 1."""
+        """log(alpha / sigma), t in (0, 1]: decreases with t, to about -5 at t = 1."""
         whole = self.integral(t)
         if isinstance(whole, Tensor):
             return -0.5 * torch.expm1(whole).log()
@@ -79,6 +81,8 @@ class SDE:
             whole = torch.nn.functional.softplus(-2 * log_snr)
         else:  # log(1 + exp(-2 log_snr)), whose exp may not overflow
             whole = max(-2 * log_snr, 0.0) + math.log1p(math.exp(-abs(2 * log_snr)))
+        # The root of the quadratic `integral(t) = whole`, in the form that does not cancel at small t and
+        # also holds for beta_min = beta_max.
         root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * whole) ** 0.5
         t: Time = 2 * whole / (self.beta_min + root)
         return t
@@ -101,5 +105,5 @@ class SDE:
 
 
 def _beside(value: Time, x: Tensor) -> Time:
-    """A scalar for each sample, (B,), as (B, 1, ...) beside x (B, ...); a float as it is."""
+    """One scalar per sample, (B,), as (B, 1, ...) to broadcast with x (B, ...); a float is unchanged."""
     return value.view(-1, *[1] * (x.dim() - 1)) if isinstance(value, Tensor) else value

@@ -1,14 +1,14 @@
 """Section 4.2: solvers of equation 15, from x(start) back to the image x(0).
 
-At t = 1 x is x_hat + noise. Solvers see a score(x, t) and never a network. The paper's is Euler-Maruyama.
-The fast ones integrate exactly what is known of the process and approximate only
+At t = 1 x is x_hat + noise. Solvers need only score(x, t), not the network. The paper's is Euler-Maruyama.
+The fast ones integrate the known, linear part of the process exactly and approximate only
 D(t) = E[x0 - x_hat | x(t)], which changes slowly. With u = x - x_hat and l = log(alpha / sigma), a step from
 l to l + h is
 
     u' = sigma'/sigma exp(-(k - 1) h) u + alpha' int_0^h k exp(-k (h - s)) D(l + s) ds (+ noise),
 
 k = 1 for the ODE that shares equation 15's marginals (the probability flow), k = 2 for equation 15 itself.
-They take even steps in l from `start` to t = `END`; what they give is x_hat + D there.
+They take equal steps in l from `start` to t = `END` and return x_hat + D there.
 """
 
 import math
@@ -26,13 +26,13 @@ Score = Callable[[Tensor, float], Tensor]
 """(x (B, ...), t) -> the gradient of log p_t at x, shaped like x."""
 
 END = 1e-3
-"""The time at which the fast solvers take what is left of the noise off in one go (Tweedie's formula)."""
+"""The time at which the fast solvers remove the remaining noise in a single step (Tweedie's formula)."""
 
 
 class Solver(Protocol):
     """Solves from x = x(start) (B, ...) to an estimate of x(0), of the same shape and dtype.
 
-    `steps` >= 1 is the number of evaluations of the score; `noise` drives the stochastic ones alone.
+    `steps` >= 1 is the number of evaluations of the score; only stochastic solvers use `noise`.
     """
 
     def __call__(
@@ -62,6 +62,7 @@ def euler_maruyama(
     dt = start / steps
     for i in range(steps):
         t = start - i * dt
+        # Backwards in time: the drift's sign is reversed, and the score term has diffusion^2 = beta.
         x = x + dt * (sde.beta(t) * score(x, t) - sde.drift(x, t, x_hat))
         if i < steps - 1:
             x = x + math.sqrt(dt) * sde.diffusion(t) * noise()
@@ -78,15 +79,15 @@ def heun(
     x_hat: Tensor | float = 0.0,
     start: float = 1.0,
 ) -> Tensor:
-    """Second order, of one step: D at both ends of a step, and the step again with D linear in between.
+    """Second order, single-step: D at both ends of a step, then the step repeated with D linear in between.
 
-    Two evaluations a step and one at the end, so of an even number of `steps` one is left unused.
+    Two evaluations per step and one at the end, so with an even number of `steps` one remains unused.
     """
     times, u = _times(sde, (steps + 1) // 2, start), x - x_hat
     clean = _clean(score, u, times[0], sde, x_hat)
     for t, after in pairwise(times):
         h = sde.log_snr(after) - sde.log_snr(t)
-        alpha, weight = sde.alpha(after), -math.expm1(-h)
+        alpha, weight = sde.alpha(after), -math.expm1(-h)  # the integral of exp(-(h - s)) over the step
         u = sde.sigma(after) / sde.sigma(t) * u + alpha * weight * clean
         found = _clean(score, u, after, sde, x_hat)
         u = u + alpha * (1 - weight / h) * (found - clean)
@@ -106,9 +107,9 @@ def _multistep(
     stochastic: bool = False,
     corrected: bool = False,
 ) -> Tensor:
-    """Second order from the last two D: DPM-Solver++(2M) or, `stochastic`, SDE-DPM-Solver++(2M).
+    """Second order, from the last two D: DPM-Solver++(2M) or, if `stochastic`, SDE-DPM-Solver++(2M).
 
-    `corrected` is UniPC-2: once D is found at a step's end, the step again with D through the last three.
+    `corrected` is UniPC-2: with D known at a step's end, the step is repeated with D through the last three.
     """
     k, times, u = 2 if stochastic else 1, _times(sde, steps, start), x - x_hat
     clean, slope = _clean(score, u, times[0], sde, x_hat), None
@@ -116,12 +117,12 @@ def _multistep(
         h = sde.log_snr(after) - sde.log_snr(t)
         alpha, sigma, weight = sde.alpha(after), sde.sigma(after), -math.expm1(-k * h)
         base = sigma / sde.sigma(t) * math.exp((1 - k) * h) * u + alpha * weight * clean
-        if stochastic:
+        if stochastic:  # the noise's variance over the step: sigma'^2 (1 - exp(-2 h))
             base = base + sigma * math.sqrt(weight) * noise()
         u = base if slope is None else base + alpha * weight * h / 2 * slope
         found = _clean(score, u, after, sde, x_hat)
         new = (found - clean) / h
-        if corrected:  # the weight's integrals of s and of s (s - h)
+        if corrected:  # the integrals of s and of s (s - h), weighted with exp(-(h - s))
             linear, bent = h - weight, h * h - (2 + h) * (h - weight)
             u = base + alpha * linear * new
             if slope is not None:
@@ -131,7 +132,7 @@ def _multistep(
 
 
 def _times(sde: SDE, count: int, start: float) -> list[float]:
-    """`count` times from `start` to `END`, even in log(alpha / sigma)."""
+    """`count` times from `start` to `END`, equally spaced in log(alpha / sigma)."""
     first, last = sde.log_snr(start), sde.log_snr(END)
     inner = [sde.time_of(first + (last - first) * i / (count - 1)) for i in range(1, count - 1)]
     return [start, *inner, END][:count]
@@ -149,4 +150,4 @@ SOLVERS: dict[str, Solver] = {
     "heun": heun,
     "euler-maruyama": euler_maruyama,
 }
-"""By the name that --solver takes."""
+"""The solvers by name, as used by --solver."""

@@ -1,4 +1,4 @@
-"""Section 4.2: the temporal U-Net. Fully convolutional, it learns from crops and runs on whole images."""
+"""Section 4.2: the temporal U-Net. Fully convolutional: trained on crops, applied to whole images."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from ..devices import layout
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel: unlike a group norm's, its result is no other in a crop."""
+    """Layer norm over the channels of each pixel: unlike a group norm, it gives the same result in a crop."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class UNet(nn.Module):
 
 
 def _waves(level: Tensor, count: int) -> Tensor:
-    """Sines and cosines (B, count) of a level (B,) of some -6 to 6, their periods from 40 down to 0.4."""
+    """Sines and cosines (B, count) of a level (B,) of about -6 to 6, with periods from 40 down to 0.4."""
     half = count // 2
     rates = torch.exp(torch.linspace(math.log(2 * math.pi / 40), math.log(2 * math.pi / 0.4), half))
     angles = level.float()[:, None] * rates.to(level.device)

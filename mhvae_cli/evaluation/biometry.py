@@ -1,12 +1,12 @@
-"""Figures of an outline: area, axes, the head's circumference, the cup-to-disc ratio; in px and in mm.
+"""Measurements of an outline: area, axes, head circumference, cup-to-disc ratio; in px and in mm.
 
-Frame: an outline is what `Networks.contour` gives, closed polygons (n, 2) xy in pixels, y down, the image
-from 0 to its width and height, pixel centres at +0.5; or the same laid out as the file stores its pixels.
-Holes turn the other way than outer rings. `spacing` is (x, y), the width and height of a pixel in mm; lengths
-in mm are measured after the points are brought to mm, so pixels need not be square.
+Frame: an outline is the result of `Networks.contour`, closed polygons (n, 2) xy in pixels, y down, the image
+from 0 to its width and height, pixel centres at +0.5; or the same in the file's stored orientation. Holes
+have the opposite orientation of outer rings. `spacing` is (x, y), the width and height of a pixel in mm;
+lengths in mm are measured on points converted to mm, so pixels need not be square.
 
-Areas and moments are exact for the polygons (Green's theorem). None stands for what is not there: all but the
-area of an empty outline, all in mm without a spacing, the angle of a shape without a longest direction.
+Areas and moments are exact for the polygons (Green's theorem). None means not available: everything but the
+area for an empty outline, everything in mm without a spacing, the angle of a shape without a longest axis.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ HEAD_COLUMNS = ("hc_px", "bpd_px", "ofd_px", "hc_mm", "bpd_mm", "ofd_mm")
 CUP_COLUMNS = ("vcdr", "acdr", "cup")
 
 SEEN = 0.9
-"""The part of a head that the image must show for its ellipse to be told."""
+"""The fraction of a head that must be in the image for its ellipse to be reported."""
 ROUND = 1e-6
-"""Axes that differ by less than this part of their length have no direction."""
+"""Axes whose relative difference is below this have no direction."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Ellipse:
 
     @property
     def circumference(self) -> float:
-        """Ramanujan's second formula: 1e-9 of it off for axes of 2:1, 4e-4 at most."""
+        """Ramanujan's second formula: relative error 1e-9 for axes of 2:1, at most 4e-4."""
         a, b = self.major / 2, self.minor / 2
         h = ((a - b) / (a + b)) ** 2
         return pi * (a + b) * (1 + 3 * h / (10 + sqrt(4 - 3 * h)))
 
 
 def measure(rings: Rings, spacing: Spacing | None = None) -> Figures:
-    """The figures of COLUMNS: what the image shows of the object, its holes left out of the area.
+    """The values of COLUMNS for the part of the object inside the image; holes do not count as area.
 
-    The perimeter is that of all rings: holes and the cut along the image's border count. `major`, `minor` and
-    `angle` are the full axes of the ellipse of equal second moments about the centroid; the box is x0, y0,
-    x1, y1. Centroid, angle and box are in px.
+    The perimeter is that of all rings, including holes and cuts along the image's border. `major`, `minor`
+    and `angle` are those of the ellipse (full axes) with equal second moments about the centroid; the box is
+    x0, y0, x1, y1. Centroid, angle and box are measured in px.
     """
     found: Figures = dict.fromkeys(COLUMNS)
     sx, sy = found["spacing_x"], found["spacing_y"] = spacing or (None, None)
@@ -84,13 +84,13 @@ def measure(rings: Rings, spacing: Spacing | None = None) -> Figures:
 
 
 def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = None) -> Figures:
-    """The figures of HEAD_COLUMNS, of a head in an image of `size` (h, w), as HC18 has them.
+    """The values of HEAD_COLUMNS for a head in an image of `size` (h, w), as defined by HC18.
 
     They are those of an ellipse along the skull's outer edge: the head circumference (HC) is its
     circumference, the occipitofrontal diameter (OFD) its major axis and the biparietal diameter (BPD), outer
-    to outer, its minor axis. It is the outline's ellipse of equal second moments. Of a head that the image's
-    border cuts it is the one through the rest of the outline, if SEEN of it is in the image; else there are
-    no figures.
+    to outer, its minor axis. It is the ellipse with the outline's second moments. For a head that is cut off
+    by the image's border it is fitted to the rest of the outline, if at least SEEN of it is in the image;
+    otherwise all values are None.
     """
     found: Figures = dict.fromkeys(HEAD_COLUMNS)
     height, width = size
@@ -104,10 +104,10 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
 
 
 def measure_cup(cup: Rings, disc: Rings) -> dict[str, float | str | None]:
-    """The figures of CUP_COLUMNS of two outlines in one UPRIGHT image: ratios, which no spacing changes.
+    """The values of CUP_COLUMNS for two outlines in one UPRIGHT image: ratios, independent of the spacing.
 
-    `vcdr`: the cup's height over the disc's; `acdr`: its area over the disc's. `cup` is inside, crosses (some
-    of it is outside the disc), or missing (either is empty, and there are no ratios).
+    `vcdr`: the cup's height over the disc's; `acdr`: its area over the disc's. `cup` is "inside", "crosses"
+    (part of it is outside the disc), or "missing" (either is empty, and there are no ratios).
     """
     areas = [abs(sum(map(signed_area, rings))) for rings in (cup, disc)]
     if not all(areas):
@@ -122,7 +122,7 @@ def fit_ellipse(rings: Rings) -> Ellipse | None:
     """The ellipse with the centroid and the second moments of the region; None without an area."""
     if not rings:
         return None
-    middle = np.concatenate(rings).mean(0)  # moments about a point near the centroid keep their digits
+    middle = np.concatenate(rings).mean(0)  # moments about a point near the centroid do not cancel
     a, b, cross = edges([ring - middle for ring in rings])
     area = cross.sum() / 2
     if not abs(area) > 0:
@@ -135,7 +135,7 @@ def fit_ellipse(rings: Rings) -> Ellipse | None:
 
 
 def _ellipse(x: float, y: float, xx: float, yy: float, xy: float) -> Ellipse:
-    """From the centre and the covariance of a filled ellipse: (axis / 4)^2 along its axes."""
+    """The ellipse with this centre and covariance, which is (axis / 4)^2 along its axes."""
     half, gap = (xx + yy) / 2, hypot((xx - yy) / 2, xy)
     major, minor = 4 * sqrt(half + gap), 4 * sqrt(max(half - gap, 0.0))
     angle = -degrees(atan2(2 * xy, xx - yy)) / 2 + 0.0  # y points down
@@ -144,7 +144,7 @@ def _ellipse(x: float, y: float, xx: float, yy: float, xy: float) -> Ellipse:
 
 
 def _whole(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
-    """The ellipse of a head in a frame (width, height), that the border may cut; None if too much is cut."""
+    """The ellipse of a head in a frame (width, height) that may cut it off; None if too much is cut off."""
     if not rings:
         return None
     points, edge = np.concatenate(rings), np.array(frame)
@@ -157,7 +157,7 @@ def _whole(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
 
 
 def _through(points: np.ndarray) -> Ellipse | None:
-    """The conic of the least algebraic squares through points (n, 2), if it is an ellipse."""
+    """The algebraic least-squares conic through points (n, 2), if it is an ellipse."""
     middle, scale = points.mean(0), points.std()
     x, y = ((points - middle) / scale).T
     terms = np.stack([x * x, x * y, y * y, x, y, np.ones_like(x)], axis=1)

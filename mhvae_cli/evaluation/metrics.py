@@ -1,16 +1,16 @@
-"""Section 5.1 (tables 1 and 2): Dice, IoU, Hausdorff, HD95 and ASSD of two masks; what an empty mask costs.
+"""Section 5.1 (tables 1 and 2): Dice, IoU, Hausdorff, HD95 and ASSD of two masks; scores of empty masks.
 
 Convention: masks are bool (H, W), True on the object; `spacing` is the width and height of one
-pixel, and distances run between pixel centres in its unit. The boundary of a mask is every object pixel with
+pixel, and distances are between pixel centres, in its unit. The boundary of a mask is every object pixel with
 one of its four neighbours outside the mask or outside the image.
 
-Where a mask is empty: both empty is right (Dice 1, distance 0); one empty is a missed or an invented object
-(Dice 0, distance = the image's diagonal, edge to edge). The code behind the published tables gave the latter
-a distance of 0, which flatters a model that finds nothing; no profile here does.
+Empty masks: two empty masks are correct (Dice 1, distance 0); one is a missed or a false object (Dice 0,
+distance = the image's diagonal, edge to edge). The code behind the published tables gave the latter a
+distance of 0, which favours a model that finds nothing; no profile here does.
 
-Profiles: `native` measures the masks as they are. `paper256` squashes both to 256 x 256 by nearest neighbour
-first and so gives the published tables' numbers wherever neither mask is empty; an empty one costs the
-diagonal of that square.
+Profiles: `native` measures the masks unchanged. `paper256` first resizes both to 256 x 256 by nearest
+neighbour and so gives the published tables' numbers if neither mask is empty; for an empty one the distance
+is the diagonal of that square.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ PAPER_SIZE = 256
 
 @dataclass(frozen=True)
 class Distances:
-    """How far apart two masks lie: three figures in one unit, each in [0, diagonal]."""
+    """The distance of two masks: three measures in one unit, each in [0, diagonal]."""
 
     hausdorff: float
     hd95: float
@@ -37,10 +37,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class Scores:
-    """One prediction against its truth.
+    """The scores of one prediction.
 
-    `px` is in pixels of the profile's image, `mm` in millimetres where the spacing is known.
-    `pred_empty` and `truth_empty` speak of the masks as measured: after the squash under `paper256`.
+    `px` is in pixels of the profile's image, `mm` in millimetres if the spacing is known. `pred_empty` and
+    `truth_empty` refer to the masks as measured: resized under `paper256`.
     """
 
     dice: float
@@ -66,7 +66,7 @@ def iou(pred: np.ndarray, truth: np.ndarray) -> float:
 def hausdorff(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS) -> float:
     """The symmetric maximum over ALL object pixels of the distance to the nearest pixel of the other mask.
 
-    Inner pixels count: the centre of a disc may lie farthest from a ring around it.
+    Inner pixels count: the centre of a disc may be the farthest from a ring around it.
     """
     return distances(pred, truth, spacing=spacing).hausdorff
 
@@ -83,7 +83,7 @@ def assd(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS) -> f
 
 def distances(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS) -> Distances:
     """`hausdorff`, `hd95` and `assd` of two masks of one shape, by two exact distance transforms."""
-    from scipy.ndimage import distance_transform_edt  # not at the top: Dice alone waits for no SciPy
+    from scipy.ndimage import distance_transform_edt  # slow to import, and not needed for Dice alone
 
     union = pred | truth
     if not union.any():
@@ -95,7 +95,7 @@ def distances(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS)
     edge_pred, edge_truth = _boundary(pred), _boundary(truth)
     to_pred = distance_transform_edt(~edge_pred, sampling=(spacing.y, spacing.x))
     to_truth = distance_transform_edt(~edge_truth, sampling=(spacing.y, spacing.x))
-    # From outside a mask its nearest pixel is on its boundary, so two transforms serve all three.
+    # The nearest pixel of a mask from outside is on its boundary: two transforms suffice for all measures.
     farthest = max(to_truth[pred & ~truth].max(initial=0.0), to_pred[truth & ~pred].max(initial=0.0))
     forth, back = to_truth[edge_pred], to_pred[edge_truth]
     return Distances(
@@ -106,7 +106,7 @@ def distances(pred: np.ndarray, truth: np.ndarray, *, spacing: Spacing = PIXELS)
 
 
 def squash(mask: np.ndarray, *, size: int = PAPER_SIZE) -> np.ndarray:
-    """`mask` (H, W) as (size, size), whatever its aspect: the pixel under the centre of each new one."""
+    """`mask` (H, W) as (size, size), ignoring its aspect ratio: nearest neighbour at each pixel's centre."""
     rows, columns = (((2 * np.arange(size) + 1) * length) // (2 * size) for length in mask.shape)
     return mask[np.ix_(rows, columns)]
 
@@ -120,8 +120,8 @@ def measure(
 ) -> Scores:
     """Every metric of one pair of masks, bool (H, W) of one shape.
 
-    `pred=None` means that there is no prediction: a missed object, even where the truth is empty.
-    `spacing` is in mm per native pixel and gives `mm`; under `paper256` it is stretched with the squash.
+    `pred=None` means that there is no prediction: a missed object, even if the truth is empty. `spacing` is
+    in mm per native pixel and needed for `mm`; under `paper256` it is rescaled with the image.
     """
     height, width = truth.shape
     if profile == "paper256":
@@ -155,7 +155,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
-    """Cropping to a box that holds the mask leaves it unchanged: what lies outside counts as background."""
+    """The boundary pixels; all outside counts as background, so cropping to the mask changes nothing."""
     around = np.pad(mask, 1)
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     edge: np.ndarray = mask & ~inner

@@ -1,7 +1,6 @@
-"""Section 5.1: the tables. Folders of masks paired, a row an image, summaries, a paired comparison, folds.
+"""Section 5.1: the tables. Folders of masks in pairs, one row per image, summaries, paired tests, folds.
 
-Nothing here needs torch. Distances are in pixels of the profile's image, and in mm where its pixels' size is
-known.
+Needs no torch. Distances are in pixels of the profile's image, and in mm if the spacing is known.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm"
 
 @dataclass(frozen=True)
 class Pair:
-    """One truth and its prediction, None where there is none. `id` is the truth's stem."""
+    """A true mask and its prediction, None if there is none. `id` is the truth's stem."""
 
     id: str
     truth: Path
@@ -30,7 +29,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """`pairs`, one a truth in the order of their names, and the predictions that have no truth."""
+    """`pairs`, one per truth, sorted by name, and the predictions that have no truth."""
 
     pairs: tuple[Pair, ...]
     strays: tuple[Path, ...]
@@ -38,7 +37,7 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Row:
-    """One image: its scores, or the `error` that kept it from having any. `missing`: it had no prediction."""
+    """One image: its scores, or the `error` that prevented them. `missing`: it had no prediction."""
 
     id: str
     scores: Scores | None = None
@@ -47,7 +46,7 @@ class Row:
 
     @property
     def values(self) -> dict[str, float]:
-        """The scores by their names in METRICS: no `_mm` without a pixel's size, none for a failed row."""
+        """The scores by their names in METRICS: no `_mm` without a spacing, none for a failed row."""
         if self.scores is None:
             return {}
         found = {"dice": self.scores.dice, "iou": self.scores.iou}
@@ -59,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the images. Missing predictions and empty masks are among the scored."""
+    """Numbers of images by outcome. Missing predictions and empty masks are included in `scored`."""
 
     images: int
     scored: int
@@ -93,15 +92,16 @@ class Difference:
 
 
 def pair(preds: Path, truths: Path) -> Pairing:
-    """Pair the masks of two folders by stem, whatever the case and the suffix.
+    """Pair the masks of two folders by stem, ignoring case and suffix.
 
-    InputError: a folder is missing or holds no masks, two masks of one folder share a stem, nothing pairs.
+    InputError if a folder is missing or has no masks, if two masks of one folder share a stem, or if there
+    are no pairs.
     """
     found, wanted = _masks(preds), _masks(truths)
     if not found.keys() & wanted.keys():
         raise InputError(
             f"{preds}: no mask shares a name with one in {truths}",
-            hint=f"masks pair by stem: {_first(found)} against {_first(wanted)}",
+            hint=f"masks are paired by stem: {_first(found)} and {_first(wanted)} differ",
         )
     pairs = tuple(Pair(wanted[key].stem, wanted[key], found.get(key)) for key in sorted(wanted))
     return Pairing(pairs, tuple(found[key] for key in sorted(found.keys() - wanted.keys())))
@@ -115,8 +115,8 @@ def score(pair: Pair, *, profile: Profile = "native", spacing: Spacing | None = 
     try:
         truth = read_mask(pair.truth)
         pred = None if pair.pred is None else read_mask(pair.pred)
-    except InputError as fault:
-        return Row(pair.id, error=str(fault))
+    except InputError as error:
+        return Row(pair.id, error=str(error))
     if pred is not None and pred.shape != truth.shape:
         (height, width), (true_height, true_width) = pred.shape, truth.shape
         sizes = f"{width} x {height} pixels, but the truth has {true_width} x {true_height}"
@@ -125,7 +125,7 @@ def score(pair: Pair, *, profile: Profile = "native", spacing: Spacing | None = 
 
 
 def count(rows: Sequence[Row]) -> Counts:
-    """What became of the images of `rows`."""
+    """Count the images of `rows` by outcome."""
     scored = [row for row in rows if row.scores is not None]
     return Counts(
         images=len(rows),
@@ -150,10 +150,10 @@ def over_folds(folds: Sequence[Sequence[Row]]) -> dict[str, Spread]:
 def compare(
     rows: Sequence[Row], others: Sequence[Row], *, rng: np.random.Generator, resamples: int = 10_000
 ) -> dict[str, Difference]:
-    """`rows` against `others` on the images that both scored, by metric: {} where there is none.
+    """Compare `rows` with `others` on the images scored in both, by metric: {} if there are none.
 
-    The interval is the percentile bootstrap over images, drawn from `rng`. p is of the two-sided Wilcoxon
-    signed-rank test without the zero differences; 1 where all are zero.
+    The interval is a percentile bootstrap over images, drawn from `rng`. p is that of the two-sided Wilcoxon
+    signed-rank test without zero differences; 1 if all are zero.
     """
     theirs = {row.id: row.values for row in others}
     both = [(row.values, theirs.get(row.id, {})) for row in rows]
@@ -177,11 +177,11 @@ def _masks(folder: Path) -> dict[str, Path]:
         twin = masks.setdefault(stem_key(path.name), path)
         if twin is not path:
             raise InputError(
-                f"{folder}: {twin.name} and {path.name} are two masks of one name",
-                hint="masks pair by stem whatever the case: keep one of the two",
+                f"{folder}: {twin.name} and {path.name} have the same name",
+                hint="masks are paired by stem, ignoring case: keep one of the two",
             )
     if not masks:
-        raise InputError(f"{folder}: holds no masks", hint=f"known suffixes: {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{folder}: no masks", hint=f"supported suffixes: {', '.join(sorted(SUFFIXES))}")
     return masks
 
 
@@ -201,7 +201,7 @@ def _spreads(rows: Iterable[Mapping[str, float]]) -> dict[str, Spread]:
 
 def _difference(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Difference:
     """`values` (n, 2): one metric of each image in both sets."""
-    from scipy.stats import wilcoxon  # a second to import, and only a comparison needs it
+    from scipy.stats import wilcoxon  # takes a second to import, and only comparisons need it
 
     change = values[:, 0] - values[:, 1]
     n = len(change)

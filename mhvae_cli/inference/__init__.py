@@ -2,11 +2,11 @@
 
 pipeline      `Pipeline`, the Python interface
 networks      the networks of a model on a device
-loading       networks from a model folder, and whether it is what it should be
+loading       load the networks of a model folder, and verify it
 synthesis     generated images: reconstruct, swap style, interpolate, warp, sample
-qc            whether a result can be trusted
-posterior     draws of theta, and intervals of what is measured on them
+qc            quality control: can a result be trusted?
+posterior     samples of theta, and intervals of measurements on them
 latent_files  latent codes as files
-provenance    what a generated file says of its making
-selftest      whether a device computes what it should
+provenance    the provenance record of a generated file
+selftest      does a device compute correct results?
 """

@@ -1,7 +1,8 @@
-"""Codes as files: NAME.safetensors is one image's code (section 5.2.2), NAME.json beside it is for reading.
+"""Latent codes as files: NAME.safetensors holds one image's latent code (section 5.2.2), NAME.json is for
+human readers.
 
-The tensors z, theta and pose are the truth; nothing is read from the JSON file. Codes are of one model's VAE,
-told by `checkpoint.digest(folder, ["vae"])`: another model would make nonsense of them.
+The tensors z, theta and pose are authoritative; nothing is read from the JSON file. A latent code is only
+valid for one model's VAE, identified by `folder.digest(folder, ["vae"])`.
 """
 
 import json
@@ -43,14 +44,14 @@ def encode_latents(
 ) -> tuple[bytes, bytes]:
     """The bytes of NAME.safetensors and of NAME.json.
 
-    `model` is the model's name, `record` what `provenance.make_record` says; `handles` (20, 2) are a
-    spline's points in native pixels, for the reader. InputError for a code that is not finite.
+    `model` is the model's name, `record` from `provenance.make_record`; `handles` (20, 2) are a spline's
+    handles in native pixels, for NAME.json. InputError for a latent code that is not finite.
     """
     import torch
 
     arrays = {"z": code.z, "theta": code.theta} | ({} if code.pose is None else {"pose": code.pose})
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise InputError("its code is not finite")
+        raise InputError("its latent code is not finite")
     facts = {"kind": KIND, "version": VERSION, "model": model, "vae_sha256": vae_sha256}
     size = [int(side) for side in code.size]
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -65,7 +66,7 @@ def encode_latents(
 
 
 def save_latents(stem: Path, code: LatentCode, **about: Unpack[About]) -> list[Path]:
-    """Write STEM.safetensors and STEM.json, each whole or not at all; `about` as `encode_latents` takes it.
+    """Write STEM.safetensors and STEM.json, each atomically; `about`: the keywords of `encode_latents`.
 
     OutputError if a file cannot be written.
     """
@@ -76,9 +77,9 @@ def save_latents(stem: Path, code: LatentCode, **about: Unpack[About]) -> list[P
 
 
 def is_latents(path: Path) -> bool:
-    """Whether a file is either one of a code's two; without torch, and without reading tensors.
+    """Whether a file is one of a latent code's two; without torch, and without reading tensors.
 
-    A .safetensors file that is damaged counts, for `load_latents` to say what is wrong with it.
+    A damaged .safetensors file counts, so that `load_latents` reports what is wrong with it.
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".json") or not path.is_file():
@@ -96,14 +97,14 @@ def is_latents(path: Path) -> bool:
 
 
 def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> LatentCode:
-    """The code that either of its two files stands for.
+    """The latent code, from either of its two files.
 
-    InputError for what is missing, damaged, of another shape, or of another model than the one whose VAE has
-    `vae_sha256`.
+    InputError if the file is missing, damaged, of another shape, or made by another model than the one whose
+    VAE has `vae_sha256`.
     """
     file = path.with_suffix(".safetensors") if path.suffix.lower() == ".json" else path
     if not file.is_file():
-        raise InputError(f"{path}: no {file.name} beside it", hint="the JSON file is for reading only")
+        raise InputError(f"{path}: {file.name} is missing", hint="the JSON file alone holds no latent code")
     try:
         metadata = read_metadata(file)
         size = _checked(file, metadata, vae_sha256)
@@ -115,31 +116,31 @@ def load_latents(path: Path, *, vae_sha256: str, z_dim: int, theta_dim: int) -> 
     arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
     pose = arrays.get("pose")
     if pose is not None and not np.linalg.det(pose[:, :2]) > 0:
-        raise InputError(f"{file}: its pose is no turned and scaled picture")
+        raise InputError(f"{file}: its pose is not a valid rotation and scaling")
     return LatentCode(z=arrays["z"], theta=arrays["theta"], pose=pose, size=size)
 
 
 def _checked(file: Path, metadata: Mapping[str, str], vae_sha256: str) -> tuple[int, int]:
-    """The picture's size (h, w) that the metadata gives, if the file is a code of this model."""
+    """The image's size (h, w) from the metadata; InputError for any other file or model."""
     if metadata.get("kind") != KIND:
-        raise InputError(f"{file}: holds no code of an image")
+        raise InputError(f"{file}: not a latent code")
     version = metadata.get("version")
     if version != VERSION:
-        hint = "another release of mhvae wrote it: pip install --upgrade mhvae"
-        raise InputError(f"{file}: version {version!r} of such files, not {VERSION!r}", hint=hint)
+        hint = "it was written by another release of mhvae: pip install --upgrade mhvae"
+        raise InputError(f"{file}: file version {version!r} is not supported, only {VERSION!r}", hint=hint)
     if metadata.get("vae_sha256") != vae_sha256:
         name = metadata.get("model", "")
-        raise InputError(f"{file}: codes of another model: made by {name!r}", hint="name that --model")
+        raise InputError(f"{file}: latent code of another model, {name!r}", hint="name it with --model")
     if file.stat().st_size > SIZE_CAP:
-        raise InputError(f"{file}: larger than a file of latents can be")
+        raise InputError(f"{file}: too large for a latent code")
     try:
         height, width = json.loads(metadata["size"])
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
             raise ValueError("no size")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: the size of its picture is damaged") from error
+        raise InputError(f"{file}: its image size is damaged") from error
     if height * width > MAX_PIXELS:
-        raise InputError(f"{file}: its picture has more than {MAX_PIXELS // 1_000_000} million pixels")
+        raise InputError(f"{file}: its image has more than {MAX_PIXELS // 1_000_000} million pixels")
     return height, width
 
 
@@ -154,4 +155,4 @@ def _check_tensors(
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     for name in {**wanted, **found}:
         if found.get(name) != wanted.get(name):
-            raise InputError(f"{file}: its {name} is not of the shape and type of this model's codes")
+            raise InputError(f"{file}: its {name} does not have the shape and dtype of this model")

@@ -1,4 +1,4 @@
-"""The networks of a model folder, in memory, and whether the folder is what it should be."""
+"""Load the networks of a model folder, and verify the folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
-    """The VAE of a folder and its name. No weights are drawn: those of the file are taken over.
+    """The VAE of a model folder, and the model's name. Weights are not initialised before they are loaded.
 
-    ModelError if it is missing, damaged, or does not fit its config.json.
+    ModelError if it is missing, damaged, or does not match its config.json.
     """
     content = read_config(folder)
     model = build(model_config(content, folder), seed=None)
@@ -33,13 +33,13 @@ def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
 def load_refiner(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> "Refiner":
-    """The cDDPM of a folder, its network in `dtype`. ModelError if it has none, or one that does not fit."""
-    from ..diffusion.refiner import Refiner  # segmenting needs none of it
+    """The cDDPM of a model folder, its network in `dtype`. ModelError if it has none, or an invalid one."""
+    from ..diffusion.refiner import Refiner  # not needed for segmentation
 
     content = read_config(folder)
     if "cddpm" not in content:
-        hint = "--no-refine gives the VAE's own picture; train-cddpm trains one"
-        raise ModelError(f"{content['name']}: has no cDDPM, so it cannot refine pictures", hint=hint)
+        hint = "--no-refine gives the VAE's own image; train-cddpm trains a cDDPM"
+        raise ModelError(f"{content['name']}: has no cDDPM, so it cannot refine images", hint=hint)
     state = load_state(folder, "cddpm")
     try:
         config = from_dict(DiffusionConfig, content["cddpm"]["model"], where="cddpm.model.")
@@ -57,12 +57,12 @@ def load_refiner(
 
 
 def verify_model(folder: Path) -> dict[str, str]:
-    """The SHA-256 of a model's files. ModelError unless they are what they should be and fit config.json."""
+    """The SHA-256 of a model's files. ModelError unless all checksums and config.json match."""
     sums = check(folder, FILES)
     content = read_config(folder)
     parts = ["vae"] + ["cddpm"] * ("cddpm" in content)
     if lost := [name for part in parts if (name := f"{part}.safetensors") not in sums]:
-        raise ModelError(f"{folder}: no {lost[0]} in it")
+        raise ModelError(f"{folder}: no {lost[0]}")
     load_model(folder)
     if "cddpm" in parts:
         load_refiner(folder)
@@ -74,5 +74,5 @@ def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
 
 
 def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The numbers as float32: files may hold them in 16 bits."""
+    """Floating-point tensors as float32: files may store them in 16 bits."""
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Networks:
-    """The VAE of a model folder and, once it is asked for, its cDDPM."""
+    """The VAE of a model folder and, loaded when it is first used, its cDDPM."""
 
     def __init__(
         self, model: MultiHeadedVAE, *, name: str, folder: Path, device: torch.device, dtype: torch.dtype
@@ -41,7 +41,7 @@ class Networks:
         self.model = model
         model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # torch forgot it
         self.model.encoder.convnet.to(dtype)
-        self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS has not
+        self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS lacks
         self.config = model.config
         self.name, self.folder, self.device, self.dtype = name, folder, device, dtype
 
@@ -55,7 +55,7 @@ class Networks:
         offline: bool = False,
         deterministic: bool = False,
     ) -> "Networks":
-        """The networks of the model that `ref` means; see `Pipeline.load`."""
+        """The networks of the model `ref`; see `Pipeline.load`."""
         if deterministic:
             torch.use_deterministic_algorithms(True)
         place = resolve_device(device)
@@ -75,7 +75,7 @@ class Networks:
 
     @cached_property
     def qc_statistics(self) -> QCStatistics | None:
-        """What results are judged by; None if the folder has no statistics, ModelError for damaged ones."""
+        """The statistics for quality control; None if the folder has none, ModelError if damaged."""
         content = read_config(self.folder).get("trust")
         if content is None or self.model.warp is None:
             return None
@@ -85,13 +85,13 @@ class Networks:
 
     @property
     def density(self) -> Density:
-        """What the codes of the training images were drawn from; ModelError for a folder without a cDDPM."""
+        """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
         mean, factor = self.refiner.codes_mean, self.refiner.codes_factor
         return Density(mean.cpu().double().numpy(), factor.cpu().double().numpy(), z_dim=self.config.z_dim)
 
     @property
     def single_image_batches(self) -> bool:
-        """Whether pictures are made one at a time, so that a batch's size leaves no trace in their bits."""
+        """Whether images are generated one at a time, so that their bits do not depend on the batch size."""
         return self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
     def prepare(self, scan: Scan) -> np.ndarray:
@@ -108,10 +108,10 @@ class Networks:
 
     @torch.inference_mode()
     def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[EncoderOutputs]:
-        """`locate`, and what tells how far to trust it; `recon` decodes too: half as long again.
+        """`locate`, plus the inputs of quality control; `recon` also decodes, which takes half as long again.
 
-        `tta`: theta is the mean over the image and its three mirror images, in four times as long; all but
-        theta and its Jacobian are of the image as it is.
+        `tta`: theta is the mean over the image and its three mirror images, which takes four times as long;
+        all but theta and its Jacobian are of the original image.
         """
         self.need_position()
         image, encoder = self._image(batch), self.model.encoder
@@ -134,7 +134,7 @@ class Networks:
     def _averaged(self, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """The mean of theta (B, P) of images (B, C, S, S) and of their mirror images."""
         if self.model.segmentation_head.reference is not None:
-            raise ModelError(f"{self.name}: mirror images are averaged for the disc alone")
+            raise ModelError(f"{self.name}: --tta needs the disc as reference")
         warp, found = self.model.warp, [theta]
         assert warp is not None
         for signs in FLIPS:
@@ -144,15 +144,15 @@ class Networks:
         return torch.stack(found).mean(0)
 
     def draws(self, evidence: EncoderOutputs, count: int, *, seed: int, key: str) -> np.ndarray:
-        """`count` draws (count, P) float32 of theta's posterior, calibrated if the model has `qc_statistics`.
+        """`count` samples (count, P) float32 of theta's posterior, calibrated by `qc_statistics` if any.
 
-        They depend on `seed` and the image's `key` alone.
+        They depend only on `seed` and the image's `key`.
         """
         warmth = self.qc_statistics.temperature if self.qc_statistics else 1.0
         return draw(evidence, count, temperature=warmth, seed=seed, key=key)
 
     def probability(self, thetas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The part of the masks of thetas (N, P) that each pixel is in: float32 (h, w) in [0, 1]."""
+        """The fraction of the masks of thetas (N, P) that contain each pixel: float32 (h, w) in [0, 1]."""
         total = np.zeros(size, np.float32)
         for theta in thetas:
             total += self.mask(theta, size)
@@ -170,7 +170,7 @@ class Networks:
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[LatentCode]) -> np.ndarray:
-        """The VAE's pictures x_hat, float32 (B, C, S, S), about [-1, 1]."""
+        """The VAE's images x_hat, float32 (B, C, S, S), about [-1, 1]."""
         made = [self.model.decode(self._latents(codes[part])) for part in self._parts(len(codes))]
         return torch.cat(made).float().cpu().numpy()
 
@@ -185,19 +185,19 @@ class Networks:
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
     ) -> np.ndarray:
-        """Section 4: sharp pictures (B, C, S, S) in [-1, 1] drawn about the VAE's `recon`, of the same shape.
+        """Section 4: sharp images (B, C, S, S) in [-1, 1], sampled given the VAE's `recon` of the same shape.
 
-        A picture's noise depends on `seed` and its key alone. `strength` in (0.001, 1], by default the
-        model's own, is the time from which it is solved back. ModelError for a model without a cDDPM.
+        An image's noise depends only on `seed` and its key. `strength` in (0.001, 1], by default the model's
+        own, is the time at which the reverse process starts. ModelError for a model without a cDDPM.
         """
         refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
         drawn = [refine(self._image(recon[part]), keys[part]) for part in self._parts(len(recon))]
         return torch.cat(drawn).float().cpu().numpy()
 
     def mask(self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None) -> np.ndarray:
-        """The mask bool (h, w) of theta (P,), evaluated at that size; nothing is resized.
+        """The mask bool (h, w) of theta (P,), evaluated at that size, not resized.
 
-        `pose` (2, 3) is where the user moved it (see `edit.Code`).
+        `pose` (2, 3) is the user's edit (see `editing.LatentCode`).
         """
         return rasterise(self._level(theta, pose), size)
 
@@ -214,10 +214,10 @@ class Networks:
         return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
 
     def centre(self, code: LatentCode) -> tuple[float, float]:
-        """The centre of a code's object, xy in native pixels; InputError if there is no object."""
+        """The centre of a latent code's object, xy in native pixels; InputError if there is no object."""
         ys, xs = np.nonzero(self.mask(code.theta, code.size, code.pose))
         if not len(xs):
-            raise InputError("no object is found in it", hint="--about image needs none")
+            raise InputError("no object found", hint="--about image needs none")
         return float(xs.mean() + 0.5), float(ys.mean() + 0.5)
 
     def _image(self, batch: np.ndarray) -> torch.Tensor:
@@ -234,7 +234,7 @@ class Networks:
         return Latents(z, theta, torch.from_numpy(poses))
 
     def _parts(self, count: int) -> list[slice]:
-        """The slices of a batch that are worked on at once."""
+        """The slices of a batch that are processed together."""
         return [slice(i, i + 1) for i in range(count)] if self.single_image_batches else [slice(0, count)]
 
     def _level(self, theta: np.ndarray, pose: np.ndarray | None) -> Level:
@@ -243,7 +243,7 @@ class Networks:
         return level if pose is None else lambda points: level(points @ pose[:, :2].T + pose[:, 2])
 
     def _ellipse(self, theta: np.ndarray, pose: np.ndarray | None) -> list[np.ndarray]:
-        """The outline of an affine warp of the disc in closed form; empty where that does not hold."""
+        """The outline of an affine warp of the disc in closed form; empty if there is none."""
         warp = self.model.warp
         if warp is None or warp.points is not None or self.model.segmentation_head.reference is not None:
             return []

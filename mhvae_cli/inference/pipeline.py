@@ -1,4 +1,4 @@
-"""Load a model once, then ask it: arrays in, arrays out. The command line does no more than this."""
+"""The Python interface: load a model once, then call it with arrays or files. The CLI uses it too."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ Given = np.ndarray | Path | str | Scan
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What `Pipeline.segment` finds: mask bool (H, W) upright, theta float32 (P,).
+    """The result of `Pipeline.segment`: mask bool (H, W) upright, theta float32 (P,).
 
-    `contour()` gives the exact outline: closed polygons float64 (n, 2) xy in pixels, pixel centres at +0.5.
-    `quality` tells whether to trust it, None if the model has no statistics to tell by. With `posterior`
-    draws: `thetas` float32 (N, P), and the part of their masks that each pixel is in, `probability` float32
-    (H, W) in [0, 1]; else None.
+    `contour()` returns the exact outline: closed polygons float64 (n, 2) xy in pixels, pixel centres at +0.5.
+    `quality` is the result of quality control, None if the model has no statistics for it. With `posterior`
+    samples: `thetas` float32 (N, P), and `probability` float32 (H, W) in [0, 1], the fraction of their masks
+    that contain each pixel; else None.
     """
 
     mask: np.ndarray
@@ -51,10 +51,11 @@ class Segmentation:
 
 
 class Pipeline:
-    """A model on a device, its `networks`. Make one with `Pipeline.load`.
+    """A model on a device, its `networks`. Create one with `Pipeline.load`.
 
-    What generates pictures takes the keywords of `generation.make`: refine, steps, solver, strength, seed,
-    min_dice and tries. The same image, seed and edit make the same picture. Made pictures are synthetic.
+    The methods that generate images take the keywords of `synthesis.make`: refine, steps, solver, strength,
+    seed, min_dice and tries. The same image, seed and edit give the same image. Generated images are
+    synthetic.
     """
 
     def __init__(self, networks: Networks) -> None:
@@ -73,11 +74,11 @@ class Pipeline:
         offline: bool = False,
         deterministic: bool = False,
     ) -> "Pipeline":
-        """A bundled name, a folder, or ORG/NAME[@REVISION] on the Hub.
+        """Load a model: a bundled name, a model folder, or ORG/NAME[@REVISION] on the Hub.
 
         `device`: auto, cpu, cuda[:N] or mps; `dtype`: auto (bfloat16 where it is fast), float32, bfloat16 or
-        float16. `deterministic`: the same bits on every run, for the whole process (a batch of another size
-        may still differ in its last bits). Raises ModelError (missing, damaged, offline) or DeviceError.
+        float16. `deterministic`: the same bits in every run, for the whole process (other batch sizes may
+        still differ in the last bits). Raises ModelError (missing, damaged, offline) or DeviceError.
         """
         return cls(
             Networks.load(ref, device=device, dtype=dtype, offline=offline, deterministic=deterministic)
@@ -86,10 +87,10 @@ class Pipeline:
     def segment(
         self, image: Given, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
     ) -> Segmentation:
-        """Find the object. Raises InputError for what is no image.
+        """Segment the object. Raises InputError if the input is not an image.
 
-        `posterior`: how many outlines are drawn that it could be as well. `recon`: judge it by the VAE's
-        picture of it too, which takes half as long again. `tta`: see `Networks.examine`.
+        `posterior`: the number of plausible outlines to sample. `recon`: also use the VAE's reconstruction
+        for quality control, which takes half as long again. `tta`: see `Networks.examine`.
         """
         scan = _scan(image)
         batch, size = self.networks.prepare(scan)[None], scan.pixels.shape[:2]
@@ -111,7 +112,7 @@ class Pipeline:
         return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, probability)
 
     def source(self, image: Given | LatentCode) -> Source:
-        """An image encoded, or a code in an image's place, as something to make pictures from."""
+        """Encode an image, or wrap a latent code, as a source to generate images from."""
         if isinstance(image, LatentCode):
             digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
             return Source(image, None, digest, digest)
@@ -126,7 +127,7 @@ class Pipeline:
         return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
     def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
-        """Figures 3 and 4: the image through its code and back, at its own size."""
+        """Figures 3 and 4: the image reconstructed from its latent code, at its own size."""
         return make(self.networks, [draft_of(self.source(image))], **how)[0]
 
     def swap_style(
@@ -139,7 +140,7 @@ class Pipeline:
     ) -> GeneratedImage:
         """Figure 5: `content` in the style of `style`; a `mix` in [0, 1] blends the styles.
 
-        InputError for a grey image and one in colour where the model is of colour.
+        InputError for one greyscale and one colour image, if the model works in colour.
         """
         draft = swap_style(self.networks, self.source(content), self.source(style), mix=mix)
         return make(self.networks, [draft], **how)[0]
@@ -155,10 +156,10 @@ class Pipeline:
         keep_background: bool = False,
         **how: Unpack[GenerationOptions],
     ) -> GeneratedImage:
-        """Figures 6 and 8: the image with its object turned and scaled about a point, then shifted.
+        """Figures 6 and 8: the image with its object rotated and scaled about a point, then shifted.
 
-        `rotate` in degrees, counter-clockwise as seen on the screen; `shift` and `about` are (x, y) in native
-        pixels, y down; see `generation.Warping`. InputError where there is no object, or none is left.
+        `rotate` in degrees, counter-clockwise on the screen; `shift` and `about` are (x, y) in native pixels,
+        y down; see `synthesis.Warping`. InputError if no object is found, or none is left after the edit.
         """
         edit = Warping(rotate, scale, shift, about, keep_background=keep_background)
         return make(self.networks, [warp_image(self.networks, self.source(image), edit)[0]], **how)[0]
@@ -171,10 +172,10 @@ class Pipeline:
         density: Density | None = None,
         **how: Unpack[GenerationOptions],
     ) -> Iterator[GeneratedImage]:
-        """Figure 10, appendix G: `n` new pictures and masks, one at a time, of `size` (h, w) or the model's.
+        """Figure 10, appendix G: `n` new images and masks, one at a time, of `size` (h, w) or the model's.
 
-        Codes are drawn from `density`, by default the one of the training codes, which is kept beside the
-        cDDPM (ModelError without one); `Density.prior` is the other choice.
+        Latent codes are drawn from `density`, by default that of the training images, which is stored with
+        the cDDPM (ModelError without one); `Density.prior` is the alternative.
         """
         side = self.networks.config.image_size
         chosen = density or self.networks.density

@@ -1,4 +1,4 @@
-"""Draws of theta from its posterior, and intervals of what is measured on them."""
+"""Samples of theta from its posterior, and intervals of measurements on them."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from .qc import EncoderOutputs
 
 
 def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
-    """The posterior's sd times `temperature`, together with the prior's of 1, which it never exceeds."""
+    """The posterior's sd times `temperature`, combined with the prior's sd of 1, which it never exceeds."""
     warm = np.float32(temperature) * sd
     factors: np.ndarray = warm / np.sqrt(1 + warm * warm)
     return factors
 
 
 def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
-    """`count` draws (count, P) float32 of theta's `warmed` posterior.
+    """`count` samples (count, P) float32 of theta's `warmed` posterior.
 
-    They depend on `seed` and the image's `key` alone.
+    They depend only on `seed` and the image's `key`.
     """
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
     noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
@@ -26,12 +26,12 @@ def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int,
 
 
 def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """The 5th and the 95th percentile of draws; None if a fifth of them or more is missing.
+    """The 5th and the 95th percentile of samples; None if a fifth of them or more is missing.
 
-    Percentiles at (n + 1) p, so that few draws make no narrow intervals.
+    Percentiles at (n + 1) p (Weibull), so that intervals of few samples are not too narrow.
     """
-    told = [value for value in values if value is not None]
-    if len(told) <= 0.8 * len(values):
+    present = [value for value in values if value is not None]
+    if len(present) <= 0.8 * len(values):
         return None, None
-    low, high = np.quantile(told, (0.05, 0.95), method="weibull")
+    low, high = np.quantile(present, (0.05, 0.95), method="weibull")
     return float(low), float(high)

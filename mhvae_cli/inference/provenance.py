@@ -1,6 +1,6 @@
-"""Section 5.2's made pictures say so themselves: synthetic, by which model, from what, by which command.
+"""Provenance of section 5.2's generated images, stored in the files: model, sources, command.
 
-No text, EXIF or name of a source goes into a generated file: a source is told by the SHA-256 of its bytes.
+No text, EXIF data or name of a source goes into a generated file: a source is identified by its SHA-256.
 """
 
 import json
@@ -20,9 +20,10 @@ NOTICE = "Synthetic image made by a model; not for diagnosis."
 
 @dataclass(frozen=True)
 class Origin:
-    """What the files of one run share: the model's name and SHA-256, the seed, and the command.
+    """What all files of one run share: the model's name and SHA-256, the seed, and the command.
 
-    The command is the verb and what changes the picture, no file names: those may tell of a patient.
+    The command is the verb and the options that affect the image, without file names, which may identify a
+    patient.
     """
 
     model: str
@@ -34,8 +35,8 @@ class Origin:
 def make_record(origin: Origin, sources: Sequence[str] = (), **extra: object) -> dict[str, Any]:
     """The record of one generated file, as plain JSON values.
 
-    `sources` are the SHA-256 of the files it was made from (`sha256_of`); `extra` is the verb's own, such
-    as edit={...}.
+    `sources` are the SHA-256 of the files it was made from (`hashing.sha256_of`); `extra` are fields of the
+    verb, such as edit={...}.
     """
     from ..version import version
 
@@ -53,7 +54,7 @@ def make_record(origin: Origin, sources: Sequence[str] = (), **extra: object) ->
 
 
 def embed(record: Mapping[str, Any]) -> dict[str, str]:
-    """The texts that carry a record, all ASCII: for the encoders' `text`, and for a safetensors' metadata."""
+    """The texts that store a record, all ASCII: for the encoders' `text`, and for safetensors metadata."""
     return {
         RECORD: json.dumps(record, allow_nan=False),
         "Description": record["notice"],
@@ -67,16 +68,16 @@ def noise_key(sha256: str, page: int = 0) -> str:
 
 
 def read(source: Path | bytes, *, name: str | None = None) -> dict[str, Any] | None:
-    """The record in a PNG, TIFF or GIF, or in a .safetensors or .json file of latents; None without one.
+    """The record in a PNG, TIFF or GIF, or in a latent code's .safetensors or .json file; None without one.
 
-    Raises InputError for a file that cannot be read, and for a record that is damaged.
+    Raises InputError for a file that cannot be read, and for a damaged record.
     """
-    called = name or ("stdin" if isinstance(source, bytes) else str(source))
-    texts = _texts(source, called)
+    display_name = name or ("stdin" if isinstance(source, bytes) else str(source))
+    texts = _texts(source, display_name)
     if RECORD in texts:
         record = _parsed(texts[RECORD])
         if record is None:
-            raise InputError(f"{called}: its mhvae record is damaged")
+            raise InputError(f"{display_name}: its mhvae record is damaged")
         return record
     found = (_parsed(texts[key]) for key in ("ImageDescription", "Comment") if key in texts)
     return next((record for record in found if record is not None), None)
@@ -99,7 +100,7 @@ def _sidecar(path: Path, name: str) -> dict[str, str]:
         with path.open("rb") as file:
             data = file.read(MAX_TEXT + 1)
         if len(data) > MAX_TEXT:
-            raise InputError(f"{name}: larger than a file of latents can be")
+            raise InputError(f"{name}: too large for a latent code")
         values = json.loads(data)
         record = values.get(RECORD) if isinstance(values, dict) else None
         if record is None:
@@ -112,7 +113,7 @@ def _sidecar(path: Path, name: str) -> dict[str, str]:
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
-    """The record that a text is, or None. It is JSON that can be written again: no NaN, no infinity."""
+    """The record in a text, or None unless it is a record in strict JSON, without NaN and infinity."""
     try:
         record = json.loads(text)
         json.dumps(record, allow_nan=False)

@@ -1,16 +1,16 @@
-"""How far a result can be trusted: how usual an image is among validation images, and how sure its outline.
+"""Quality control: how typical an image is of the validation images, and how certain its outline.
 
-A model's config.json may hold "trust": the statistics of a validation part (`calibration`), which
-`QCStatistics` reads. Each signal is one number of an image, larger where it is less usual:
+A model's config.json may contain "trust": statistics of a validation set (made in training by `calibration`),
+which `QCStatistics` holds. Each signal is one number per image, larger if the image is less typical:
 
 tones     distance of brightness, contrast, sharpness and colours (`tones`); needs no network
 features  distance of the encoder's features, their mean over the image
 theta     length of the position code, whose entries have sd 1 among the training masks
 z         distance of the style code
 spread    root mean square of the sd of theta's posterior
-recon     mean absolute difference of the image and the VAE's own picture of it
+recon     mean absolute difference of the image and the VAE's reconstruction
 
-A distance is the root mean square of what is left after taking off the mean of the training images and
+A distance is the root mean square of the values after subtracting the mean of the training images and
 dividing by their sd (tones: by the root of their covariance).
 """
 
@@ -28,20 +28,20 @@ SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
 DISTANCES = ("tones", "features", "z")
 COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
 GRID = 64
-"""Side of the grid on which folds are looked for."""
+"""Side of the grid that is searched for folds."""
 BELOW = 8e-3
-"""Contrasts are told apart down to here; the range is 2."""
+"""Smallest contrast that is distinguished; the range is 2."""
 
 
 @dataclass(frozen=True)
 class EncoderOutputs:
-    """What one pass of the encoder tells of an image.
+    """The results of one pass of the encoder on an image.
 
     `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
     the style's, `features` (R,) the reduced features' mean over the image, `square` the image (C, S, S),
-    float32; `source` and `inside` as `smallest_jacobian` takes them; `recon` the reconstruction error, None
-    if the image was not decoded. What no network is needed for is worked out when it is asked for: that is
-    in the thread that writes, while the network goes on.
+    float32; `source` and `inside` the arguments of `smallest_jacobian`; `recon` the reconstruction error,
+    None if the image was not decoded. Properties, which need no network, are computed when first used: in the
+    thread that writes, while the network continues.
     """
 
     theta: np.ndarray
@@ -66,10 +66,10 @@ class EncoderOutputs:
 
 @dataclass(frozen=True)
 class QCResult:
-    """`why` names what is off: signals beyond their limits, and "empty", "pieces", "holes", "folds".
+    """`why` lists the problems: signals beyond their limits, and "empty", "pieces", "holes", "folds".
 
-    `percentiles`: the part of the validation images, in percent, whose signal is lower. `jacobian` as
-    `smallest_jacobian`; `components` and `holes` of the outline.
+    `percentiles`: the percentage of validation images whose signal is lower. `jacobian`: the
+    `smallest_jacobian`; `components` and `holes`: counts of the outline's rings.
     """
 
     why: tuple[str, ...]
@@ -80,7 +80,7 @@ class QCResult:
 
     @property
     def qc(self) -> Literal["ok", "warn"]:
-        """ "warn" if anything is off."""
+        """ "warn" if there is any problem."""
         return "warn" if self.why else "ok"
 
     def fields(self) -> dict[str, Any]:
@@ -94,11 +94,11 @@ class QCResult:
 
 @dataclass(frozen=True)
 class QCStatistics:
-    """The statistics of a model's validation part.
+    """The statistics of a model's validation set.
 
-    `temperature` multiplies the posterior's sd (`warmed`), so that 90 % intervals of the area cover 90 %.
-    By the names of DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix. By the
-    names of SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
+    `temperature` multiplies the posterior's sd (`posterior.warmed`), so that 90 % intervals of the area cover
+    90 %. Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix. Keyed by
+    SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
     """
 
     temperature: float
@@ -108,7 +108,7 @@ class QCStatistics:
     limits: Mapping[str, float]
 
     def signals(self, evidence: EncoderOutputs) -> dict[str, float]:
-        """The values of SIGNALS; without recon where the image was not decoded."""
+        """The values of SIGNALS; without recon if the image was not decoded."""
         parts = (evidence.tones, evidence.features, evidence.z)
         named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
         named |= {"theta": _rms(evidence.theta), "spread": _rms(evidence.sd)}
@@ -117,19 +117,19 @@ class QCStatistics:
         return named
 
     def judge(self, evidence: EncoderOutputs, rings: Sequence[np.ndarray]) -> QCResult:
-        """What is off in a result, of its outline `rings` (`Networks.contour`) too."""
+        """Check a result: its signals, and its outline `rings` (`Networks.contour`)."""
         values = self.signals(evidence)
         why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
         turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
         folded = evidence.jacobian is not None and evidence.jacobian <= 0
-        off = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
-        why += [name for name, found in off.items() if found]
+        problems = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
+        why += [name for name, found in problems.items() if found]
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
         return QCResult(tuple(why), shares, evidence.jacobian, components, holes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in config.json, five digits a number."""
+        """As stored in config.json, with five significant digits."""
         distances = {
             name: {"mean": _plain(self.means[name]), "scale": _plain(self.scales[name])} for name in DISTANCES
         }
@@ -146,7 +146,7 @@ class QCStatistics:
 
 
 def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:
-    """The "trust" of a config.json, for a model whose DISTANCES have these `sizes`. ModelError otherwise."""
+    """Parse "trust" of a config.json, for a model whose DISTANCES have these `sizes`; else ModelError."""
     try:
         distances = {name: content["distances"][name] for name in DISTANCES}
         trust = QCStatistics(
@@ -166,12 +166,12 @@ def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -
     rising = all(q.ndim == 1 and len(q) > 1 and (np.diff(q) >= 0).all() for q in trust.quantiles.values())
     numbers = np.array([trust.temperature, *trust.limits.values()])
     if not (fits and rising and all(np.isfinite(table).all() for table in (*tables, numbers))):
-        raise ModelError(f'{where}: its "trust" does not fit the model')
+        raise ModelError(f'{where}: its "trust" does not match the model')
     return trust
 
 
 def tones(square: np.ndarray) -> np.ndarray:
-    """Brightness and contrast a channel, sharpness at two scales, and of three channels their differences.
+    """Brightness and contrast per channel, sharpness at two scales, and differences of three channels.
 
     `square` is a network's input (C, S, S) in [-1, 1]; (4,) float64 for C = 1, (11,) for C = 3. All but the
     brightness are logarithms.
@@ -189,10 +189,10 @@ def tones(square: np.ndarray) -> np.ndarray:
 
 
 def smallest_jacobian(source: np.ndarray, inside: np.ndarray) -> float | None:
-    """The smallest determinant of a warp's Jacobian in the object over their mean: 1 for an affine warp.
+    """The smallest determinant of a warp's Jacobian in the object over the mean one: 1 for an affine warp.
 
-    `source` (2, h, w) are the warp's source points of a grid of pixel centres, `inside` bool (h, w) those of
-    the object. 0 and less is a fold. None if the grid has no cell in the object.
+    `source` (2, h, w) are the warp's source points of a grid of pixel centres, `inside` bool (h, w) marks
+    those in the object. 0 or less means a fold. None if no grid cell is in the object.
     """
     across, down = source[:, :-1, 1:] - source[:, :-1, :-1], source[:, 1:, :-1] - source[:, :-1, :-1]
     found = (across[0] * down[1] - across[1] * down[0])[inside[:-1, :-1]]
@@ -213,7 +213,7 @@ def _percentile(value: float, quantiles: np.ndarray) -> float:
 
 
 def _plain(values: np.ndarray | np.float64) -> Any:
-    """Nested lists of numbers of five digits."""
+    """Nested lists of numbers with five significant digits."""
     if isinstance(values, np.float64) or values.ndim == 0:
         return float(f"{values:.5g}")
     return [_plain(value) for value in values]

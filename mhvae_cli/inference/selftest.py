@@ -1,7 +1,7 @@
-"""Whether a device computes what it should: a small model of fixed weights, run stage by stage.
+"""Self-test of a device: a small model with fixed weights, run stage by stage.
 
-Encode (section 3.1), warp (3.2), decode (3.3), then three steps of equation 15 (4.2). Weights and picture are
-made of integers alone, so that they are the same bits with every library and on every machine.
+Encode (section 3.1), warp (3.2), decode (3.3), then three steps of equation 15 (4.2). Weights and image are
+generated with integer arithmetic, so that they are bit-identical with every library and on every machine.
 """
 
 import tempfile
@@ -34,11 +34,11 @@ from .networks import Networks
 
 STEPS = 3
 POSE = np.array([[0.9, -0.2, 0.05], [0.2, 0.9, -0.1]])
-"""The edit that is decoded: a turn and a shift."""
+"""The edit that is decoded: a rotation and a shift."""
 REPEATS = 3
-"""Runs on the CPU: where threads race, some go well."""
+"""Runs on the CPU: with a race between threads, some runs succeed."""
 SMALL = "small"
-"""What the model of fixed weights is called."""
+"""The name of the model with fixed weights."""
 
 TRUTH = {
     "encode": [-1.6932900, -1.3710139, -1.0061151, 1.0144470],
@@ -48,20 +48,20 @@ TRUTH = {
 }
 """`project` of each stage of the small model, computed in float64, on one thread and without oneDNN."""
 TRUTH_TOLERANCE = 1e-4
-"""How far float32 on the CPU may be from that."""
+"""The largest allowed deviation of float32 on the CPU from `TRUTH`."""
 EXACT_TOLERANCE = 5e-5
 TOLERANCES = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 3e-2}
-"""How far a device may be from the CPU in float32, relative to the stage's largest value. float32 leaves room
-for TF32, in which CUDA's convolutions multiply; the warp is no convolution, and is made in float32 whatever
-the network's number type: `EXACT_TOLERANCE`."""
+"""The largest allowed deviation of a device from the CPU in float32, relative to the stage's largest value.
+float32 leaves room for TF32, which CUDA's convolutions use; the warp has no convolution and is computed in
+float32 whatever the network's dtype: `EXACT_TOLERANCE`."""
 
-FAULTS = (DeviceError, RuntimeError, TypeError)
-"""How torch says that there is no such kernel or number type, or no memory."""
+DEVICE_ERRORS = (DeviceError, RuntimeError, TypeError)
+"""What torch raises if it lacks a kernel, a dtype or memory."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test: how far each stage is `off`, how far it may be, and the `fault` that ended it, if any."""
+    """One test: each stage's deviation `off`, the largest `allowed`, and the `fault` (error), if any."""
 
     device: str
     dtype: str
@@ -72,14 +72,14 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the device can be trusted, so far."""
+        """Whether the test passed."""
         return self.fault is None and all(self.off[name] <= most for name, most in self.allowed.items())
 
 
 def check(devices: Sequence[str]) -> Iterator[Outcome]:
-    """Test the CPU against `TRUTH`, then each of `devices`, in float32 and its own number type, against it.
+    """Test the CPU against `TRUTH`, then each of `devices`, in float32 and its default dtype, against it.
 
-    The models are the small one and those that ship with the package. ModelError if one of them is damaged.
+    The models are the small one and the bundled ones. ModelError if one of them is damaged.
     """
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / SMALL
@@ -89,7 +89,7 @@ def check(devices: Sequence[str]) -> Iterator[Outcome]:
             load = partial(Networks.load, ref, offline=True)
             try:
                 reference = _reference(load)
-            except FAULTS as error:
+            except DEVICE_ERRORS as error:
                 yield Outcome("cpu", "float32", name, fault=_first_line(error))
                 continue
             if name == SMALL:
@@ -117,7 +117,7 @@ def _against(
     outcome = partial(Outcome, device, dtype, model)
     try:
         found = run(load(device=device, dtype=dtype), reference)
-    except FAULTS as error:
+    except DEVICE_ERRORS as error:
         return outcome(fault=_first_line(error))
     return outcome(apart(found, reference), {name: tolerance(name, dtype) for name in found})
 
@@ -135,7 +135,7 @@ def noise(count: int, key: int) -> np.ndarray:
 
 
 def picture(size: int, channels: int) -> np.ndarray:
-    """The phantom, float32 (C, S, S) in [-1, 1]: a bright ring about a grey disc in coarse noise."""
+    """The phantom, float32 (C, S, S) in [-1, 1]: a bright ring around a grey disc, with coarse noise."""
     y, x = (2 * np.mgrid[:size, :size] + 1) / size - 1
     r2 = (x - 0.1) ** 2 / 0.36 + (y + 0.05) ** 2 / 0.25
     ground = np.where(r2 < 1, np.where(r2 > 0.8, 0.8, -0.2), -0.7)
@@ -146,7 +146,7 @@ def picture(size: int, channels: int) -> np.ndarray:
 
 
 def write_model(folder: Path) -> None:
-    """The model of fixed weights as a folder: 64 px, grey, a ResNet18, a spline, a cDDPM of two levels."""
+    """Write the model with fixed weights: 64 px, greyscale, a ResNet18, a spline, a cDDPM of two levels."""
     encoder = EncoderConfig(arch="resnet18", width=0.25, reduce=8, hidden=32, thumbnail=4)
     config = ModelConfig(
         image_size=64, z_dim=8, encoder=encoder, decoder=DecoderConfig(channels=16, max_size=32)
@@ -165,7 +165,7 @@ def write_model(folder: Path) -> None:
 
 
 def _filled(module: torch.nn.Module, key: int) -> dict[str, torch.Tensor]:
-    """The module's weights, each of such a size that activations keep theirs; statistics as they are."""
+    """The module's weights, scaled to preserve the size of activations; statistics are unchanged."""
     state = {name: value.clone() for name, value in module.state_dict().items()}
     for index, (name, weight) in enumerate(module.named_parameters()):
         fan_in = max(1, weight[0].numel()) if weight.dim() > 1 else 0
@@ -179,7 +179,8 @@ def _filled(module: torch.nn.Module, key: int) -> dict[str, torch.Tensor]:
 def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Each stage of the phantom, float32: encode (Z + P,), warp (S, S, 2), decode and refine (C, S, S).
 
-    Each takes what `given` has of the stage before it, by default its own: so a fault is its own stage's.
+    Each stage's input is the previous stage in `given`, by default the own one: an error then shows only in
+    the stage that makes it.
     """
     config = networks.config
     found: dict[str, np.ndarray] = {}
@@ -200,7 +201,7 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
 
 
 def project(stage: np.ndarray) -> list[float]:
-    """A stage in a few numbers, in its root mean square: sums with fixed signs over sqrt(n)."""
+    """A stage as a few numbers, relative to its root mean square: sums with fixed signs over sqrt(n)."""
     flat, count = stage.astype(np.float64).ravel(), len(TRUTH["encode"])
     signs = np.sign(noise(count * flat.size, 4)).reshape(count, -1)
     sums: list[float] = (signs @ flat / np.sqrt(flat.size * (flat @ flat / flat.size))).tolist()
@@ -208,17 +209,17 @@ def project(stage: np.ndarray) -> list[float]:
 
 
 def from_truth(found: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How far each stage of the model of fixed weights is from `TRUTH`: infinite for what is no number."""
+    """The deviation of each stage of the fixed-weight model from `TRUTH`: infinite for NaN."""
     return {name: _worst(np.subtract(project(found[name]), truth)) for name, truth in TRUTH.items()}
 
 
 def apart(found: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How far each stage is from the reference's, in its largest value: infinite for what is no number."""
+    """Each stage's deviation from the reference, relative to its largest value: infinite for NaN."""
     return {name: _worst((found[name] - right) / np.abs(right).max()) for name, right in reference.items()}
 
 
 def tolerance(stage: str, dtype: str) -> float:
-    """How far a device may be from the CPU in float32."""
+    """The largest allowed deviation of a device from the CPU in float32."""
     return EXACT_TOLERANCE if stage == "warp" else TOLERANCES[dtype]
 
 

@@ -1,4 +1,4 @@
-"""Section 5.2: from codes to pictures. Each is decoded, refined, fitted to its scan, and looked at again."""
+"""Section 5.2: latent codes to images. Each is decoded, refined, resized to its scan, and segmented again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,14 +17,14 @@ from ..vae.handles import move_handles
 from .networks import Networks
 
 DRAWS = 100
-"""Codes, at most, that are drawn for a picture with an object."""
+"""Most latent codes that are drawn to get one with an object."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What pictures are made from: the code of a scan, or of a latents file, which has no scan.
+    """What images are generated from: the latent code of a scan, or one from a file, which has no scan.
 
-    `sha256` is that of the image file, and `key` names the noise of what is made from it.
+    `sha256` is that of the image file, and `key` identifies the noise of the images generated from it.
     """
 
     code: LatentCode
@@ -35,10 +35,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Draft:
-    """A picture to be made: its code, the key of its noise, and the scan whose depth and range it takes.
+    """An image to generate: its latent code, the key of its noise, and the scan that sets its bit depth.
 
-    Without a scan it is 8-bit. `compose` turns the made pixels (h, w) or (h, w, 3) and the asked mask bool
-    (h, w) into the pixels that are kept.
+    Without a scan it is 8-bit. `compose` maps the generated pixels (h, w) or (h, w, 3) and the intended mask,
+    bool (h, w), to the final pixels.
     """
 
     code: LatentCode
@@ -49,12 +49,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A made picture, upright and of its code's native size: pixels uint8 or uint16 (h, w) or (h, w, 3).
+    """A generated image, upright, at its native size: pixels uint8 or uint16 (h, w) or (h, w, 3).
 
-    `mask` bool (h, w) is the object as it was asked for, `dice` its agreement with the object that the model
-    finds in `pixels`, `tries` how many were drawn to choose from, `key` the noise of the one that was chosen,
-    `recon` float32 (C, S, S) the VAE's picture before refinement, and `window` which of `pixels`' numbers are
-    black and white, as in a Scan.
+    `mask` bool (h, w) is the intended object, `dice` its agreement with the object that the model finds in
+    `pixels`, `tries` the number of attempts, `key` identifies the noise of the chosen one, `recon` float32
+    (C, S, S) is the VAE's image before refinement, and `window` the values of `pixels` that are black and
+    white, as in a Scan.
     """
 
     pixels: np.ndarray
@@ -80,21 +80,21 @@ class GenerationOptions(TypedDict, total=False):
 
 
 def draft_of(source: Source, *, draw: int = 0) -> Draft:
-    """The picture of an unedited source; another `draw` is another path of its noise."""
+    """The draft of an unedited source; each `draw` has its own path of noise."""
     return Draft(source.code, source.key + (f"/draw{draw}" if draw else ""), source.scan)
 
 
 def swap_style(networks: Networks, content: Source, style: Source, *, mix: float = 1.0) -> Draft:
-    """Figure 5: `content` in the style of `style`, with the noise that `content` has by itself; see `blend`.
+    """Figure 5: `content` in the style of `style`, with the noise of `content`; see `editing.blend`.
 
-    InputError for a grey picture and one in colour where the model is of colour: it takes grey for a style.
+    InputError for one greyscale and one colour image, if the model works in colour (grey is a style).
     """
     _same_colours(networks, content, style)
     return Draft(blend(content.code, style.code, mix=mix), content.key, content.scan)
 
 
 def interpolate_codes(networks: Networks, a: Source, b: Source, *, style: float, position: float) -> Draft:
-    """Figure 9: a picture on the way from `a` to `b`, and the same noise for all of them; see `interpolate`.
+    """Figure 9: an image between `a` and `b`, with the same noise at every position; see `interpolate`.
 
     InputError as in `swap_style`.
     """
@@ -105,12 +105,12 @@ def interpolate_codes(networks: Networks, a: Source, b: Source, *, style: float,
 
 @dataclass(frozen=True)
 class Warping:
-    """What `warp_image` does, in this order: a spline's handles moved, by their numbers
-    (`handles.move_handles`), then the image turned and scaled about a point, then shifted
+    """The edits of `warp_image`, in this order: a spline's handles are moved, by number
+    (`handles.move_handles`), then the image is rotated and scaled about a point, then shifted
     (`editing.transform_code`).
 
-    `about` and `shift` are (x, y) in native pixels, "object" the object's centre as it is after the moves.
-    `keep_background` keeps the scan's own pixels outside the object, its old place and its new one.
+    `about` and `shift` are (x, y) in native pixels, "object" is the object's centre after the moves.
+    `keep_background` keeps the scan's own pixels outside the object's old and new position.
     """
 
     rotate: float = 0.0
@@ -124,16 +124,16 @@ class Warping:
 def warp_image(
     networks: Networks, source: Source, edit: Warping, *, position: LatentCode | None = None
 ) -> tuple[Draft, float]:
-    """Figures 6 and 8: the picture with its object in another place, at first that of `position`, if given.
+    """Figures 6 and 8: the image with its object edited, starting from that of `position`, if given.
 
-    Also returns how far the outline stays from the handles that were moved, in pixels.
-    InputError if there is no object, or none is left in the picture, or no scan to keep the background of.
+    Also returns the largest distance of the outline from a moved handle, in pixels. InputError if there is no
+    object, or none is left in the image, or no scan whose background could be kept.
     """
     code, away = source.code, 0.0
     if position is not None:
         code = replace(code, theta=position.theta, pose=position.pose)
     if not networks.mask(code.theta, code.size, code.pose).any():
-        raise InputError("no object is found in it")
+        raise InputError("no object found")
     if edit.moves:
         code, away = move_handles(networks.model, code, edit.moves)
     if (edit.rotate, edit.scale, *edit.shift) != (0, 1, 0, 0):
@@ -144,16 +144,16 @@ def warp_image(
             about = (code.size[1] / 2, code.size[0] / 2)
         code = transform_code(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
     if not networks.mask(code.theta, code.size, code.pose).any():
-        raise InputError("the edit leaves nothing of the object in the image")
+        raise InputError("the edit moves the object out of the image")
     draft = Draft(code, source.key, source.scan)
-    return (_on_its_ground(networks, source, draft) if edit.keep_background else draft), away
+    return (_with_background(networks, source, draft) if edit.keep_background else draft), away
 
 
-def _on_its_ground(networks: Networks, source: Source, draft: Draft) -> Draft:
-    """The draft with the scan's own pixels around the object's old place and its new one."""
+def _with_background(networks: Networks, source: Source, draft: Draft) -> Draft:
+    """The draft with the scan's own pixels outside the object's old and new position."""
     scan = source.scan
     if scan is None:
-        raise InputError("a latents file has no background to keep", hint="name the image in its place")
+        raise InputError("a latent code has no background to keep", hint="use the image instead")
     plain = scan.bits == 8 and scan.window is None
     if not plain and (scan.pixels.ndim == 3 or networks.config.channels == 3):
         shown = to_uint8(scan.pixels, scan.window)
@@ -161,9 +161,9 @@ def _on_its_ground(networks: Networks, source: Source, draft: Draft) -> Draft:
     old = networks.mask(source.code.theta, source.code.size, source.code.pose)
 
     def compose(made: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import distance_transform_edt  # not at the top: segmenting waits for no SciPy
+        from scipy.ndimage import distance_transform_edt  # slow to import, and not needed for segmentation
 
-        # The whole of a rim's echo or halo goes with the object.
+        # A margin, so that the echo or halo along the object's boundary moves with it.
         reach = max(4.0, max(mask.shape) / 50)
         away = distance_transform_edt(~(old | mask))
         return composite(made, scan.pixels, np.clip(2 - 2 * away / reach, 0, 1))
@@ -174,9 +174,9 @@ def _on_its_ground(networks: Networks, source: Source, draft: Draft) -> Draft:
 def sample_code(
     networks: Networks, density: Density, index: int, *, seed: int, size: tuple[int, int]
 ) -> Draft:
-    """Appendix G: picture number `index` of those that `seed` draws, whatever others are; size (h, w).
+    """Appendix G: the draft of sample `index`, which depends only on `seed` and `index`; size (h, w).
 
-    A code whose object has no pixel in the picture is drawn again; InputError if a hundred have none.
+    A latent code whose object has no pixel in the image is drawn again, up to DRAWS times; then InputError.
     """
     key = f"sample{index}"
     rng = np.random.default_rng(seed_of(f"{seed}/{key}/code", size=32))
@@ -184,7 +184,7 @@ def sample_code(
         z, theta = density.draw(rng)
         if networks.mask(theta, size).any():
             return Draft(LatentCode(z=z, theta=theta, pose=None, size=size), key)
-    raise InputError(f"{DRAWS} codes were drawn, and none has an object", hint="draw larger pictures: --size")
+    raise InputError(f"none of {DRAWS} latent codes has an object", hint="generate larger images: --size")
 
 
 def make(
@@ -199,10 +199,10 @@ def make(
     min_dice: float = 0.0,
     tries: int = 1,
 ) -> list[GeneratedImage]:
-    """A picture a draft, in one batch. `refine=False` leaves the VAE's own picture.
+    """Generate one image per draft, in one batch. `refine=False` gives the VAE's own image.
 
-    Pictures of less than `min_dice` are refined again with other noise, up to `tries` times in all, and the
-    best is kept, whether or not it will do. ModelError for a model without a cDDPM.
+    Images with a Dice below `min_dice` are refined again with different noise, up to `tries` times in all,
+    and the best is kept even if it is below. ModelError for a model without a cDDPM.
     """
     recon = networks.decode([draft.code for draft in drafts])
     masks = [networks.mask(draft.code.theta, draft.code.size, draft.code.pose) for draft in drafts]
@@ -233,12 +233,12 @@ def _same_colours(networks: Networks, a: Source, b: Source) -> None:
         return
     here, there = ("grey" if scan.pixels.ndim == 2 else "in colour" for scan in (a.scan, b.scan))
     if here != there:
-        hint = "a model of colour takes grey for a style: convert one of the two"
-        raise InputError(f"{here}, where {b.scan.name} is {there}", hint=hint)
+        hint = "a colour model treats grey as a style: convert one of the two"
+        raise InputError(f"{here}, but {b.scan.name} is {there}", hint=hint)
 
 
 def _fitted(square: np.ndarray, draft: Draft, mask: np.ndarray) -> Scan:
-    """A made square (C, S, S) at its native size; with the bits and the window of its scan if it is grey.
+    """A generated square (C, S, S) at its native size; with its scan's bit depth and window if it is grey.
 
     PNGs in colour are written in 8 bits.
     """

@@ -1,4 +1,4 @@
-"""Random turns, zooms, shifts, flips and tones that training images are shown in."""
+"""Random rotation, scaling, shift, flips and changes in tone of training images."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from ..config import AugmentConfig
 
 MIN_WINDOW = 0.1
-"""The smallest side of a window, as a part of the image's."""
+"""The smallest side of a window, as a fraction of the image's."""
 
 Move = tuple[np.ndarray, np.ndarray]
 """Two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse for points."""
 
 
 def identity_maps(count: int) -> np.ndarray:
-    """Affine maps (count, 2, 3) that move nothing."""
+    """Identity affine maps (count, 2, 3)."""
     return np.tile(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (count, 1, 1))
 
 
@@ -28,7 +28,7 @@ def resample(images: Tensor, moves: np.ndarray, size: list[int], *, padding: str
 
 
 def similarity(rng: np.random.Generator, ranges: AugmentConfig, aspect: float) -> Move:
-    """A random turn, zoom, shift and flip in native pixels of an image `aspect` wide by 1 high.
+    """A random rotation, scaling, shift and flip in native pixels of an image `aspect` wide by 1 high.
 
     Returns two (2, 3) affine maps in [-1, 1] coordinates: target to source for images, and its inverse.
     """
@@ -66,7 +66,7 @@ def crop(
 
 
 def tone(image: Tensor, rng: np.random.Generator, ranges: AugmentConfig) -> Tensor:
-    """Random gamma, gain and offset (a gain and offset of each channel's own too) and pixel noise."""
+    """Random gamma, gain and offset (plus a gain and an offset per channel) and pixel noise."""
     c, strength = len(image), ranges.tone
     gamma = float(np.exp(rng.uniform(-strength, strength)))
     gain = np.exp(rng.uniform(-strength, strength) + rng.uniform(-strength, strength, c) / 3)

@@ -17,9 +17,9 @@ from .datasets import Sample
 
 PARTS = ("vae", "cddpm")
 LEAST = 20
-"""Fewer validation images tell nothing of what is unusual."""
+"""Fewer validation images cannot show what is unusual."""
 KNOWN = 600
-"""Training images, at most, whose means and spreads distances are measured from."""
+"""Most training images used for the means and spreads of distances."""
 STEPS = 33
 TAIL, BEYOND = 0.2, 0.005
 """A signal's limit is beyond all but a part BEYOND of images: extrapolated from the largest TAIL."""
@@ -29,7 +29,7 @@ AREA_GRID = 96
 
 
 def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample]) -> QCStatistics | None:
-    """The statistics of a model: means and spreads of `train`, all else of `held`, which it has not seen.
+    """The statistics of a model: means and spreads from `train`, all else from `held`, the unseen images.
 
     None for fewer than LEAST held images, and for a single-headed VAE. InputError for what cannot be read.
     """
@@ -53,14 +53,14 @@ def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample
 
 
 def write_statistics(folder: Path, trust: QCStatistics, *, images: int) -> None:
-    """Put the statistics of that many `images` into a model folder's config.json; all else stays."""
+    """Write the statistics of `images` images into a model folder's config.json; all else is unchanged."""
     content = {**read_config(folder), "trust": {"images": images, **trust.to_dict()}}
     states = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
     save_model(folder, config=content, states=states, card=(folder / "README.md").read_text())
 
 
 def limit(values: np.ndarray) -> float:
-    """What a part BEYOND of such values would exceed, if their largest TAIL goes on as an exponential.
+    """What a part BEYOND of such values would exceed, if their largest TAIL continues as an exponential.
 
     The few values there are beyond it say too little themselves.
     """
@@ -77,14 +77,14 @@ def _examined(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> 
 
 
 def _factors(values: np.ndarray) -> np.ndarray:
-    """One over the sd (D,) of values (N, D); what hardly varies counts as if it did a little."""
+    """One over the sd (D,) of values (N, D); entries that hardly vary are given a small sd."""
     sd = values.std(0)
     factors: np.ndarray = 1 / np.maximum(sd, max(0.05 * float(np.median(sd)), 1e-6))
     return factors
 
 
 def _whitening(values: np.ndarray) -> np.ndarray:
-    """(D, D) that makes values (N, D) uncorrelated, of sd 1; correlations are taken for 5 % weaker."""
+    """(D, D) that makes values (N, D) uncorrelated, of sd 1; correlations are shrunk by 5 %."""
     covariance = np.atleast_2d(np.cov(values.T))
     own = np.diag(np.diag(covariance).clip(1e-12))
     return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * own)))
@@ -109,7 +109,7 @@ def _temperature(networks: Networks, seen: Sequence[EncoderOutputs], held: Seque
 
 @torch.inference_mode()
 def _areas(networks: Networks, thetas: np.ndarray) -> np.ndarray:
-    """The part of the image (N,) that the object of each theta (N, P) covers."""
+    """The fraction of the image (N,) covered by the object of each theta (N, P)."""
     warp, head = networks.model.warp, networks.model.segmentation_head
     assert warp is not None
     source = warp(torch.from_numpy(thetas).to(networks.device), (AREA_GRID, AREA_GRID))

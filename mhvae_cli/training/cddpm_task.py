@@ -1,4 +1,4 @@
-"""Section 4: the cDDPM's objective on a frozen VAE, its validation, and the model folder it leaves."""
+"""Section 4: the cDDPM's objective on a frozen VAE, its validation, and the model folder it writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from .datasets import Images
 from .loop import sheet_due, weights
 
 MEASURED = 512
-"""Training images, at most, that the residual's sd and the density of the codes are measured on."""
+"""Most training images used for the residual's sd and the density of the latent codes."""
 
 SHEET_ROWS = 6
 Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -65,7 +65,7 @@ class Objective(nn.Module):
 
 
 class CDDPMTask:
-    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`. The VAE stays as it is."""
+    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`. The VAE is not changed."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class CDDPMTask:
         return self.vae.decode(self.draw(image, eps_theta, eps_z))
 
     def draw(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Latents:
-        """Codes from the posterior of images (B, C, S, S)."""
+        """Latent codes sampled from the posterior of images (B, C, S, S)."""
         q_theta, q_z = self.vae.encoder(image)
         theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
         return Latents(q_z.rsample(eps_z), theta)
@@ -167,7 +167,7 @@ class CDDPMTask:
         return float(np.mean(losses))
 
     def _preview(self) -> np.ndarray:
-        """A sheet: image, the VAE's picture, refined."""
+        """A contact sheet: image, the VAE's reconstruction, refined."""
         picks = range(min(SHEET_ROWS, len(self.val)))
         device = self.refiner.codes_mean.device
         image = self.val.plain(picks).to(device, memory_format=torch.channels_last)

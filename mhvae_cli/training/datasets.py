@@ -24,13 +24,13 @@ from ..vae.fitting import rim
 from .augmentation import Move, crop, identity_maps, resample, similarity, tone
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
-"""Range of the random edits that `Objective.consistency` asks for."""
+"""Range of the random edits for `Objective.consistency`."""
 
 OVERSIZE = 4 / 3
-"""Images are kept at this many times the model's side, so that augmenting resamples a finer picture."""
+"""Images are kept at this many times the model's side, so that augmentation resamples a finer image."""
 
 FINER = 2.0
-"""The same where crops are cut out of them."""
+"""The same if they are cropped."""
 
 FILL = 0.7
 """The part of a second look's window, in width or in height, that the object fills."""
@@ -67,7 +67,7 @@ class Batch:
 
 
 def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
-    """The folder's samples, sorted by id. InputError names what has no partner."""
+    """The folder's samples, sorted by id. InputError names a file that has no partner."""
     images = _files(folder / "images")
     if not images:
         raise InputError(f"{folder}: no files in {folder / 'images'}", hint="DIR holds images/ and masks/")
@@ -85,7 +85,7 @@ def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
 
 
 def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """(training, validation): about `fraction` of the subjects, the same ones whatever else is there."""
+    """(training, validation): about `fraction` of the subjects, the same ones whatever other files exist."""
     subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < 2:
         raise InputError("one subject cannot be split into training and validation")
@@ -94,7 +94,7 @@ def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[lis
 
 
 def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Sample]]:
-    """`count` parts: index.csv's folds where it has just that many, else subjects dealt out by `seed`."""
+    """`count` parts: index.csv's folds where it has just that many, else subjects distributed by `seed`."""
     given = {s.fold for s in samples}
     if None not in given and len(given) == count:
         return [[s for s in samples if s.fold == fold] for fold in sorted(f for f in given if f is not None)]
@@ -140,7 +140,7 @@ class Images:
         return len(self.samples)
 
     def plain(self, indices: Sequence[int]) -> Tensor:
-        """Images (B, C, S, S) in [-1, 1] as they are."""
+        """Images (B, C, S, S) in [-1, 1], without augmentation."""
         return self._images(indices, identity_maps(len(indices)))
 
     def augmented(
@@ -169,7 +169,7 @@ class Images:
         raise TypeError("images without masks have no object to crop to")
 
     def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, ...]:
-        """What a sample has beside its image. InputError if that cannot be used."""
+        """The data of a sample other than its image. InputError if it cannot be used."""
         return ()
 
     def _keep(self, extras: list[tuple[np.ndarray, ...]]) -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ..errors import MhvaeError
 
 PATIENCE = timedelta(hours=4)
-"""How long the others wait while the first process validates and writes."""
+"""How long other processes wait while the first one validates and writes."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def group(device: torch.device) -> Iterator[tuple[int, int]]:
 
 
 def agreed(flag: bool, device: torch.device) -> bool:
-    """Whether it is so in any process of the group."""
+    """Whether it is true in any process of the group."""
     if not dist.is_initialized():
         return flag
     total = torch.tensor(float(flag), device=device)
@@ -61,7 +61,7 @@ def averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second one acts as it always did."""
+    """Collect SIGINT and SIGTERM; a second one has its usual effect."""
     caught: list[int] = []
     old: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 

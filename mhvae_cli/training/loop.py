@@ -29,7 +29,7 @@ Say = Callable[[dict[str, Any]], None]
 
 
 class Diverged(QualityError):
-    """The loss is no longer a number (exit 8: no bug, and nothing wrong with a file)."""
+    """The loss is NaN or infinite (exit 8: neither a bug nor a damaged file)."""
 
 
 class Task(Protocol):
@@ -104,7 +104,7 @@ def _silent(_event: dict[str, Any]) -> None:
 
 @contextmanager
 def weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with other weights for a while."""
+    """Temporarily replace the module's weights."""
     own = {name: value.clone() for name, value in module.state_dict().items()}
     module.load_state_dict(state)
     try:
@@ -114,7 +114,7 @@ def weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def sheet_due(epoch: int, epochs: int) -> bool:
-    """Whether a sheet is drawn after this epoch: the first, the last and some ten between."""
+    """Whether a contact sheet is made after this epoch: the first, the last and about ten in between."""
     return epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)
 
 
@@ -126,7 +126,7 @@ def schedule(progress: float, warmup: float) -> float:
 
 
 def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """The epoch's batches of indices: a permutation, its rest left out (repeated if there are too few)."""
+    """The epoch's batches of indices: a permutation without an incomplete batch (repeated if too short)."""
     indices = np.random.default_rng([seed, epoch]).permutation(count)
     if count < batch_size:
         indices = np.resize(indices, batch_size)
@@ -172,7 +172,7 @@ def _batches(
     rank: int,
     world: int,
 ) -> Iterator[object]:
-    """This process's share of every batch from `step` on, a few made ahead by the pool's threads."""
+    """This process's share of every batch from `step` on, a few prepared ahead by the threads."""
     waiting: list[Future[object]] = []
     ahead, plans = step, {}
     while step < total:
@@ -209,7 +209,7 @@ def _close_epoch(
 
 
 def _log(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row, the whole file replaced at once; rows of epochs that are run again are dropped."""
+    """Append a row, replacing the file atomically; rows of repeated epochs are dropped."""
     old = []
     if path.exists():
         with path.open(newline="") as file:
@@ -222,7 +222,7 @@ def _log(path: Path, row: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def _update_ema(live: TrainerState, most: float) -> None:
-    """The running mean of the weights; it forgets faster in the first steps."""
+    """The running mean of the weights; with a shorter memory in the first steps."""
     decay = min(most, (1 + live.place.step) / (10 + live.place.step))
     for name, value in live.module.state_dict().items():
         if value.is_floating_point():

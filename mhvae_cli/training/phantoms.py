@@ -1,4 +1,4 @@
-"""Seeded pictures in the likeness of the paper's data sets (section 5.1), with exact masks; no patient's.
+"""Seeded synthetic images modelled on the paper's data sets (section 5.1), with exact masks; no patient data.
 
 Frame: x right, y down, the centre of the image at (0, 0), its shorter side from -1 to 1. Shapes are formulas,
 so a mask is exact at any size: a pixel is inside if its centre is.
@@ -24,7 +24,7 @@ _SKINS = np.array(
 
 
 def phantom(kind: Kind, seed: int, size: tuple[int, int] = (256, 256)) -> tuple[np.ndarray, np.ndarray]:
-    """One picture and its mask, of `size` (height, width); one seed is one picture.
+    """One image and its mask, of `size` (height, width), determined by the seed.
 
     "fetal-head": uint8 (H, W), an ultrasound sector; the mask reaches to the skull's outer edge.
     "skin-lesion": uint8 (H, W, 3), dermoscopy. "optic-disc": uint8 (H, W, 3), the middle of a fundus.
@@ -99,7 +99,7 @@ def _fetal_head(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple
 def _tissue(
     rng: np.random.Generator, depth: np.ndarray, across: np.ndarray, distance: np.ndarray
 ) -> np.ndarray:
-    """Echo of what lies around the head: layers, pockets of fluid, a bright near field, loss with depth."""
+    """Echo of the head's surroundings: layers, pockets of fluid, a bright near field, loss with depth."""
     layers = 0.34 + 0.1 * polar(rng, depth, across, (0.02, 0.3))
     layers += 0.06 * polar(rng, depth, across, (0.05, 0.08))
     fluid = polar(rng, depth, across, (0.22, 0.4)) - rng.uniform(-0.6, 1.4)
@@ -145,7 +145,7 @@ def _skull(
 
 
 def _console(rng: np.random.Generator, image: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """What a scanner paints over the picture: a blanked corner beside the head, and a bar of greys."""
+    """What a scanner draws over the image: a blanked corner beside the head, and a bar of greys."""
     height, width = image.shape
     corner = np.s_[int(height * rng.uniform(0.75, 0.9)) :, int(width * rng.uniform(0.7, 0.85)) :]
     if rng.random() < 0.8 and not head[corner].any():
@@ -187,7 +187,7 @@ def _skin_lesion(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tupl
 
 
 def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Uneven light: a slope over the picture and a darker rim, sometimes the tube of the dermatoscope."""
+    """Uneven light: a gradient over the image and a darker rim, sometimes the tube of the dermatoscope."""
     radius = np.hypot(x, y)
     light: np.ndarray = (
         1 + x * rng.normal(0, 0.06) + y * rng.normal(0, 0.06) - rng.uniform(0, 0.15) * radius**2
@@ -198,7 +198,7 @@ def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def _hairs(rng: np.random.Generator, image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Lay hairs, and on some pictures a ruler, over the skin."""
+    """Draw hairs and, on some images, a ruler over the skin."""
     count = rng.integers(0, 25) if rng.random() < 0.5 else 0
     lie, colour = rng.uniform(0, np.pi), rng.uniform(0.05, 0.35) * np.array([1, 0.85, 0.75])
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""What a training run has on disk beside its model: all that a step changes, and what makes it that run."""
+"""A training run's state on disk: everything that a step changes, and the run's identity."""
 
 import json
 import math
@@ -44,7 +44,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All that a step changes: what the state on disk holds."""
+    """Everything that a step changes, as stored on disk."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -54,7 +54,7 @@ class TrainerState:
 
 
 def check_out(run: TrainingRun) -> None:
-    """Refuse a folder that holds anything, and one to resume that holds no run, or another."""
+    """Reject a folder that is not empty, and one to resume that has no run or another run."""
     state = run.out / STATE
     if not run.resume:
         if run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
@@ -92,7 +92,7 @@ def begin(module: nn.Module, run: TrainingRun) -> TrainerState:
 
 
 def save(run: TrainingRun, live: TrainerState) -> None:
-    """Write the state, whole or not at all. OutputError if that fails."""
+    """Write the state atomically. OutputError if that fails."""
     tensors = {f"model.{k}": v for k, v in live.module.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in live.ema.items()}
     for i, moments in live.optimizer.state_dict()["state"].items():
@@ -103,7 +103,7 @@ def save(run: TrainingRun, live: TrainerState) -> None:
 
 
 def _restored(run: TrainingRun, live: TrainerState) -> TrainerState:
-    """`live` with all that the state on disk holds."""
+    """`live` with everything in the state on disk."""
     path = run.out / STATE
     tensors, texts = load_tensors(path), read_metadata(path)
     live.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})

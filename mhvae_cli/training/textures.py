@@ -1,4 +1,4 @@
-"""What `phantoms` paints with, in its frame: shapes of positions (x, y), and noise from a generator."""
+"""Building blocks of `phantoms`, in its frame: shapes of positions (x, y), and noise from a generator."""
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def speckle(rng: np.random.Generator, depth: np.ndarray, across: np.ndarray) -> 
 
 
 def _sampled(field: np.ndarray, depth: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Bilinear look-up, held at the rim: rows by depth (0 to 1), columns by `across` (-1 to 1)."""
+    """Bilinear look-up, clamped at the border: rows by depth (0 to 1), columns by `across` (-1 to 1)."""
     row = np.clip(depth, 0, 1) * (field.shape[0] - 1.001)
     column = np.clip(across / 2 + 0.5, 0, 1) * (field.shape[1] - 1.001)
     i, j = row.astype(int), column.astype(int)

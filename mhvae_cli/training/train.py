@@ -1,4 +1,4 @@
-"""A training put together, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
+"""Set up a training, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
 
 import os
 import time
@@ -31,7 +31,7 @@ from .vae_task import ModelInfo, VAETask, prepare_model
 
 UNLICENSED = "not stated: all rights reserved"
 PEEK = 32
-"""Images looked at to tell grey from colour."""
+"""The number of images that are checked for colour."""
 
 
 @dataclass(frozen=True)

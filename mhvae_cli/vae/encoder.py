@@ -267,9 +267,7 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, 2 * outputs))
     last = head[-1]
     assert isinstance(last, nn.Linear)
-    with (
-        torch.no_grad()
-    ):  # start near theta = z = 0 with a small spread, so that the first masks are plausible
+    with torch.no_grad():  # start near theta = z = 0 with a small spread, for plausible first masks
         last.weight.mul_(0.1)
         last.bias.zero_()
         last.bias[outputs:] = -7.0

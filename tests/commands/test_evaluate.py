@@ -175,7 +175,7 @@ def test_folders_that_do_not_pair_are_exit_4(preds: Path, truths: Path, tmp_path
     other = write(tmp_path / "other", a_mask=disc(5))
     for arguments, words in (
         ((preds, other), "no mask shares a name"),
-        ((preds, empty), "holds no masks"),
+        ((preds, empty), "no masks"),
         ((tmp_path / "nowhere", truths), "nowhere: no such file or directory"),
         ((preds / "a.png", truths), "a.png: not a directory"),
         ((preds, truths, "--compare", other), "no mask shares a name"),
@@ -201,7 +201,7 @@ def test_masks_pair_by_stem_whatever_case_and_suffix(tmp_path: Path, truths: Pat
     assert pairing.pairs[0].pred == folder / "A.TIF"
     assert evaluation.score(pairing.pairs[0]).values["dice"] == 1
     write(folder, a=disc(6))
-    with pytest.raises(InputError, match=r"A\.TIF and a\.png are two masks of one name"):
+    with pytest.raises(InputError, match=r"A\.TIF and a\.png have the same name"):
         evaluation.pair(folder, truths)
 
 
@@ -232,13 +232,13 @@ def test_distances_in_mm(
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel's size in mm"),
-        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel's size in mm"),
-        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel's size in mm"),
-        ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: 'A.png' is there twice"),
-        ("patient,pixel_size_mm\na,1\n", "no column for the file's name"),
-        ("id,spacing_x\na,1\n", "no column for the size of a pixel"),
-        ("", "no column for the file's name"),
+        ("id,pixel_size_mm\na,0.1\nb,wide\n", "line 3: 'wide' is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,-1\n", "line 2: '-1' is not a pixel size in mm"),
+        ("id,spacing_x,spacing_y\na,1\n", "line 2: None is not a pixel size in mm"),
+        ("id,pixel_size_mm\na,1\nA.png,1\n", "line 3: duplicate entry for 'A.png'"),
+        ("patient,pixel_size_mm\na,1\n", "no column for the file name"),
+        ("id,spacing_x\na,1\n", "no column for the pixel spacing"),
+        ("", "no column for the file name"),
         ("id,pixel_size_mm\nother,1\n", "names none of the images"),
     ],
 )

@@ -148,7 +148,9 @@ def test_codes_without_an_object_are_drawn_again(mhvae: Mhvae, monkeypatch: pyte
     assert np.allclose(saved["theta"], seen[2]) and pixels("set/masks/sample_s0_000000.png").any()
     monkeypatch.setattr(Networks, "mask", lambda self, theta, size, pose=None: np.zeros(size, bool))
     ended = mhvae("sample", "-n", 2, "--out", "none", *FAST)
-    assert ended.code == 4 and "none has an object" in ended.stderr and tree("none") == ["results.csv"]
+    assert (
+        ended.code == 4 and "latent codes has an object" in ended.stderr and tree("none") == ["results.csv"]
+    )
 
 
 @pytest.mark.parametrize("part", ["images", "masks", "latents"])

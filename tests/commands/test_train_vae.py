@@ -662,7 +662,7 @@ def _openable(path: Path) -> bool:
         return min(image.size) > 1
 
 
-# --- style alone, on a frozen rest ---
+# --- style alone, with all else frozen ---
 
 
 def _style(path: Path, *, model: dict[str, Any] | None = None, **train: Any) -> Path:

@@ -244,7 +244,7 @@ def test_an_image_without_an_object_fails_alone(mhvae: Mhvae, monkeypatch: pytes
 
     monkeypatch.setattr(Networks, "mask", blind)
     ended = mhvae("warp", "a.png", "none.png", "b.png", "--rotate", 10, "-o", "out", *FAST)
-    assert ended.code == 3 and "error: none.png: no object is found in it" in ended.stderr
+    assert ended.code == 3 and "error: none.png: no object found" in ended.stderr
     rows = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
     assert mhvae("warp", "none.png", "--rotate", 10, "-o", "x.png", *FAST).code == 4
@@ -257,7 +257,7 @@ def test_an_image_without_an_object_fails_alone(mhvae: Mhvae, monkeypatch: pytes
 def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[str]) -> None:
     Image.fromarray(np.zeros((400, 900), np.uint8)).save("large.png")
     ended = mhvae("warp", "a.png", *edit, "-o", "x.png", *FAST)
-    assert ended.code == 4 and ended.stderr.startswith("error: a.png: the edit leaves nothing")
+    assert ended.code == 4 and ended.stderr.startswith("error: a.png: the edit moves the object out")
     assert len(ended.stderr.splitlines()) <= 2 and not Path("x.png").exists()
     if "--shift" in edit:
         assert mhvae("warp", "a.png", "large.png", *edit, "-o", "out/", *FAST).code == 3
@@ -290,7 +290,7 @@ def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[st
         (["--move", "20:1,2"], "0 to 19"),
         (["--move", "-1:1,2"], "0 to 19"),
         (["--move", "3:1,nan"], "--move 3:1,nan"),
-        (["--move", "3:1,2", "--move", "3:2,2"], "twice"),
+        (["--move", "3:1,2", "--move", "3:2,2"], "duplicate key"),
         (["--handles", "--rotate", "4"], "--handles"),
         (["--theta", ".", "--rotate", "4"], ""),
     ],

@@ -291,8 +291,8 @@ BOMB = png(20_000, 20_000, 8, 0)
     ("data", "fault"),
     [
         (b"", "empty file"),
-        (b"this is text\n" * 9, "not an image of a known type"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known type"),
+        (b"this is text\n" * 9, "not an image of a supported type"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a supported type"),
         (BOMB, "more than 100 million pixels"),
         (png(12_000, 12_000, 8, 0), "more than 100 million pixels"),
         (JPEG[: len(JPEG) // 2], "truncated JPEG"),

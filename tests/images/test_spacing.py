@@ -99,16 +99,16 @@ def test_rows_go_by_path_or_by_name(table: str, sizes: dict[str, tuple[float, fl
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("filename,spacing\na.png,0.1\nb.png,wide\n", "line 3: 'wide' is not a pixel's size"),
+        ("filename,spacing\na.png,0.1\nb.png,wide\n", "line 3: 'wide' is not a pixel size"),
         ("filename,spacing\na.png,-0.1\n", "line 2: '-0.1'"),
         ("filename,spacing\na.png,0\n", "line 2: '0'"),
         ("filename,spacing\na.png,nan\n", "line 2: 'nan'"),
         ("filename,spacing\na.png,\n", "line 2: ''"),
         ("filename,spacing_x,spacing_y\na.png,0.1\n", "line 2: None"),
-        ("filename,spacing_x\na.png,0.1\n", "line 1: no column for the size"),
-        ("patient,spacing\na.png,0.1\n", "line 1: no column for the file's name"),
+        ("filename,spacing_x\na.png,0.1\n", "line 1: no column for the pixel spacing"),
+        ("patient,spacing\na.png,0.1\n", "line 1: no column for the file name"),
         ("", "line 1: no column"),
-        ("filename,spacing\na.png,0.1\nA.PNG,0.1\n", "line 3: 'A.PNG' is there twice"),
+        ("filename,spacing\na.png,0.1\nA.PNG,0.1\n", "line 3: duplicate entry for 'A.PNG'"),
         ("filename,spacing\nz.png,0.1\n", "names none of the inputs"),
     ],
 )

@@ -95,7 +95,7 @@ def test_nothing_that_is_not_finite_is_written(tmp_path: Path) -> None:
 
 def test_codes_of_another_model_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", metadata={"model": "skin\x1b[2J\nlesion"})
-    refused(path, r"made by 'skin\\x1b\[2J\\nlesion'", vae_sha256="00" * 32)
+    refused(path, r"another model, 'skin\\x1b\[2J\\nlesion'", vae_sha256="00" * 32)
 
 
 POSE = torch.eye(2, 3, dtype=torch.float64)
@@ -104,14 +104,14 @@ POSE = torch.eye(2, 3, dtype=torch.float64)
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"z": torch.zeros(5)}, "its z is not"),
-        ({"z": torch.zeros(2, 2)}, "its z is not"),
-        ({"theta": torch.zeros(6, dtype=torch.float16)}, "its theta is not"),
-        ({"extra": torch.zeros(1)}, "its extra is not"),
-        ({"pose": torch.eye(3, dtype=torch.float64)}, "its pose is not"),
-        ({"pose": POSE.float()}, "its pose is not"),
-        ({"pose": 0 * POSE}, "no turned and scaled picture"),
-        ({"pose": POSE * torch.tensor([[1], [-1]])}, "no turned and scaled picture"),
+        ({"z": torch.zeros(5)}, "its z does not have the shape"),
+        ({"z": torch.zeros(2, 2)}, "its z does not have the shape"),
+        ({"theta": torch.zeros(6, dtype=torch.float16)}, "its theta does not have the shape"),
+        ({"extra": torch.zeros(1)}, "its extra does not have the shape"),
+        ({"pose": torch.eye(3, dtype=torch.float64)}, "its pose does not have the shape"),
+        ({"pose": POSE.float()}, "its pose does not have the shape"),
+        ({"pose": 0 * POSE}, "not a valid rotation and scaling"),
+        ({"pose": POSE * torch.tensor([[1], [-1]])}, "not a valid rotation and scaling"),
         ({"z": torch.tensor([0, 1, torch.nan, 0])}, "NaN"),
         ({"pose": POSE / 0}, "NaN"),
         ({"metadata": {"size": "[0, 3]"}}, "size"),
@@ -122,8 +122,8 @@ POSE = torch.eye(2, 3, dtype=torch.float64)
         ({"metadata": {"size": "[" * 10_000}}, "size"),
         ({"metadata": {"size": "[100000, 100000]"}}, "100 million pixels"),
         ({"metadata": {"version": "2"}}, "version '2'"),
-        ({"metadata": {"kind": "mhvae"}}, "holds no code"),
-        ({"extra": torch.zeros(2**19)}, "larger than"),
+        ({"metadata": {"kind": "mhvae"}}, "not a latent code"),
+        ({"extra": torch.zeros(2**19)}, "too large for"),
     ],
 )
 def test_a_file_that_is_not_right_is_one_line(tmp_path: Path, parts: dict, said: str) -> None:
@@ -139,7 +139,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         refused(whole, "safetensors")
         refused(readable, "safetensors")
     whole.unlink()
-    refused(readable, "no a.safetensors beside it")
+    refused(readable, "a.safetensors is missing")
     refused(whole, "a.safetensors")
 
 

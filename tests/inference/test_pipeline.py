@@ -178,7 +178,7 @@ def changed_config(folder: Path, copy: Path, **model: object) -> Path:
     [
         ({"colour": 3}, "colour"),
         ({"image_size": "large"}, "image_size"),
-        ({"z_dim": 9}, "does not fit its config.json"),
+        ({"z_dim": 9}, "does not match its config.json"),
     ],
     ids=["unknown", "wrong", "other shapes"],
 )

@@ -169,12 +169,12 @@ def test_a_record_can_be_written_again(number: str) -> None:
         ("a.json", b"{", "not JSON"),
         ("a.json", b"\xff\xfe\x00", "not JSON"),
         ("a.json", DEEP.encode(), "not JSON"),
-        ("a.json", b" " * 2**21, "larger than a file of latents"),
+        ("a.json", b" " * 2**21, "too large for a latent code"),
         ("a.json", b'{"mhvae": {"seed": NaN}}', "its mhvae record is damaged"),
         ("a.json", b'{"mhvae": 7}', "its mhvae record is damaged"),
-        ("a.safetensors", b"\x08", "not a usable safetensors file"),
-        ("a.safetensors", b"\x80\x04" + b"x" * 99, "pickled weights are never loaded"),
-        ("a.png", b"text", "not an image of a known type"),
+        ("a.safetensors", b"\x08", "invalid safetensors file"),
+        ("a.safetensors", b"\x80\x04" + b"x" * 99, "pickled weights are not loaded"),
+        ("a.png", b"text", "not an image of a supported type"),
         ("a.png", encode_png(GREY, text=TEXT)[:-40], "truncated PNG"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_bomb_of_text_is_one_line_and_no_memory(kind: str) -> None:
     data = png_with(bombs()[kind])
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match=r"^stdin: a text in it is larger than a megabyte$"):
+        with pytest.raises(InputError, match=r"^stdin: contains a text larger than a megabyte$"):
             provenance.read(data)
         assert tracemalloc.get_traced_memory()[1] < 80e6
     finally:

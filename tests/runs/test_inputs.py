@@ -120,7 +120,7 @@ def test_segment_reads_dicom_and_tells_millimetres(mhvae, tiny_model, here):
     area = float(by_name["in/one.dcm", "0"]["area_px"]) * 0.06
     assert float(by_name["in/one.dcm", "0"]["area_mm2"]) == pytest.approx(area)
     assert by_name["in/plain.png", "0"]["area_mm2"] == "" == by_name["in/cine", "1"]["area_mm2"]
-    assert by_name["in/report.dcm", "0"]["error"] == "a DICOM file that holds no picture"
+    assert by_name["in/report.dcm", "0"]["error"] == "DICOM file without an image"
 
 
 def test_dicom_on_stdin(mhvae, tiny_model, here):

@@ -386,13 +386,13 @@ def test_what_cannot_be_moved() -> None:
     collapsed.warp.loc.copy_(0.1 - collapsed.warp.identity)  # every point of the image has one source
     affine, single = model_of(WarpConfig("affine")), model_of(TPS[0], single=True)
     faults: list[tuple[type[MhvaeError], str, MultiHeadedVAE, LatentCode, dict]] = [
-        (UsageError, "no point 20", spline, code, {20: (1, 1)}),
-        (UsageError, "no point -1", spline, code, {-1: (1, 1)}),
+        (UsageError, "no handle 20", spline, code, {20: (1, 1)}),
+        (UsageError, "no handle -1", spline, code, {-1: (1, 1)}),
         (UsageError, "not finite", spline, code, {4: (math.nan, 1)}),
-        (UsageError, "an affine model has no points to move", affine, code, {1: (1, 1)}),
+        (UsageError, "an affine model has no handles", affine, code, {1: (1, 1)}),
         (ModelError, "finds no object", single, code, {1: (1, 1)}),
         (InputError, "would fold over itself", spline, code, {4: (0, -900)}),
-        (InputError, "folded over itself: its", collapsed, nowhere, {1: (1, 1)}),
+        (InputError, "folded over itself, so its", collapsed, nowhere, {1: (1, 1)}),
     ]
     for kind, said, model, of, moves in faults:
         with pytest.raises(kind, match=said) as caught:
