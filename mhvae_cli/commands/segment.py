@@ -83,7 +83,7 @@ def segment(
     target = find_target(settings.out, many=gathered.many)
     kind = choose_format(format, target, SUFFIXES, what="masks")
     if target.stdout and (overlay or settings.as_json or posterior):
-        raise UsageError("-o - writes a single image", hint="leave --overlay, --posterior and --json out")
+        raise UsageError("-o - writes one image: --overlay, --posterior and --json are not allowed")
     if fail_on_qc and qc == "off":
         raise UsageError("--fail-on-qc and --qc off exclude each other")
     if (measure == "cup-disc") != (cup_model is not None):
