@@ -146,7 +146,7 @@ def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: l
     given = None if spacing is None else parse_spacing(spacing)
     sources = SpacingSources(read_spacing_csv(table) if table else None, given, trust_dpi)
     if table and sources.table is not None and names and not any(map(sources.table.find, names)):
-        raise UsageError(f"{table}: matches none of the inputs", hint=f"the first input is {names[0]!r}")
+        raise UsageError(f"{table}: names none of the inputs", hint=f"the first input is {names[0]!r}")
     return sources
 
 
