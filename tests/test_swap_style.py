@@ -185,7 +185,7 @@ def test_names_that_collide_stop_before_any_work(mhvae: Mhvae) -> None:
         (["a.png", "b.png", "--mix", "nan"], "--mix nan"),
         (["a.png", "b.png", "-o", "-"], "one image"),
         (["-", "--style", "-"], "stdin"),
-        (["c.png", "--style", "[ab].png"], "2 images"),
+        (["c.png", "--style", "[ab].png"], "exactly one image, got 2"),
     ],
 )
 def test_usage_errors(mhvae: Mhvae, args: list[str], said: str) -> None:
