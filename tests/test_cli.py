@@ -226,7 +226,7 @@ def test_globs_and_literals(mhvae: Mhvae, here: Path) -> None:
     assert mhvae("segment", "scan[12].png", *dry).lines == ["m/scan1.png", "m/scan2.png"]
     assert mhvae("segment", "**/d*.png", *dry).lines == ["m/deep.png"]
     ended = mhvae("segment", "nothing*.png", "scan1.png", *dry)
-    assert ended.code == 3 and "nothing*.png: no file matches" in ended.stderr
+    assert ended.code == 3 and "nothing*.png: no matching files" in ended.stderr
 
 
 def test_lists(mhvae: Mhvae, here: Path) -> None:
@@ -264,7 +264,7 @@ def test_file_or_folder(mhvae: Mhvae, here: Path) -> None:
     ]
     assert planned("s/a.png", "-o", "x.png", "--overlay") == ["x.png", "x__overlay.png"]
     ended = mhvae("segment", "s", "-o", "file")
-    assert ended.code == 7 and "file: a file, where" in ended.stderr
+    assert ended.code == 7 and "file: is a file, but" in ended.stderr
 
 
 def test_pages(mhvae: Mhvae, here: Path) -> None:

@@ -128,7 +128,7 @@ def _unsized(pairing: "Pairing", sizes: "SpacingTable", source: Path) -> list[st
     """Warnings about images without a pixel size in `source`; UsageError if none of them has one."""
     unsized = [pair.id for pair in pairing.pairs if sizes.find(pair.truth.name) is None]
     if len(unsized) == len(pairing.pairs):
-        raise UsageError(f"{source}: matches none of the images", hint=f"the first image is {unsized[0]!r}")
+        raise UsageError(f"{source}: names none of the images", hint=f"the first image is {unsized[0]!r}")
     share = f"{len(unsized)} of {len(pairing.pairs)}"
     return [f"{source}: images without a pixel size: {share} (first: {unsized[0]})"] if unsized else []
 

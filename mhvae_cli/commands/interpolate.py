@@ -134,7 +134,7 @@ def _check(chosen: Sequence[str], settings: GenerationSettings, *, frames: int, 
     if whole and frames > MAX_FRAMES:
         raise UsageError(f"{whole} allows at most --frames {MAX_FRAMES}, got {frames}")
     if whole and settings.shard is not None:
-        raise UsageError(f"{whole} needs all images in one run", hint="leave --shard out")
+        raise UsageError(f"{whole} and --shard exclude each other", hint="leave one of them out")
 
 
 def _shares(frames: int, mode: str | None) -> list[tuple[str, float, float]]:

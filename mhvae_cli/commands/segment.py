@@ -83,7 +83,7 @@ def segment(
     target = find_target(settings.out, many=gathered.many)
     kind = choose_format(format, target, SUFFIXES, what="masks")
     if target.stdout and (overlay or settings.as_json or posterior):
-        raise UsageError("-o - writes a single image", hint="leave --overlay, --posterior and --json out")
+        raise UsageError("-o - writes one image: --overlay, --posterior and --json are not allowed")
     if fail_on_qc and qc == "off":
         raise UsageError("--fail-on-qc and --qc off exclude each other")
     if (measure == "cup-disc") != (cup_model is not None):
@@ -146,7 +146,7 @@ def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: l
     given = None if spacing is None else parse_spacing(spacing)
     sources = SpacingSources(read_spacing_csv(table) if table else None, given, trust_dpi)
     if table and sources.table is not None and names and not any(map(sources.table.find, names)):
-        raise UsageError(f"{table}: matches none of the inputs", hint=f"the first input is {names[0]!r}")
+        raise UsageError(f"{table}: names none of the inputs", hint=f"the first input is {names[0]!r}")
     return sources
 
 

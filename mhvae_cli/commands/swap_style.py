@@ -65,7 +65,8 @@ def swap_style(
     style_item = None if style is None else find_one("--style", style, inputs or [], settings)
     if style_item is None and len(named.items) < 2:
         raise UsageError(
-            "swap-style needs at least two images, got one", hint="name another image, or use --style FILE"
+            "swap-style needs two or more images, or one image and --style",
+            hint="give another image, or --style FILE",
         )
     code = generate(
         "swap-style",

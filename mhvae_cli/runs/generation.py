@@ -169,7 +169,7 @@ def _plan(
     """Name the files of every request and apply --shard and --existing; OutputError for clashes."""
     target = find_target(settings.out, many=many or len(requests) > 1)
     if target.stdout and (settings.as_json or settings.save_latents):
-        raise UsageError("-o - writes a single image", hint="leave --save-latents and --json out")
+        raise UsageError("-o - writes one image: --save-latents and --json are not allowed")
     format = choose_format(settings.format, target, SUFFIXES, what="images")
     suffix = target.file.suffix if target.file else f".{format}"
     endings = [suffix, f"_mask{suffix}", *([".safetensors", ".json"] if settings.save_latents else [])]

@@ -44,7 +44,7 @@ def draw_handles(named: Gathered, settings: GenerationSettings) -> int:
     if choose_format(settings.format, target, {".png": "png"}, what="drawings") != "png":
         raise UsageError("--handles writes PNG files only", hint="leave --format out")
     if target.stdout and settings.as_json:
-        raise UsageError("-o - writes a single image", hint="leave --json out")
+        raise UsageError("-o - writes one image: --json is not allowed")
     shard = parse_shard(settings.shard)
     fingerprint = RunFingerprint("warp", settings.model, offline=settings.offline, seed=settings.seed)
     planned = plan(named.items, target, ["__handles.png"])[shard]

@@ -55,7 +55,7 @@ def find_target(out: str | None, *, many: bool) -> Target:
     """
     if out == "-":
         if many:
-            raise UsageError("-o - needs a single image, got several", hint="give a folder: -o masks/")
+            raise UsageError("-o - needs exactly one image, got several", hint="give a folder: -o masks/")
         if sys.stdout.isatty():
             raise UsageError(
                 "-o - writes an image, but stdout is a terminal", hint="redirect it: -o - > mask.png"

@@ -180,7 +180,7 @@ def test_it_goes_on_where_it_was_cut(
         patched.setattr(console.TrainingProgress, "__call__", told)
         ended = cross(heads, out, *only, epochs=2)
     assert ended.code == 143 and ended.lines == []
-    assert ended.stderr.endswith("stopped in epoch 1; the same command goes on from here\n")
+    assert ended.stderr.endswith("stopped in epoch 1; resume with the same command\n")
     kept = {path: path.stat().st_mtime_ns for path in out.glob("fold0*/**/*")}
     del parts[:]
     ended = cross(heads, out, *only, epochs=2)
@@ -201,7 +201,7 @@ def test_max_time_is_for_all_folds_together(heads: Path, cross: Any, tmp_path: P
         out = tmp_path / str(epochs)
         ended = cross(heads, out, "--folds", 4, "--max-time", "0.001s", epochs=epochs)
         assert (ended.code, ended.lines) == (0, [])
-        assert ended.stderr.endswith(f"stopped{where}; the same command goes on from here\n")
+        assert ended.stderr.endswith(f"stopped{where}; resume with the same command\n")
         assert (out / "fold0").exists() and not (out / "fold1").exists()
 
 

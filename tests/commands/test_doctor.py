@@ -127,7 +127,7 @@ def test_a_cpu_that_is_wrong_is_found(
     functional = torch.nn.functional
     monkeypatch.setattr(functional, name, partial(BROKEN[name], getattr(functional, name)))
     ended = mhvae("doctor", "--device", "cpu")
-    assert ended.code == 5 and "cpu: computes wrong pictures" in ended.stderr
+    assert ended.code == 5 and "cpu: computes wrong images" in ended.stderr
     assert any("cpu float32, small: WRONG" in line for line in ended.lines)
 
 
@@ -189,7 +189,7 @@ def test_a_device_with_one_wrong_operator_is_found(
     stage, spoil = SPOILS[operator]
     with Shim({operator: spoil}) as shim:
         ended = mhvae("doctor", "--device", "mps", "--json")
-    assert ended.code == 5 and "mps: computes wrong pictures" in ended.stderr
+    assert ended.code == 5 and "mps: computes wrong images" in ended.stderr
     assert "--device cpu" in ended.stderr and operator in shim.seen
     [cpu, mps] = json.loads(ended.lines[0])["tests"]
     assert cpu["ok"] and mps["off"][stage] > mps["allowed"][stage]

@@ -122,7 +122,10 @@ def test_a_missing_prediction_is_a_missed_object_and_is_said(preds: Path, truths
         (preds / f"{name}.png").unlink()
     result = run(preds, truths, "--json")
     assert result.exit_code == 0
-    assert "truths without a prediction, scored as missed objects: 2 of 4 (first: a.png)" in result.stderr
+    assert (
+        "ground-truth masks without a prediction, scored as missed objects: 2 of 4 (first: a.png)"
+        in result.stderr
+    )
     report = json.loads(result.stdout)
     assert report["counts"]["missing_predictions"] == 2
     assert report["counts"]["empty_predictions"] == 1
@@ -136,7 +139,7 @@ def test_predictions_without_a_truth_are_said_and_left_out(preds: Path, truths: 
     write(preds, z=disc(3))
     (preds / "results.csv").write_text("input\n")
     result = run(preds, truths, "--json")
-    assert "predictions without a truth, left out: 1 (first: z.png)" in result.stderr
+    assert "predictions without a ground-truth mask, ignored: 1 (first: z.png)" in result.stderr
     assert json.loads(result.stdout)["counts"]["images"] == 4
 
 

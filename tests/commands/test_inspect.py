@@ -88,7 +88,7 @@ def test_an_ordinary_image_is_described(mhvae: Mhvae, tmp_path: Path) -> None:
     assert [found["b.png"][key] for key in keys] == [30, 20, 16, 1, 1, 1, None]
     assert [found["c.tif"][key] for key in keys] == [30, 20, 8, 1, 3, 1, None]
     lines = lines_of(mhvae, tmp_path / "b.png")
-    assert lines[-1] == "  record: no mhvae record: not made by mhvae, or its text was stripped"
+    assert lines[-1] == "  record: no mhvae record: not made by mhvae, or the metadata was stripped"
 
 
 def test_an_image_on_stdin(mhvae: Mhvae) -> None:

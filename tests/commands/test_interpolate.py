@@ -217,8 +217,8 @@ def test_the_whole_needs_all_its_pictures(mhvae: Mhvae) -> None:
     ("args", "said"),
     [
         ([], "no inputs"),
-        (["a.png"], "not 1"),
-        (["a.png", "b.png", "c.png"], "not 3"),
+        (["a.png"], "exactly two images, got 1"),
+        (["a.png", "b.png", "c.png"], "exactly two images, got 3"),
         (["a.png", "b.png", "--frames", "1"], "--frames"),
         (["a.png", "b.png", "--grid", "--gif"], "--gif"),
         (["a.png", "b.png", "--grid", "--style-only"], "--style-only"),

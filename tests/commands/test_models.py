@@ -238,7 +238,7 @@ def test_export_and_import(mhvae: Mhvae, tiny_refined: Path, home: Path, tmp_pat
     stick = tmp_path / "tiny.mhvae"
     ended = mhvae("models", "export", tiny_refined, stick)
     assert (ended.code, ended.lines) == (0, [str(stick)]), ended.stderr
-    failed(mhvae("models", "export", tiny_refined, stick), 7, "exists already")
+    failed(mhvae("models", "export", tiny_refined, stick), 7, "already exists")
     mhvae("models", "export", tiny_refined, tmp_path / "again.mhvae")
     assert (tmp_path / "again.mhvae").read_bytes() == stick.read_bytes()
     with tarfile.open(stick, "r:") as archive:  # plain tar: other programs read it too
@@ -268,7 +268,9 @@ def test_a_name_is_not_taken_twice(mhvae: Mhvae, tiny_model: Path, home: Path, t
         assert mhvae("models", "import", tmp_path / "tiny.mhvae", "--name", name).code == 2
     config = {**read_config(tiny_model), "card": {"license": "MIT"}}
     save_model(home / "models" / "tiny", config=config, states={"vae": load_state(tiny_model)}, card="")
-    failed(mhvae("models", "import", tmp_path / "tiny.mhvae"), 7, "another model is there", "--name")
+    failed(
+        mhvae("models", "import", tmp_path / "tiny.mhvae"), 7, "a different model already exists", "--name"
+    )
     assert read_config(home / "models" / "tiny")["card"] == {"license": "MIT"}
     assert os.listdir(home / "models") == ["tiny"]
 

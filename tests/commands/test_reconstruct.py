@@ -161,7 +161,7 @@ def test_a_missed_gate_is_8_and_is_told(mhvae: Mhvae) -> None:
     assert [row["status"] for row in rows] == ["missed", "missed", "failed", "missed"]
     assert all(Path(row["output"]).exists() and Path(row["mask"]).exists() for row in rows if row["mask"])
     assert all(row["tries"] == "2" and "below 1" in row["error"] for row in rows if row["mask"])
-    assert "error: out/a__recon.png: dice 0." in ended.stderr and "after 2 draws, below 1" in ended.stderr
+    assert "error: out/a__recon.png: dice 0." in ended.stderr and "after 2 attempts, below 1" in ended.stderr
     told = [json.loads(line) for line in ended.lines]
     assert [list(row) for row in told] == [HEADER.split(",")] * 4
     assert [row["dice"] for row in told if row["dice"]] == [float(row["dice"]) for row in rows if row["dice"]]
@@ -237,7 +237,7 @@ def test_the_sheet_is_one_picture_of_the_run(mhvae: Mhvae, monkeypatch: pytest.M
     height = pixels("sheet.png").shape[0]
     assert pixels("sheet.png").shape[1] == columns * 260 + 4 and height == pytest.approx(rows * 178, abs=40)
     ended = mhvae("reconstruct", "scans", "-o", "new/", "--sheet", "sheet.png")
-    assert ended.code == 7 and "sheet.png: exists" in ended.stderr and not Path("new").exists()
+    assert ended.code == 7 and "sheet.png: already exists" in ended.stderr and not Path("new").exists()
     ended = mhvae("reconstruct", "scans/a.png", "-o", "new/", "--no-refine", "--show")
     assert ended.code == 0 and len(opened) == 2 and opened[1] in ended.stderr
     assert pixels(opened[1]).shape[1] == 3 * 260 + 4

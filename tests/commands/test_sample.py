@@ -206,7 +206,7 @@ def test_a_model_without_a_cddpm(mhvae: Mhvae, tiny_model: Path) -> None:
     bare = ["--model", tiny_model, "--out", "set"]
     for options in ([], ["--no-refine"], ["--codes", "prior"]):
         ended = mhvae("sample", "-n", 1, *options, *bare)
-        assert ended.code == 6 and "hint: --no-refine --codes prior" in ended.stderr
+        assert ended.code == 6 and "hint: use --no-refine --codes prior" in ended.stderr
         assert not Path("set").exists()
     assert mhvae("sample", "-n", 1, "--codes", "prior", *FAST, *bare).code == 0
     assert pixels("set/images/sample_s0_000000.png").shape == (32, 32)  # the model's square

@@ -263,7 +263,7 @@ def test_existing(mhvae: Mhvae) -> None:
     assert mhvae("segment", "scans/b.png", "-o", "masks/").code == 0
     Path("masks/b.png").write_bytes(b"mine")
     ended = mhvae("segment", "scans", "-o", "masks")
-    assert ended.code == 7 and "masks/b.png: exists already" in ended.stderr and "--existing" in ended.stderr
+    assert ended.code == 7 and "masks/b.png: already exists" in ended.stderr and "--existing" in ended.stderr
     assert listing() == ["b.png", "results.csv"] and len(table()) == 1
     ended = mhvae("segment", "scans", "-o", "masks", "--existing", "skip")
     assert ended.code == 0 and ended.lines == ["masks/a.png", "masks/c.png"]

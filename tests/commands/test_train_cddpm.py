@@ -288,7 +288,7 @@ def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
         patched.setattr(console.TrainingProgress, "__call__", told)
         ended = train(heads, out)
     assert (ended.code, ended.lines) == (code, [])
-    assert ended.stderr.endswith("stopped in epoch 2; --resume goes on from here\n")
+    assert ended.stderr.endswith("stopped in epoch 2; resume with --resume\n")
     ended = train(heads, out, "--resume")
     assert (ended.code, ended.lines) == (0, [str(out)])
     _same_run(done, out)
@@ -297,7 +297,7 @@ def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
 def test_max_time_ends_well_and_goes_on(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = train(heads, out, "--max-time", "0.001s")
-    assert (ended.code, ended.lines) == (0, []) and "--resume goes on" in ended.stderr
+    assert (ended.code, ended.lines) == (0, []) and "resume with --resume" in ended.stderr
     assert not (out / "cddpm.safetensors").exists()
     assert train(heads, out, "--resume").code == 0
     _same_run(done, out)

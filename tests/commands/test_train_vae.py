@@ -219,7 +219,7 @@ def test_a_bar_is_drawn_on_request_and_wiped(
     _signal_at(monkeypatch, 3)
     ended = train(heads, tmp_path / "run", "--progress", "on")
     assert "\r\x1b[Kepoch 1: step 2 of 8, loss " in ended.stderr and " left" in ended.stderr
-    assert ended.stderr.endswith("\r\x1b[Kstopped in epoch 2; --resume goes on from here\n")
+    assert ended.stderr.endswith("\r\x1b[Kstopped in epoch 2; resume with --resume\n")
 
 
 # --- cut and resumed ---
@@ -234,7 +234,7 @@ def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
         _signal_at(patched, step, number)
         ended = train(heads, out)
     assert (ended.code, ended.lines) == (code, [])
-    assert ended.stderr.endswith("stopped in epoch 2; --resume goes on from here\n")
+    assert ended.stderr.endswith("stopped in epoch 2; resume with --resume\n")
     ended = train(heads, out, "--resume")
     assert (ended.code, ended.lines) == (0, [str(out)])
     assert ended.stderr.count("epoch ") == (3 if step == 3 else 2)
@@ -244,7 +244,7 @@ def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
 def test_max_time_ends_well_and_goes_on(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = train(heads, out, "--max-time", "0.001s")
-    assert (ended.code, ended.lines) == (0, []) and "--resume goes on" in ended.stderr
+    assert (ended.code, ended.lines) == (0, []) and "resume with --resume" in ended.stderr
     assert not (out / "vae.safetensors").exists()
     train(heads, out, "--resume")
     _same_run(done, out)

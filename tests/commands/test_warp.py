@@ -164,7 +164,7 @@ def test_handles_are_drawn_and_moved(mhvae: Mhvae, models: dict[str, Path]) -> N
 
 def test_a_move_that_the_spline_cannot_follow_is_told(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warning" not in mhvae("warp", "a.png", "--move", "3:+1,0", *FAST).stderr
-    monkeypatch.setattr("mhvae_cli.commands.warp.STIFF", 1e-6)
+    monkeypatch.setattr("mhvae_cli.commands.warp.MAX_HANDLE_DISTANCE", 1e-6)
     ended = mhvae("warp", "a.png", "--move", "3:+4,+5", *FAST)
     assert ended.code == 0 and "warning: a.png: the spline is too stiff" in ended.stderr
     assert "warning" not in mhvae("warp", "a.png", "--move", "3:+5,+5", "-q", *FAST).stderr
@@ -266,9 +266,9 @@ def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[st
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "nothing to do"),
-        (["--keep-background"], "nothing to do"),
-        (["--about", "image"], "nothing to do"),
+        ([], "no edit given"),
+        (["--keep-background"], "no edit given"),
+        (["--about", "image"], "no edit given"),
         (["--scale", "0"], "--scale 0"),
         (["--scale", "-1"], "--scale -1"),
         (["--scale", "nan"], "--scale nan"),
@@ -280,10 +280,10 @@ def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[st
         (["--shift", "nan,0"], "--shift nan,0"),
         (["--shift", "1,2,3"], "--shift 1,2,3"),
         (["--shift", "3mm,2"], "--shift 3mm,2"),
-        (["--shift", "3mm,2mm"], "how long is a pixel"),
+        (["--shift", "3mm,2mm"], "--shift in mm needs --spacing"),
         (["--shift", "3mm,2mm", "--spacing", "0"], "--spacing 0"),
         (["--shift", "3mm,2mm", "--spacing", "wide"], "--spacing wide"),
-        (["--shift", "3,2", "--spacing", "0.1"], "--spacing is for"),
+        (["--shift", "3,2", "--spacing", "0.1"], "--spacing needs a --shift"),
         (["--rotate", "5", "--about", "nose"], "--about nose"),
         (["--move", "3"], "--move 3"),
         (["--move", "x:1,2"], "--move x:1,2"),

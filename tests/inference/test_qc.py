@@ -254,11 +254,11 @@ def test_segment_flags_by_itself(mhvae: Mhvae, scans: Path, judged_model: Path) 
 def test_a_missed_gate_ends_with_8_and_all_is_written(mhvae: Mhvae, scans: Path, tiny_model: Path) -> None:
     ended = mhvae("segment", "scans", "-o", "masks", "--fail-on-qc")
     assert ended.code == 8 and ended.lines == [f"masks/{name}.png" for name in "abc"]
-    assert "error: masks/c.png: not to be trusted: tones" in ended.stderr
+    assert "error: masks/c.png: failed quality control: tones" in ended.stderr
     table = rows("masks")
     assert [row["status"] == "missed" for row in table] == [row["qc"] == "warn" for row in table]
     ended = mhvae("segment", "scans", "-o", "other", "-m", tiny_model, "--fail-on-qc")
-    assert ended.code == 6 and "no statistics" in ended.stderr and not Path("other").exists()
+    assert ended.code == 6 and "no QC statistics" in ended.stderr and not Path("other").exists()
     assert mhvae("segment", "scans", "-o", "other", "--fail-on-qc", "--qc", "off").code == 2
 
 

@@ -250,7 +250,7 @@ def test_the_account_of_runs(
     )
     Path("m/mhvae-run.json").write_text("{}")
     ended = mhvae("segment", "jane-doe/c.png", "-o", "m/", "--existing", "overwrite")
-    assert ended.code == 7 and "m/mhvae-run.json: not an account of runs" in ended.stderr
+    assert ended.code == 7 and "m/mhvae-run.json: not a run manifest" in ended.stderr
 
 
 # Killed, and gone on with
@@ -517,7 +517,7 @@ def test_out_of_memory_for_one_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPat
     for name in names:
         monkeypatch.setattr(Networks, name, out_of_memory(0, [], real[name], SHORT["cuda"]))
     ended = mhvae("segment", "scans", "-o", "m", "-q")
-    assert ended.code == 5 and ended.stderr.startswith("error: the device has not enough memory")
+    assert ended.code == 5 and ended.stderr.startswith("error: not enough device memory")
     assert rows() == [] and (runs()[0]["exit_code"], runs()[0]["status"]) == (5, "ended")
     for name in names:
         monkeypatch.setattr(Networks, name, out_of_memory(0, [], real[name], SHORT["cpu"]))

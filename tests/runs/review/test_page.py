@@ -202,7 +202,7 @@ def test_rows_of_earlier_runs_keep_their_pictures(tmp_path: Path) -> None:
     parsed = Parsed(path.read_text())
     assert names(parsed) == ["a.png", "b.png", "new.png", "lost.png"]
     assert "stale: made by another model" in parsed.rows[1]["cells"][1]
-    assert "3 rows are of earlier runs, 2 of them without a picture" in parsed.text
+    assert "3 rows are from earlier runs, 2 of them without an image" in parsed.text
     assert ["earlier run" in row["cells"][2] for row in parsed.rows] == [True, True, False, True]
     line = next(line for line in path.read_text().splitlines() if "a.png" in line and "<svg" in line)
     assert re.search("<svg.*?</svg>", line)[0] in first  # type: ignore[index]
@@ -215,7 +215,7 @@ def test_pages_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     there = tmp_path / "there.html"
     check_page(there, "error")
     there.write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         check_page(there, "error")
     check_page(there, "skip")
     (tmp_path / "file").write_text("")
@@ -461,7 +461,7 @@ def test_skip_shows_what_was_made_before(mhvae: Mhvae, scans: Path) -> None:
     assert ended.code == 0 and ended.lines == ["out/c.png"]
     parsed, text = Parsed(Path("night.html").read_text()), Path("night.html").read_text()
     assert sorted(names(parsed)) == [f"scans/{name}.png" for name in "abc"] and text.count("<svg") == 3
-    assert "2 rows are of earlier runs." in parsed.text
+    assert "2 rows are from earlier runs." in parsed.text
     first, second = told(before), told(parsed)
     assert all(second[name]["area_px"] == first[name]["area_px"] for name in first)
     assert mhvae(*again, "--existing", "overwrite").code == 0
