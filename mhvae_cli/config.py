@@ -5,15 +5,13 @@ An unknown key, a wrong type or a value that is not allowed raises a `UsageError
 
 import dataclasses
 import difflib
-import json
 import math
 import types
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .errors import UsageError, os_error_text
+from .errors import UsageError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -198,20 +196,6 @@ class Recipe:
     pretrained: str | None = None
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"train": {"lr": 1e-4, "epochs": 200}},
-    "small": {
-        "model": {
-            "image_size": 192,
-            "z_dim": 64,
-            "encoder": {"arch": "resnet18", "width": 0.5, "hidden": 256},
-            "decoder": {"channels": 48, "max_size": 128},
-        },
-        "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 2.0}},
-    },
-}
-"""`paper` is the paper's model; `small` trains on two CPU cores in an hour or two."""
-
 T = TypeVar("T")
 
 
@@ -235,59 +219,10 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
     return kind(**{key: _coerce(hints[key], value, where + key) for key, value in values.items()})
 
 
-def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, overridden by a JSON file's values, then by `flags`; UsageError names an invalid key.
-
-    Also returns the keys of "model" that the file or the flags set.
-    """
-    over = merge(_read(file), flags)
-    recipe = from_dict(Recipe, merge(PRESETS[preset], over))
-    check_model(recipe.model)
-    _check_training(recipe.train)
-    if recipe.train.part == "style" and recipe.pretrained is None:
-        raise UsageError('train.part = "style" needs a trained model', hint="name it with --pretrained")
-    if recipe.train.part == "position" and recipe.model.single_head:
-        raise UsageError('train.part = "position": a single-headed VAE has no position code')
-    if recipe.model.reference:
-        raise UsageError("model.reference cannot be set here: use --reference MASK")
-    return recipe, set(over.get("model") or {})
-
-
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{file}: {os_error_text(error)}") from error
-    except ValueError as error:
-        raise UsageError(f"{file}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: not a JSON object")
-    return values
-
-
-def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
-    """A JSON file's values, overridden by `flags`; UsageError names an invalid key."""
-    recipe = from_dict(CDDPMRecipe, merge(_read(file), flags))
-    check_diffusion(recipe.diffusion)
-    _check_training(recipe.train)
-    _refuse(
-        {
-            "train.crop: 0 for whole images, or 16 or more": 0 != recipe.train.crop < 16,
-            "train.crops: 1 or more": recipe.train.crops < 1,
-            "train.level: finite": not math.isfinite(recipe.train.level),
-            "train.level_sd: above 0": not 0 < recipe.train.level_sd < math.inf,
-            "train.augment.crop: 0, since a cDDPM uses no masks": recipe.train.augment.crop != 0,
-        }
-    )
-    return recipe
-
-
 def check_diffusion(diffusion: DiffusionConfig) -> None:
     """UsageError if no network can be built from a value."""
     unet = diffusion.unet
-    _refuse(
+    refuse(
         {
             "unet.channels: 8 or more, even": unet.channels < 8 or unet.channels % 2 != 0,
             "unet.levels: 1 to 6": not 1 <= unet.levels <= 6,
@@ -302,7 +237,7 @@ def check_model(model: ModelConfig) -> None:
     """UsageError if no model can be built from a value."""
     arch = model.encoder.arch
     stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(arch, 1)
-    _refuse(
+    refuse(
         {
             "model.image_size: 32 or more": model.image_size < 32,
             f"model.image_size: a multiple of {stride} for {arch}": model.image_size % stride != 0,
@@ -319,9 +254,9 @@ def check_model(model: ModelConfig) -> None:
     )
 
 
-def _check_training(train: FitConfig) -> None:
+def check_training(train: FitConfig) -> None:
     weights = [*vars(getattr(train, "loss", LossConfig())).values(), *vars(train.augment).values()]
-    _refuse(
+    refuse(
         {
             "train.epochs: 1 or more": train.epochs < 1,
             "train.batch_size: 1 or more": train.batch_size < 1,
@@ -336,7 +271,7 @@ def _check_training(train: FitConfig) -> None:
     )
 
 
-def _refuse(violations: dict[str, bool]) -> None:
+def refuse(violations: dict[str, bool]) -> None:
     for requirement, violated in violations.items():
         if violated:
             raise UsageError(requirement)

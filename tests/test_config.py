@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mhvae_cli.config import (
-    PRESETS,
     Arch,
     CDDPMConfig,
     CDDPMRecipe,
@@ -17,12 +16,11 @@ from mhvae_cli.config import (
     TrainConfig,
     UNetConfig,
     from_dict,
-    load_cddpm_recipe,
-    load_recipe,
     merge,
     to_dict,
 )
 from mhvae_cli.errors import UsageError
+from mhvae_cli.training.recipe import PRESETS, load_cddpm_recipe, load_recipe
 
 
 @pytest.mark.parametrize("kind", [ModelConfig, TrainConfig, DiffusionConfig, CDDPMConfig, CDDPMRecipe])

@@ -30,7 +30,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mhvae_cli.config import PRESETS, Recipe, from_dict
+from mhvae_cli.config import Recipe, from_dict
+from mhvae_cli.training.recipe import PRESETS
 from mhvae_cli.vae.encoder import fold_batch_norms
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 

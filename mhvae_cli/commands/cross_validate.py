@@ -81,7 +81,7 @@ def cross_validate(
     automatically. Each model is selected on a validation split of its training folds, never on the test
     fold. To continue an interrupted run, repeat the command.
     """
-    from ..config import load_recipe
+    from ..training.recipe import load_recipe
 
     limit = training_options.deadline(max_time)
     recipe, given = load_recipe(preset, config, {})
@@ -89,6 +89,7 @@ def cross_validate(
     from ..devices import resolve_dtype
     from ..evaluation.scoring import over_folds
     from ..training import train
+    from ..training.cross_validation import cross_validate as train_each_fold
     from ..training.datasets import discover
 
     torch_device = training_options.select_device(device)
@@ -103,7 +104,7 @@ def cross_validate(
     )
     rows_by_fold: dict[int, list[Row]] = {}
     with TrainingProgress(quiet=quiet, progress=progress) as say:
-        for fold, rows in train.cross_validate(
+        for fold, rows in train_each_fold(
             data, recipe, run_options, out, count=folds, only=only, profile=profile, say=say
         ):
             if not isinstance(rows, list):

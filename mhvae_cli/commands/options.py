@@ -288,10 +288,8 @@ def with_settings(
     """
     annotations = globals() if types is None else types
     offered = {each.name: each for each in fields(kind) if each.name not in without}
-    own = [name for name in offered if name in vars(kind)["__annotations__"]]
-    rest = [name for name in offered if name not in own]
-    first = [name for name in offered if name in ("out", "model")]
-    behind = [name for name in (own if rest else []) + (rest or own) if name not in first]
+    own, first = vars(kind)["__annotations__"], ("out", "model")
+    behind = sorted((name for name in offered if name not in first), key=lambda name: name not in own)
 
     def decorate(verb: Verb) -> Verb:
         def parameter(name: str) -> inspect.Parameter:

@@ -74,7 +74,7 @@ def train_cddpm(
     Ctrl-C, SIGTERM and --max-time stop after the current step, and training
     can be resumed without loss.
     """
-    from ..config import load_cddpm_recipe
+    from ..training.recipe import load_cddpm_recipe
 
     limit = training_options.deadline(max_time)
     flags = training_options.flags(

@@ -118,7 +118,7 @@ def train_vae(
     --max-time stop after the current step, and training can be resumed
     without loss.
     """
-    from ..config import load_recipe
+    from ..training.recipe import load_recipe
 
     limit = training_options.deadline(max_time)
     flags = training_options.flags(

@@ -1,8 +1,7 @@
 """Set up a training, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
 
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +12,15 @@ from ..checkpoints.folder import digest, load_state, read_config
 from ..config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from ..diffusion.refiner import Refiner
 from ..errors import InputError, UsageError
-from ..evaluation.metrics import Profile
-from ..evaluation.scoring import Pair, Row, score
-from ..filesystem import write_atomic
 from ..hashing import sha256_of
-from ..images.encode import encode_png
 from ..images.read import read_scan
-from ..images.scan import stored
 from ..inference.loading import load_model, load_refiner
 from ..inference.pipeline import Pipeline
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
-from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, folds_of, split
+from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, split
 from .loop import Outcome, Say, fit
-from .state import STATE, TrainingRun, check_out
+from .state import TrainingRun, check_out
 from .vae_task import ModelInfo, VAETask, prepare_model
 
 UNLICENSED = "not stated: all rights reserved"
@@ -102,7 +96,7 @@ def train_vae(
 
     Raises InputError (data), UsageError or OutputError (`out`), ModelError (pretrained), Diverged.
     """
-    run, train, val = _plan(samples, recipe, work, out, reference)
+    run, train, val = plan_run(samples, recipe, work, out, reference)
     check_out(run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
     oversize = FINER if recipe.train.augment.crop > 0 else OVERSIZE
@@ -138,7 +132,7 @@ def train_vae(
 
 
 def _calibrate(model: Path, train: Sequence[Sample], val: Sequence[Sample], work: TrainingOptions) -> None:
-    trust = calibrate(_pipeline(model, work).networks, train, val)
+    trust = calibrate(load_trained(model, work).networks, train, val)
     if trust is not None:
         write_statistics(model, trust, images=len(val))
 
@@ -217,7 +211,7 @@ def train_cddpm(
     return fit(task, run, say=say)
 
 
-def _plan(
+def plan_run(
     samples: Sequence[Sample], recipe: Recipe, work: TrainingOptions, out: Path, reference: np.ndarray | None
 ) -> tuple[TrainingRun, list[Sample], list[Sample]]:
     """The run, the samples to train on, and those to choose on."""
@@ -273,67 +267,5 @@ def _count(samples: Sequence[Sample]) -> str:
     return f"{len(samples)} images of {len({s.subject for s in samples})} subjects"
 
 
-def cross_validate(
-    folder: Path,
-    recipe: Recipe,
-    work: TrainingOptions,
-    out: Path,
-    *,
-    count: int,
-    only: Sequence[int] | None,
-    profile: Profile,
-    say: Say,
-) -> Iterator[tuple[int, list[Row] | Outcome]]:
-    """Train without each fold, segment it, and yield its number and scores; an Outcome last if stopped.
-
-    Fold K's run is `out`/foldK, its masks, at their native size, `out`/foldK-masks. What is done is not done
-    again, what was cut is resumed; runs of another recipe or other data are refused before any work
-    (OutputError). Table 1, but each model is chosen on a part of its training folds.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("cross-validate runs in one process", hint="share the folds out with --only")
-    folds = folds_of(discover(folder), count, recipe.train.seed)
-    wrong = [k for k in only or () if not 0 <= k < count]
-    if wrong:
-        raise UsageError(f"no fold {wrong[0]} among {count}", hint="folds count from 0")
-    chosen = sorted(set(only or range(count)))
-    works = {k: replace(work, resume=(out / f"fold{k}" / STATE).exists()) for k in chosen}
-    rests = {k: [sample for part in folds[:k] + folds[k + 1 :] for sample in part] for k in chosen}
-    for k in chosen:
-        check_out(_plan(rests[k], recipe, works[k], out / f"fold{k}", None)[0])
-    begun = False
-    for k in chosen:
-        masks = out / f"fold{k}-masks"
-        if not works[k].resume or any(not _mask_path(masks, sample).exists() for sample in folds[k]):
-            if begun and work.deadline is not None and time.monotonic() >= work.deadline:
-                yield k, Outcome(False, 0)
-                return
-            begun = True
-            say({"phase": f"fold {k}"})
-            held = f"fold {k} of {count} held out; "
-            outcome = train_vae(rests[k], recipe, works[k], out / f"fold{k}", splits=held, say=say)
-            if not outcome.finished:
-                yield k, outcome
-                return
-            _segment(out / f"fold{k}", folds[k], masks, work)
-        pairs = []
-        for s in folds[k]:
-            assert s.mask is not None
-            pairs.append(Pair(s.id, s.mask, _mask_path(masks, s)))
-        yield k, [score(pair, profile=profile) for pair in pairs]
-
-
-def _segment(model: Path, samples: Sequence[Sample], out: Path, work: TrainingOptions) -> None:
-    pipeline = _pipeline(model, work)
-    for sample in samples:
-        scan = read_scan(sample.image)
-        mask = stored(pipeline.segment(scan).mask, scan.orientation)
-        write_atomic(_mask_path(out, sample), encode_png(mask))
-
-
-def _pipeline(model: Path, work: TrainingOptions) -> Pipeline:
+def load_trained(model: Path, work: TrainingOptions) -> Pipeline:
     return Pipeline.load(model, device=str(work.device), dtype=str(work.dtype).removeprefix("torch."))
-
-
-def _mask_path(folder: Path, sample: Sample) -> Path:
-    return folder / f"{sample.id}.png"

@@ -98,7 +98,7 @@ def test_unknown_names_are_helped(shelf: Path, folder: Path):
     assert "fetal-head, skin-lesion" in hint and "ORG/NAME" in hint
     for ref in ("", "a/b/c", "no such place/", "lab/heads@"):
         refused("no model", resolve, ref)
-    assert str(folder) in refused("a file", resolve, folder / "vae.safetensors").hint
+    assert str(folder) in refused("not a model folder", resolve, folder / "vae.safetensors").hint
 
 
 def test_names_folders_and_headers_need_neither_torch_nor_the_hub(folder: Path):
@@ -316,7 +316,7 @@ def test_check_finds_what_was_altered_lost_or_added(folder: Path, name: str):
     (folder / "log.csv").write_text("epoch\n")  # a run's other files are no part of the model
     checksums.check(folder, FILES)
     (folder / "cddpm.safetensors").write_bytes(data)
-    refused("cddpm.safetensors: is not in SHA256SUMS", checksums.check, folder, FILES)
+    refused("cddpm.safetensors: not listed in SHA256SUMS", checksums.check, folder, FILES)
     (folder / "SHA256SUMS").unlink()
     assert "sha256sum config.json" in refused("no SHA256SUMS", checksums.check, folder, FILES).hint
 

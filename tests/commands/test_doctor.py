@@ -178,7 +178,7 @@ def test_a_sound_device_passes(mhvae: Mhvae, with_mps: None, small_only: None) -
         ended = mhvae("doctor")
     assert ended.code == 0, ended.stderr
     assert [line for line in ended.lines if line.startswith("  mps float32, small: ok")]
-    assert "  mps: Apple's GPU, 16.0 GiB, auto is float32" in ended.lines
+    assert "  mps: Apple GPU, 16.0 GiB, auto is float32" in ended.lines
     assert len(shim.seen) > 20
 
 

@@ -272,7 +272,7 @@ def test_a_real_signal_ends_the_process_cleanly(
     finally:
         process.kill()
     assert (process.returncode, said) == (code, ""), told
-    assert "Traceback" not in told and told.splitlines()[-1].endswith("--resume goes on from here")
+    assert "Traceback" not in told and told.splitlines()[-1].endswith("resume with --resume")
     assert load_tensors(out / "state.safetensors")
     assert not list(out.rglob("*.part"))
 
@@ -572,7 +572,7 @@ def test_weights_that_do_not_fit_are_a_model_error(heads: Path, train: Any, tmp_
     (tmp_path / "old.pth").write_bytes(b"\x80\x04pickle")
     (tmp_path / "fake.safetensors").write_bytes(b"\x80\x04" + bytes(100))
     for name, said in [
-        ("wide.safetensors", "do not fit"),
+        ("wide.safetensors", "do not match"),
         ("old.pth", "pickled"),
         ("fake.safetensors", "fake"),
     ]:
@@ -593,7 +593,7 @@ def test_a_whole_model_starts_where_it_ended(done: Path, heads: Path, train: Any
         if "running" not in name and "tracked" not in name:  # a step moves the batch norms' statistics
             assert np.array_equal(found[name], value), name
     ended = train(heads, tmp_path / "other", "--pretrained", done, "--image-size", 64)
-    assert ended.code == 6 and "does not fit" in ended.stderr
+    assert ended.code == 6 and "does not match" in ended.stderr
     train(heads, tmp_path / "more", "--pretrained", done, "--epochs", 1)
     told = (tmp_path / "more" / "config.json").read_text()
     assert json.loads(told)["training"]["pretrained"] == "run"

@@ -290,7 +290,7 @@ def test_an_object_that_leaves_the_image_fails_alone(mhvae: Mhvae, edit: list[st
         (["--move", "20:1,2"], "0 to 19"),
         (["--move", "-1:1,2"], "0 to 19"),
         (["--move", "3:1,nan"], "--move 3:1,nan"),
-        (["--move", "3:1,2", "--move", "3:2,2"], "duplicate key"),
+        (["--move", "3:1,2", "--move", "3:2,2"], "handle 3 is given twice"),
         (["--handles", "--rotate", "4"], "--handles"),
         (["--theta", ".", "--rotate", "4"], ""),
     ],

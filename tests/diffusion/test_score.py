@@ -320,7 +320,7 @@ def test_a_folder_without_one_says_what_to_do(tiny_model: Path) -> None:
     [
         ({"sees": "everything"}, "cddpm.model.sees"),
         ({"unet": {"channels": 0}}, "unet.channels"),
-        ({"unet": {"channels": 16, "levels": 2, "blocks": 1}}, "does not fit"),
+        ({"unet": {"channels": 16, "levels": 2, "blocks": 1}}, "does not match"),
         ({"beta_max": 1.0}, "noise schedule"),
         (None, "cddpm"),
     ],

@@ -279,7 +279,7 @@ def test_the_hybrids_resnet_starts_from_a_resnet50() -> None:
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     given = ResNet("resnet18", 3, 0.25).state_dict()
-    with pytest.raises(ModelError, match=r"conv1\.weight is \(16, 3, 7, 7\), the encoder's \(8, 3, 7, 7\)"):
+    with pytest.raises(ModelError, match=r"conv1\.weight is \(16, 3, 7, 7\), not \(8, 3, 7, 7\)"):
         start_from(ResNet("resnet18", 3, 0.125), given)
     with pytest.raises(ModelError, match=r"layer1\.0\.bn2\.bias is absent") as caught:
         start_from(ResNet("resnet18", 3, 0.25), {k: v for k, v in given.items() if k != "layer1.0.bn2.bias"})
