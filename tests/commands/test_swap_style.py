@@ -249,7 +249,7 @@ def test_grey_and_colour(mhvae: Mhvae, colour_model: Path) -> None:
     faults = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert faults == [
         "error: a.png: grey, but b.png is in colour",
-        "error: b.png: in colour, where a.png is grey",
+        "error: b.png: in colour, but a.png is grey",
     ]
     done(mhvae("swap-style", "b.png", "c.png", "-o", "p", *model))
     assert pixels("p/b__style-c.png").shape == (*SIZES["b"], 3)
