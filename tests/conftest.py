@@ -1,7 +1,8 @@
 """What tests share: phantoms on disk, and a tiny model folder with random weights."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for name in [name for name in os.environ if name.startswith("MHVAE_")]:
     del os.environ[name]  # a tester's own settings are not the tests'
+
+
+@pytest.fixture(autouse=True)
+def determinism_ends_with_its_test() -> Iterator[None]:
+    """--deterministic is a setting of the whole process; other tests are to see torch as it starts."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")
