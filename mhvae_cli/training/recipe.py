@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import (
     CDDPMRecipe,
@@ -16,10 +16,6 @@ from ..config import (
     refuse,
 )
 from ..errors import UsageError, os_error_text
-
-if TYPE_CHECKING:
-    pass
-
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"train": {"lr": 1e-4, "epochs": 200}},
