@@ -11,6 +11,16 @@ from .options import option
 
 _PANEL = "Image generation"
 
+Detail = Annotated[
+    settings.Detail,
+    option(
+        "--detail",
+        help="carry: move the pixels of the images themselves, and generate only what none of them shows;"
+        " invent: generate the whole image from the latent code, as in the paper.",
+        panel=_PANEL,
+    ),
+]
+
 NoRefine = Annotated[
     bool, option("--no-refine", help="Keep the VAE's blurry image; needs no cDDPM.", panel=_PANEL)
 ]

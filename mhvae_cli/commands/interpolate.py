@@ -83,8 +83,12 @@ def interpolate(
     a.png b.png become a__to-b_0.png to a__to-b_6.png, each with its mask, and
     with --gif also a__to-b.gif. With --grid the outputs are a__to-b_r0_c0.png
     and so on (r is the row, c the column), and the sheet is a__to-b_grid.png.
-    All outputs have the size and bit depth of the first image and share the
-    same noise, so that they differ only in their latent codes. --frames sets
+    All outputs have the size and bit depth of the first image. Each shows the
+    pixels of both images, moved to its position and cross-faded; only what
+    neither shows is generated, always with the same noise. Such results
+    contain pixels of the scans: protect them as you protect the scans. With
+    --detail invent, and from latent files, the whole images are generated.
+    --frames sets
     the number of images, --steps the diffusion steps for each. Exactly two
     inputs are required; with a colour model both must be colour or both grey.
     """
@@ -107,7 +111,7 @@ def interpolate(
         compilation = Compilation((a, b), _stem(a, b), "_grid.png" if grid else ".gif", encode, record)
         collect = partial(_collect, thumbnails, side)
     requests = [
-        _request(a, b, ending, style, position)
+        _request(a, b, ending, style, position, settings.detail == "carry")
         for ending, style, position in _shares(frames, chosen[0] if chosen else None)
     ]
     code = generate(
@@ -151,21 +155,23 @@ def _stem(a: Item, b: Item) -> PurePath:
     return output_stem(a, f"__to-{b.stem.name}")
 
 
-def _request(a: Item, b: Item, ending: str, style: float, position: float) -> GenerationRequest:
+def _request(a: Item, b: Item, ending: str, style: float, position: float, carry: bool) -> GenerationRequest:
     shares = {"style": round(style, 4), "position": round(position, 4)}
     return GenerationRequest(
         (a, b),
         output_stem(a, f"__to-{b.stem.name}{ending}"),
-        edit=partial(_edit, style, position),
+        edit=partial(_edit, style, position, carry),
         row={"to": b.name, **shares},
         record={"edit": shares},
     )
 
 
-def _edit(style: float, position: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+def _edit(
+    style: float, position: float, carry: bool, networks: "Networks", sources: "Sequence[Source]"
+) -> "Draft":
     from ..inference.synthesis import interpolate_codes
 
-    return interpolate_codes(networks, sources[0], sources[1], style=style, position=position)
+    return interpolate_codes(networks, sources[0], sources[1], style=style, position=position, carry=carry)
 
 
 def _collect(

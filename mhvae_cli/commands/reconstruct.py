@@ -23,7 +23,7 @@ EXAMPLES = (
 )
 
 
-@generative()
+@generative(without=("detail",))
 def reconstruct(
     inputs: options.Inputs = None,
     draws: Annotated[

@@ -53,9 +53,14 @@ def swap_style(
 
     a.png b.png become a__style-b.png and b__style-a.png, each with its mask,
     a__style-b_mask.png; with more inputs, every ordered pair is generated. The
-    output keeps the object's position and shape, the size and bit depth of
-    the input, and the noise of its reconstruction; tone and texture come from
-    the other image. A grey model converts colour inputs to grey. A colour
+    output keeps the object's position and shape and the size and bit depth of
+    the input; everything else comes from the other image: its object's pixels,
+    brought to that position and shape, and its surroundings, where they are.
+    Only what it does not show is generated. Such a result contains pixels of a
+    scan: protect it as you protect the scan. With --detail invent, and from
+    latent files, the whole image is generated in the other's style, with the
+    noise of the input's reconstruction. With --mix both images' pixels are
+    brought there and cross-faded. A grey model converts colour inputs to grey. A colour
     model treats grey as a style, and refuses to pair grey with colour images.
     Each generated image is segmented again, as in reconstruct.
     """
@@ -70,7 +75,7 @@ def swap_style(
         )
     code = generate(
         "swap-style",
-        _requests(named.items, style_item, mix),
+        _requests(named.items, style_item, mix, settings.detail == "carry"),
         settings,
         many=named.many,
         columns=["style", "mix"],
@@ -80,7 +85,7 @@ def swap_style(
     raise typer.Exit(code)
 
 
-def _requests(items: Sequence[Item], style: Item | None, mix: float) -> list[GenerationRequest]:
+def _requests(items: Sequence[Item], style: Item | None, mix: float, carry: bool) -> list[GenerationRequest]:
     """Each input in the style of every other, or in that of `style`; an unusable input fails only once."""
     styles = [item for item in items if item.error is None] if style is None else [style]
     if len(styles) > 2:
@@ -90,24 +95,24 @@ def _requests(items: Sequence[Item], style: Item | None, mix: float) -> list[Gen
         if item.error is not None:
             requests.append(GenerationRequest((item,), item.stem))
             continue
-        requests += [_request(item, other, mix) for other in styles if other is not item]
+        requests += [_request(item, other, mix, carry) for other in styles if other is not item]
     return requests
 
 
-def _request(content: Item, style: Item, mix: float) -> GenerationRequest:
+def _request(content: Item, style: Item, mix: float, carry: bool) -> GenerationRequest:
     return GenerationRequest(
         (content, style),
         output_stem(content, f"__style-{style.stem.name}"),
-        edit=partial(_edit, mix),
+        edit=partial(_edit, mix, carry),
         row={"style": style.name, "mix": mix},
         record={"edit": {"mix": mix}},
     )
 
 
-def _edit(mix: float, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
+def _edit(mix: float, carry: bool, networks: "Networks", sources: "Sequence[Source]") -> "Draft":
     from ..inference.synthesis import swap_style
 
-    return swap_style(networks, sources[0], sources[1], mix=mix)
+    return swap_style(networks, sources[0], sources[1], mix=mix, carry=carry)
 
 
 def _refuse_namesakes(styles: Sequence[Item]) -> None:

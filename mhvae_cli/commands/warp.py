@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mhvae warp a.png --rotate 45 --scale 0.7 --out warped/",
-    "mhvae warp a.png --shift 3mm,-2mm --spacing 0.12 --keep-background",
+    "mhvae warp a.png --shift 3mm,-2mm --spacing 0.12 --out shifted/",
 )
 
 MAX_HANDLE_DISTANCE = 1.0
@@ -40,7 +40,6 @@ class _WarpingOptions(TypedDict):
     shift: Pair
     about: Pair | Literal["object", "image"]
     moves: dict[int, Pair]
-    keep_background: bool
 
 
 @generative()
@@ -118,13 +117,6 @@ def warp(
         ),
         NEUTRAL,
     ] = None,
-    keep_background: Annotated[
-        bool,
-        typer.Option(
-            "--keep-background",
-            help="Keep the original pixels unchanged, except around the old and new positions of the object.",
-        ),
-    ] = False,
     *,
     settings: GenerationSettings,
 ) -> None:
@@ -132,19 +124,20 @@ def warp(
 
     fetal.png with --rotate 45 --scale 0.7 becomes fetal__rot45_scale0.7.png
     and fetal__rot45_scale0.7_mask.png; other parts of a name are theta-FILE,
-    move3_12x-5, shift12x-5 (or shift3mmx-2mm) and keep. Coordinates are pixels
-    of the upright image, x to the right and y down, so rotations are exact
-    even if the image is not square.
+    move3_12x-5 and shift12x-5 (or shift3mmx-2mm). Coordinates are pixels of the
+    upright image, x to the right and y down, so rotations are exact even if
+    the image is not square.
 
-    By default the whole image is generated: the VAE keeps the style and moves
-    the object with its surroundings, the cDDPM synthesizes the fine texture.
-    With --keep-background, only the object, the area it left and a margin of
-    2 % of the image's longer side are generated and blended into the original
-    image. An object moved partly off the image is cropped; if nothing of it is
-    left, the input fails. Each generated image is segmented again, as in
-    reconstruct.
+    The object's own pixels move, with a margin of 2.5 % of the image's side;
+    everything else stays where it is, markings burnt into the image included.
+    Only the area that the object left, and what lies beyond the image's edge,
+    is generated. The result contains pixels of the scan: protect it as you
+    protect the scan. With --detail invent, and from latent files, the whole
+    image is generated. An object moved partly off the image is cropped; if
+    nothing of it is left, the input fails. Each image is segmented again, as
+    in reconstruct.
     """
-    requested = _Edit(rotate, scale, shift, spacing, about, tuple(move or ()), theta, keep_background)
+    requested = _Edit(rotate, scale, shift, spacing, about, tuple(move or ()), theta)
     edit = requested.keywords()
     named = find_inputs(inputs, settings)
     if handles and requested != _Edit():
@@ -162,7 +155,9 @@ def warp(
     ending = "__" + "_".join(requested.parts(*position))
     requests = [
         GenerationRequest(
-            (item, *position), output_stem(item, ending), edit=partial(_warp, edit, item.name, warnings)
+            (item, *position),
+            output_stem(item, ending),
+            edit=partial(_warp, edit, settings.detail == "carry", item.name, warnings),
         )
         for item in named.items
     ]
@@ -186,7 +181,6 @@ class _Edit:
     about: str = "object"
     move: tuple[str, ...] = ()
     theta: str | None = None
-    keep_background: bool = False
 
     def keywords(self) -> _WarpingOptions:
         """The keywords of `synthesis.Warping`; UsageError for invalid values."""
@@ -204,20 +198,18 @@ class _Edit:
             "shift": self._shift(),
             "about": about or _pair("--about", self.about, "object, image or 40,30"),
             "moves": self._moves(),
-            "keep_background": self.keep_background,
         }
 
     def parts(self, position: Item | None = None) -> list[str]:
         """The edits as parts of a file name; `position` is the item of --theta."""
         shift = None if self.shift is None else _in_unit(self.shift)
-        parts = [
+        return [
             *([] if self.theta is None else [f"theta-{position.stem.name if position else ''}"]),
             *(f"move{k}_{dx:g}x{dy:g}" for k, (dx, dy) in self._moves().items()),
             *([] if self.rotate is None else [f"rot{self.rotate:g}"]),
             *([] if self.scale is None else [f"scale{self.scale:g}"]),
             *([] if shift is None else ["shift{0:g}{2}x{1:g}{2}".format(*shift)]),
         ]
-        return [*parts, "keep"] if parts and self.keep_background else parts
 
     def command_words(self) -> list[str]:
         """The options as recorded in output files, without file names."""
@@ -230,8 +222,7 @@ class _Edit:
             "--about": None if self.about == "object" else self.about,
         }
         words = [word for name, value in given.items() if value is not None for word in (name, value)]
-        words += [word for move in self.move for word in ("--move", move)]
-        return [*words, *(["--keep-background"] if self.keep_background else [])]
+        return [*words, *(word for move in self.move for word in ("--move", move))]
 
     def _shift(self) -> Pair:
         """The shift in pixels."""
@@ -290,12 +281,17 @@ def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pai
 
 
 def _warp(
-    edit: _WarpingOptions, name: str, warnings: list[str], networks: "Networks", sources: "Sequence[Source]"
+    edit: _WarpingOptions,
+    carry: bool,
+    name: str,
+    warnings: list[str],
+    networks: "Networks",
+    sources: "Sequence[Source]",
 ) -> "Draft":
     from ..inference.synthesis import Warping, warp_image
 
     position = sources[1].code if len(sources) > 1 else None
-    draft, distance = warp_image(networks, sources[0], Warping(**edit), position=position)
+    draft, distance = warp_image(networks, sources[0], Warping(**edit), position=position, carry=carry)
     if distance > MAX_HANDLE_DISTANCE:
         warnings.append(
             f"{name}: the spline is too stiff: its outline is {distance:.1f} px away from a moved handle"

@@ -1,6 +1,7 @@
 """Section 4: the cDDPM that sharpens the VAE's image x_hat, and the density of the training codes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,17 @@ from ..errors import UsageError
 from .noise import path_noise
 from .score import ScoreNetwork
 from .solvers import END, SOLVERS
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the images to be drawn: `image` (B, C, H, W) in [-1, 1], `weight` (B, 1, H, W) from 0,
+    unknown, to 1, and `until` (B, 1, H, W), the time in [0, 1] below which a pixel is free to change.
+    """
+
+    image: Tensor
+    weight: Tensor
+    until: Tensor
 
 
 class Refiner(nn.Module):
@@ -34,12 +46,14 @@ class Refiner(nn.Module):
         steps: int = 20,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
+        known: Known | None = None,
     ) -> Tensor:
         """A sample of p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's images x_hat, of any H and W.
 
         Solves equation 15 in `steps` evaluations of the network, starting at t = `strength`, by default the
         model's own. 1 samples the full p(x | x_hat); below 1, noise is added to x_hat up to that time, as in
         SDEdit, and structures coarser than the noise are kept. The noise depends only on seed, key and shape.
+        With `known`, only the rest is drawn: what is known drives the process where and while it is known.
         Raises UsageError for an unknown solver, and for a strength outside (0.001, 1].
         """
         network = self.network
@@ -49,9 +63,21 @@ class Refiner(nn.Module):
         if not END < start <= 1:
             raise UsageError(f"strength {start:g}: must be above {END:g} and at most 1")
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
-        still, sd = network.sde.marginal(network.target(x_hat, x_hat), start)
+        first = x_hat if known is None else torch.lerp(x_hat, known.image, known.weight)
+        still, sd = network.sde.marginal(network.target(first, x_hat), start)
+
+        def score(u: Tensor, t: float) -> Tensor:
+            drawn = network.score(u, t, x_hat)
+            if known is None:
+                return drawn
+            # The score of a distribution that holds the known image alone: its noised copy is then what the
+            # network sees there at every time, whatever the solver.
+            alpha, variance = network.sde.alpha(t), network.sde.sigma(t) ** 2
+            fixed = (alpha * network.target(known.image, x_hat) - u) / variance
+            return torch.lerp(drawn, fixed, known.weight * (known.until <= t))
+
         u = SOLVERS[solver](
-            lambda u, t: network.score(u, t, x_hat),
+            score,
             still + sd * noise(),
             network.sde,
             steps=steps,

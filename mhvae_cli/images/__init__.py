@@ -5,6 +5,7 @@ dicom           DICOM files, through pydicom
 dicom_values    a DICOM file's stored values to grey levels and colours
 scan            an upright image with its orientation, window and spacing
 transforms      a scan to the network's square input and back
+resample        an image's pixels at any points, for images that are moved
 spacing         the size of a pixel in mm
 render          outlines and grids drawn on images, contact sheets
 encode          arrays to PNG, TIFF, GIF and JPEG bytes

@@ -51,25 +51,27 @@ def to_native(square: np.ndarray, like: Scan | tuple[int, int]) -> np.ndarray:
     fitted = np.stack([np.asarray(plane.resize((width, height), bicubic)) for plane in planes])
     if not isinstance(like, Scan) or (like.bits == 8 and like.window is None):
         return from_square(fitted)
-    low, high = like.window or _percentiles(like.pixels)
+    low, high = limits_of(like)
     numbers = (np.clip(fitted, -1, 1) + 1) / 2 * (high - low) + low
     levels = np.clip(np.rint(numbers), 0, 2**like.bits - 1).astype(like.pixels.dtype)
     return levels[0] if len(levels) == 1 else np.ascontiguousarray(np.moveaxis(levels, 0, 2))
 
 
-def composite(made: np.ndarray, kept: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """`made` where `inside` (h, w) is 1, `kept`, bit for bit, where it is 0, and a blend in between.
+def limits_of(scan: Scan) -> tuple[float, float]:
+    """The values of a scan's pixels that are black and white, which map to -1 and 1."""
+    if scan.window is not None:
+        return scan.window
+    if scan.bits == 8:
+        return 0.0, 255.0
+    low, high = _percentiles(scan.pixels)
+    return float(low), float(high)
 
-    Both are (h, w) or (h, w, 3), of one dtype, uint8 or uint16; the result has the shape of `kept`: grey is
-    repeated to colour, and colour is converted to luma.
-    """
-    made, cover = made.astype(np.float32), inside.astype(np.float32)
-    if kept.ndim == 3:
-        made, cover = np.atleast_3d(made), cover[..., None]
-    elif made.ndim == 3:
-        made = made @ _LUMA
-    below = kept.astype(np.float32)
-    return np.rint(below + cover * (made - below)).astype(kept.dtype)
+
+def shown_by(planes: np.ndarray, count: int) -> np.ndarray:
+    """Planes (1 or 3, H, W) as `count` of them: grey is repeated to colour, colour is converted to luma."""
+    if count == 1 and len(planes) == 3:
+        return np.tensordot(_LUMA, planes, 1)[None]
+    return planes if len(planes) == count else np.repeat(planes, count, axis=0)
 
 
 def to_uint8(pixels: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:

@@ -28,7 +28,7 @@ from .posterior import draw
 from .qc import GRID, EncoderOutputs, QCStatistics, parse
 
 if TYPE_CHECKING:
-    from ..diffusion.refiner import Refiner
+    from ..diffusion.refiner import Known, Refiner
 
 
 class Networks:
@@ -184,14 +184,19 @@ class Networks:
         steps: int = 20,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
+        known: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Section 4: sharp images (B, C, S, S) in [-1, 1], sampled given the VAE's `recon` of the same shape.
 
         An image's noise depends only on `seed` and its key. `strength` in (0.001, 1], by default the model's
-        own, is the time at which the reverse process starts. ModelError for a model without a cDDPM.
+        own, is the time at which the reverse process starts. `known`: the arrays of `refiner.Known`, if part
+        of the images is known. ModelError for a model without a cDDPM.
         """
         refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
-        drawn = [refine(self._image(recon[part]), keys[part]) for part in self._parts(len(recon))]
+        drawn = [
+            refine(self._image(recon[part]), keys[part], known=self._known(known, part))
+            for part in self._parts(len(recon))
+        ]
         return torch.cat(drawn).float().cpu().numpy()
 
     def mask(self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None) -> np.ndarray:
@@ -223,6 +228,11 @@ class Networks:
     def _image(self, batch: np.ndarray) -> torch.Tensor:
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
+
+    def _known(self, arrays: Sequence[np.ndarray], part: slice) -> "Known | None":
+        from ..diffusion.refiner import Known  # with the cDDPM: segmentation needs neither
+
+        return Known(*(self._image(array[part]) for array in arrays)) if arrays else None
 
     def _latents(self, codes: Sequence[LatentCode]) -> Latents:
         z = torch.from_numpy(np.stack([code.z for code in codes])).to(self.device)

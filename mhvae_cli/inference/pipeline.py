@@ -136,13 +136,17 @@ class Pipeline:
         style: Given | LatentCode,
         *,
         mix: float = 1.0,
+        carry: bool = True,
         **how: Unpack[GenerationOptions],
     ) -> GeneratedImage:
         """Figure 5: `content` in the style of `style`; a `mix` in [0, 1] blends the styles.
 
+        With `carry` the pixels of `style` are brought to the object's position in `content`, without it the
+        whole image is generated.
+
         InputError for one greyscale and one colour image, if the model works in colour.
         """
-        draft = swap_style(self.networks, self.source(content), self.source(style), mix=mix)
+        draft = swap_style(self.networks, self.source(content), self.source(style), mix=mix, carry=carry)
         return make(self.networks, [draft], **how)[0]
 
     def warp(
@@ -153,16 +157,18 @@ class Pipeline:
         scale: float = 1.0,
         shift: tuple[float, float] = (0.0, 0.0),
         about: tuple[float, float] | Literal["object", "image"] = "object",
-        keep_background: bool = False,
+        carry: bool = True,
         **how: Unpack[GenerationOptions],
     ) -> GeneratedImage:
         """Figures 6 and 8: the image with its object rotated and scaled about a point, then shifted.
 
         `rotate` in degrees, counter-clockwise on the screen; `shift` and `about` are (x, y) in native pixels,
-        y down; see `synthesis.Warping`. InputError if no object is found, or none is left after the edit.
+        y down; see `synthesis.Warping`. With `carry` the object's own pixels move, without it the
+        whole image is generated. InputError if no object is found, or none is left after the edit.
         """
-        edit = Warping(rotate, scale, shift, about, keep_background=keep_background)
-        return make(self.networks, [warp_image(self.networks, self.source(image), edit)[0]], **how)[0]
+        edit = Warping(rotate, scale, shift, about)
+        draft, _ = warp_image(self.networks, self.source(image), edit, carry=carry)
+        return make(self.networks, [draft], **how)[0]
 
     def sample(
         self,

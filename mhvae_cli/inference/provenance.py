@@ -16,6 +16,9 @@ from ..images.read import MAX_TEXT, read_text
 
 LATENTS = (".safetensors", ".json")
 NOTICE = "Synthetic image made by a model; not for diagnosis."
+DERIVED = (
+    "Derived from a scan, whose pixels it contains: protect it as you protect the scan. Not for diagnosis."
+)
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,21 @@ class Origin:
     command: str
 
 
-def make_record(origin: Origin, sources: Sequence[str] = (), **extra: object) -> dict[str, Any]:
+def make_record(
+    origin: Origin, sources: Sequence[str] = (), *, derived: bool = False, **extra: object
+) -> dict[str, Any]:
     """The record of one generated file, as plain JSON values.
 
-    `sources` are the SHA-256 of the files it was made from (`hashing.sha256_of`); `extra` are fields of the
-    verb, such as edit={...}.
+    `sources` are the SHA-256 of the files it was made from (`hashing.sha256_of`); `derived`: it contains
+    pixels of theirs; `extra` are fields of the verb, such as edit={...}.
     """
     from ..version import version
 
     return {
         "mhvae": version(),
         "synthetic": True,
-        "notice": NOTICE,
+        "derived_from_scan": derived,
+        "notice": DERIVED if derived else NOTICE,
         "model": origin.model,
         "model_sha256": origin.model_sha256,
         "seed": origin.seed,

@@ -1,6 +1,6 @@
 """Section 5.2: latent codes to images. Each is decoded, refined, resized to its scan, and segmented again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
@@ -10,10 +10,11 @@ from ..errors import InputError
 from ..evaluation.metrics import dice
 from ..hashing import seed_of, sha256_of
 from ..images.scan import Scan, scan_of
-from ..images.transforms import composite, to_native, to_uint8
+from ..images.transforms import to_native, to_uint8
 from ..vae.density import Density
 from ..vae.editing import LatentCode, blend, interpolate, transform_code
 from ..vae.handles import move_handles
+from .carrying import Carried, Donor, carry_detail
 from .networks import Networks
 
 DRAWS = 100
@@ -37,14 +38,14 @@ class Source:
 class Draft:
     """An image to generate: its latent code, the key of its noise, and the scan that sets its bit depth.
 
-    Without a scan it is 8-bit. `compose` maps the generated pixels (h, w) or (h, w, 3) and the intended mask,
-    bool (h, w), to the final pixels.
+    Without a scan it is 8-bit. The pixels of `donors` are carried along (`carrying.carry_detail`); without
+    any, the whole image is generated.
     """
 
     code: LatentCode
     key: str
     like: Scan | None = None
-    compose: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    donors: tuple[Donor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,23 +85,30 @@ def draft_of(source: Source, *, draw: int = 0) -> Draft:
     return Draft(source.code, source.key + (f"/draw{draw}" if draw else ""), source.scan)
 
 
-def swap_style(networks: Networks, content: Source, style: Source, *, mix: float = 1.0) -> Draft:
+def swap_style(
+    networks: Networks, content: Source, style: Source, *, mix: float = 1.0, carry: bool = True
+) -> Draft:
     """Figure 5: `content` in the style of `style`, with the noise of `content`; see `editing.blend`.
 
+    With `carry` the pixels are those of `style`, brought to the object's position in `content`.
     InputError for one greyscale and one colour image, if the model works in colour (grey is a style).
     """
     _same_colours(networks, content, style)
-    return Draft(blend(content.code, style.code, mix=mix), content.key, content.scan)
+    draft = Draft(blend(content.code, style.code, mix=mix), content.key, content.scan)
+    return _carrying(networks, draft, [(content, 1 - mix), (style, mix)], carry)
 
 
-def interpolate_codes(networks: Networks, a: Source, b: Source, *, style: float, position: float) -> Draft:
+def interpolate_codes(
+    networks: Networks, a: Source, b: Source, *, style: float, position: float, carry: bool = True
+) -> Draft:
     """Figure 9: an image between `a` and `b`, with the same noise at every position; see `interpolate`.
 
-    InputError as in `swap_style`.
+    With `carry` both images' pixels are moved there and cross-faded. InputError as in `swap_style`.
     """
     _same_colours(networks, a, b)
     key = sha256_of("+".join(sorted([a.key, b.key])).encode())
-    return Draft(interpolate(a.code, b.code, style=style, position=position), key, a.scan)
+    draft = Draft(interpolate(a.code, b.code, style=style, position=position), key, a.scan)
+    return _carrying(networks, draft, [(a, 1 - style), (b, style)], carry)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,6 @@ class Warping:
     (`editing.transform_code`).
 
     `about` and `shift` are (x, y) in native pixels, "object" is the object's centre after the moves.
-    `keep_background` keeps the scan's own pixels outside the object's old and new position.
     """
 
     rotate: float = 0.0
@@ -118,16 +125,20 @@ class Warping:
     shift: tuple[float, float] = (0.0, 0.0)
     about: tuple[float, float] | Literal["object", "image"] = "object"
     moves: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    keep_background: bool = False
 
 
 def warp_image(
-    networks: Networks, source: Source, edit: Warping, *, position: LatentCode | None = None
+    networks: Networks,
+    source: Source,
+    edit: Warping,
+    *,
+    position: LatentCode | None = None,
+    carry: bool = True,
 ) -> tuple[Draft, float]:
     """Figures 6 and 8: the image with its object edited, starting from that of `position`, if given.
 
-    Also returns the largest distance of the outline from a moved handle, in pixels. InputError if there is no
-    object, or none is left in the image, or no scan whose background could be kept.
+    With `carry` the object's pixels move with it. Also returns the largest distance of the outline
+    from a moved handle, in pixels. InputError if there is no object, or none is left in the image.
     """
     code, away = source.code, 0.0
     if position is not None:
@@ -145,30 +156,27 @@ def warp_image(
         code = transform_code(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
     if not networks.mask(code.theta, code.size, code.pose).any():
         raise InputError("the edit moves the object out of the image")
-    draft = Draft(code, source.key, source.scan)
-    return (_with_background(networks, source, draft) if edit.keep_background else draft), away
+    return _carrying(networks, Draft(code, source.key, source.scan), [(source, 1.0)], carry), away
 
 
-def _with_background(networks: Networks, source: Source, draft: Draft) -> Draft:
-    """The draft with the scan's own pixels outside the object's old and new position."""
-    scan = source.scan
-    if scan is None:
-        raise InputError("a latent code has no background to keep", hint="use the image instead")
-    plain = scan.bits == 8 and scan.window is None
-    if not plain and (scan.pixels.ndim == 3 or networks.config.channels == 3):
-        shown = to_uint8(scan.pixels, scan.window)
-        scan = replace(scan, pixels=shown, window=None)  # colour is written in 8 bits
-    old = networks.mask(source.code.theta, source.code.size, source.code.pose)
+def _carrying(
+    networks: Networks, draft: Draft, sources: Sequence[tuple[Source, float]], carry: bool
+) -> Draft:
+    """The draft with the scans of its sources as donors, each with its share, if their detail is carried.
 
-    def compose(made: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import distance_transform_edt  # slow to import, and not needed for segmentation
-
-        # A margin, so that the echo or halo along the object's boundary moves with it.
-        reach = max(4.0, max(mask.shape) / 50)
-        away = distance_transform_edt(~(old | mask))
-        return composite(made, scan.pixels, np.clip(2 - 2 * away / reach, 0, 1))
-
-    return replace(draft, like=scan, compose=compose)
+    Without, if one of them is a latent file, which has none. InputError for a scan without an object, as it
+    is not known what would move.
+    """
+    needed = [(source, share) for source, share in sources if share > 0]
+    if not carry or any(source.scan is None for source, _ in needed):
+        return draft
+    donors: list[Donor] = []
+    for source, share in needed:
+        if source.scan is not None:
+            if not networks.mask(source.code.theta, source.code.size).any():
+                raise InputError(f"{source.scan.name}: no object found", hint="use --detail invent")
+            donors.append(Donor(source.scan, source.code, share))
+    return replace(draft, donors=tuple(donors))
 
 
 def sample_code(
@@ -206,16 +214,28 @@ def make(
     """
     recon = networks.decode([draft.code for draft in drafts])
     masks = [networks.mask(draft.code.theta, draft.code.size, draft.code.pose) for draft in drafts]
+    carried = [carry_detail(networks, draft.code, draft.donors) if draft.donors else None for draft in drafts]
+    settled = np.stack([each.settle(x) if each else x for x, each in zip(recon, carried, strict=True)])
+    drawn = [i for i, each in enumerate(carried) if refine and not (each and each.complete)]
     best: dict[int, GeneratedImage] = {}
-    for attempt in range(tries if refine else 1):
-        todo = [i for i in range(len(drafts)) if i not in best or best[i].dice < min_dice]
+    for attempt in range(tries):
+        todo = [i for i in range(len(drafts)) if i not in best or (i in drawn and best[i].dice < min_dice)]
         if not todo:
             break
         keys = [drafts[i].key + (f"/try{attempt}" if attempt else "") for i in todo]
-        squares = recon[todo]
-        if refine:
-            squares = networks.refine(squares, keys, seed=seed, steps=steps, solver=solver, strength=strength)
-        scans = [_fitted(square, drafts[i], masks[i]) for square, i in zip(squares, todo, strict=True)]
+        squares = settled[todo]
+        rows = [row for row, i in enumerate(todo) if i in drawn]
+        if rows:
+            squares[rows] = networks.refine(
+                squares[rows],
+                [keys[row] for row in rows],
+                seed=seed,
+                steps=steps,
+                solver=solver,
+                strength=strength,
+                known=_known([carried[todo[row]] for row in rows], squares[rows]),
+            )
+        scans = [_fitted(square, drafts[i], carried[i]) for square, i in zip(squares, todo, strict=True)]
         thetas = networks.locate(np.stack([networks.prepare(scan) for scan in scans]))
         for i, key, scan, theta in zip(todo, keys, scans, thetas, strict=True):
             code, tried = drafts[i].code, attempt + 1
@@ -237,13 +257,27 @@ def _same_colours(networks: Networks, a: Source, b: Source) -> None:
         raise InputError(f"{here}, but {b.scan.name} is {there}", hint=hint)
 
 
-def _fitted(square: np.ndarray, draft: Draft, mask: np.ndarray) -> Scan:
+def _known(carried: Sequence[Carried | None], like: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What is known of a batch `like` (B, C, S, S), as `Networks.refine` takes it; empty if nothing is."""
+    if not any(carried):
+        return ()
+    blank = np.zeros_like(like[0, 0])
+    image = [each.square if each else x for x, each in zip(like, carried, strict=True)]
+    weight = [each.known if each else blank for each in carried]
+    free = [each.free if each else blank for each in carried]
+    return np.stack(image), np.stack(weight)[:, None], np.stack(free)[:, None]
+
+
+def _fitted(square: np.ndarray, draft: Draft, carried: Carried | None) -> Scan:
     """A generated square (C, S, S) at its native size; with its scan's bit depth and window if it is grey.
 
     PNGs in colour are written in 8 bits.
     """
-    like = draft.like if len(square) == 1 else None
-    pixels = to_native(square, like or draft.code.size)
-    if draft.compose is not None:
-        pixels = draft.compose(pixels, mask)
-    return replace(scan_of(pixels), window=like.window if like else None)
+    like = draft.like
+    if carried is not None and like is not None:
+        if like.pixels.ndim == 3 and (like.bits != 8 or like.window is not None):
+            like = replace(like, pixels=to_uint8(like.pixels, like.window), window=None)
+        pixels = carried.compose(square, like)
+        return replace(scan_of(pixels), window=like.window)
+    like = like if len(square) == 1 else None
+    return replace(scan_of(to_native(square, like or draft.code.size)), window=like.window if like else None)

@@ -218,6 +218,7 @@ def _sheet_path(settings: GenerationSettings) -> Path | None:
 def _common_words(settings: GenerationSettings) -> list[str]:
     """The shared options that change images, as recorded in the files."""
     words = [] if settings.window == "auto" else ["--window", settings.window]
+    words += [] if settings.detail == "carry" else ["--detail", settings.detail]
     if settings.no_refine:
         return [*words, "--no-refine"]
     words += ["--steps", str(settings.steps), "--solver", settings.solver]
@@ -281,7 +282,8 @@ def _with_compilation(
     with closing(results):
         yield from results
     hashes = [sha256_of(item.source) for item in compilation.sources]
-    yield Result([compilation.encode(runner.text(hashes))], {}, made_by=plan.made_by(plan.jobs[-1], hashes))
+    text = runner.text(hashes, derived=runner.derived)
+    yield Result([compilation.encode(text)], {}, made_by=plan.made_by(plan.jobs[-1], hashes))
 
 
 def _write_sheet(
@@ -295,7 +297,7 @@ def _write_sheet(
     from ..images.render import sheet
 
     names = [*titles, "mask", "VAE", *([] if settings.no_refine else ["refined"])]
-    write_atomic(path, encode_png(sheet(rows, names, cell=CELL), text=runner.text()))
+    write_atomic(path, encode_png(sheet(rows, names, cell=CELL), text=runner.text(derived=bool(titles))))
     if settings.sheet is None:
         print_note(f"sheet written to {path}")
     elif not settings.as_json and settings.out != "-":

@@ -106,8 +106,9 @@ class JobRunner:
     """Processes the requests of one run in memory that does not grow with their number.
 
     `options` are for `synthesis.make`; `kind` is png or tiff; `command` is recorded in the files; `window` is
-    for `read_scan`; `latents` and `thumbnails` request latent files and thumbnails. ModelError for a
-    single-headed VAE, and if images are to be refined and the model has no cDDPM.
+    for `read_scan`; `latents` and `thumbnails` request latent files and thumbnails. `derived` is whether a
+    result so far contains pixels of a scan. ModelError for a single-headed VAE, and if images are to be
+    refined and the model has no cDDPM.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class JobRunner:
         from ..inference.provenance import Origin
 
         self.networks, self.options, self.kind = networks, options, kind
+        self.derived = False
         self.window, self.latents, self.thumbnails = window, latents, thumbnails
         networks.need_position()
         if options["refine"]:
@@ -159,11 +161,11 @@ class JobRunner:
             halved=halved,
         )
 
-    def text(self, sources: Sequence[str] = (), **extra: object) -> dict[str, str]:
-        """The provenance texts to embed in a file, from the SHA-256 of its sources."""
+    def text(self, sources: Sequence[str] = (), *, derived: bool = False, **extra: object) -> dict[str, str]:
+        """The provenance texts to embed in a file, from the SHA-256 of its sources; see `make_record`."""
         from ..inference.provenance import embed, make_record
 
-        return embed(make_record(self.origin, sources, **extra))
+        return embed(make_record(self.origin, sources, derived=derived, **extra))
 
     def _load(self, request: GenerationRequest) -> "tuple[_Loaded, None]":
         return (request, [self._read(item) for item in request.sources]), None
@@ -243,7 +245,10 @@ class JobRunner:
         orientation = 1 if draft.like is None else draft.like.orientation
         facts = {"noise": picture.key, "dice": round(picture.dice, 4), **request.record}
         hashes = [source.sha256 for source in sources]
-        text, encode = self.text(hashes, **facts), encode_tiff if self.kind == "tiff" else encode_png
+        derived = bool(draft.donors)
+        self.derived |= derived
+        text = self.text(hashes, derived=derived, **facts)
+        encode = encode_tiff if self.kind == "tiff" else encode_png
         mask = stored(picture.mask, orientation).astype("uint8") * request.label
         files = [
             encode(stored(picture.pixels, orientation), text=text, orientation=orientation),

@@ -10,6 +10,7 @@ OnError = Literal["continue", "stop"]
 Progress = Literal["auto", "on", "off"]
 Solver = Literal["dpm++2m", "dpm++2m-sde", "unipc", "heun", "euler-maruyama"]
 ImageFormat = Literal["png", "tiff"]
+Detail = Literal["carry", "invent"]
 
 DEFAULT_MODEL = "fetal-head"
 
@@ -45,6 +46,7 @@ class RunSettings:
 class GenerationSettings(RunSettings):
     """Additional settings of the verbs that generate images."""
 
+    detail: Detail = "carry"
     no_refine: bool = False
     steps: int = 20
     solver: Solver = "dpm++2m-sde"

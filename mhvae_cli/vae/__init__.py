@@ -11,6 +11,7 @@ pretrained  ImageNet weights for an encoder
 contour     the exact outline of a warp
 raster      a mask of any size from a warp
 handles     editing a spline's outline by its handles
+correspondence  which point of one image shows the same part of the object as a point of another
 editing     latent codes and the edits that the verbs make to them
 density     appendix G: the distribution that new latent codes are drawn from
 tta         mirrored images for test-time augmentation
