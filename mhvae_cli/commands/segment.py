@@ -113,6 +113,7 @@ def segment(
         task = segmentation.SegmentationTask(
             networks,
             cup[0] if cup else None,
+            fingerprint.hashes,
             spacings,
             measure,
             qc_options,
@@ -151,7 +152,6 @@ def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: l
 
 
 def _with_spacing(job: Job, spacings: "SpacingSources") -> Job:
-    """The job with its segmentation_options row of --spacing-csv as part of its record, so that other rows"
-    " do not matter."""
+    """The job with its row of --spacing-csv in its record, so that a change of other rows does not matter."""
     given = spacings.table.find(job.item.name) if spacings.table is not None else None
     return job if given is None else replace(job, record={"spacing": given})

@@ -14,6 +14,7 @@ from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
 from .networks import Networks
+from .posterior import draw, probability
 from .provenance import noise_key
 from .qc import QCResult
 from .synthesis import (
@@ -103,13 +104,13 @@ class Pipeline:
         theta = evidence.theta
         statistics = self.networks.qc_statistics
         quality = statistics.judge(evidence, self.networks.contour(theta, size)) if statistics else None
-        thetas = probability = None
+        thetas = coverage = None
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = self.networks.draws(evidence, posterior, seed=seed, key=key)
-            probability = self.networks.probability(thetas, size)
+            thetas = draw(evidence, posterior, temperature=self.networks.temperature, seed=seed, key=key)
+            coverage = probability(self.networks.mask(each, size) for each in thetas)
         outline = partial(self.networks.contour, theta, size)
-        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, probability)
+        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, coverage)
 
     def source(self, image: Given | LatentCode) -> Source:
         """Encode an image, or wrap a latent code, as a source to generate images from."""

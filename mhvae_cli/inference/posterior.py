@@ -1,6 +1,6 @@
 """Samples of theta from its posterior, and intervals of measurements on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,6 +23,16 @@ def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int,
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
     noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
     return evidence.theta + warmed(evidence.sd, temperature) * noise
+
+
+def probability(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """The fraction of masks (h, w), at least one, that contain each pixel: float32 (h, w) in [0, 1]."""
+    remaining = iter(masks)
+    total, count = next(remaining).astype(np.float32), 1
+    for mask in remaining:
+        total += mask
+        count += 1
+    return total / count
 
 
 def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:

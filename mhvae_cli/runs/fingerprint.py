@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,6 +33,30 @@ Kept = TypeVar("Kept")
 Row = TypeVar("Row")
 
 
+class InputHashes:
+    """The SHA-256 of inputs, each computed once: cached by path, inode, size and modification time."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, str] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, item: Item) -> str:
+        """The SHA-256 of an item's file. InputError if it is unreadable."""
+        key: Hashable = item.source
+        if isinstance(item.source, Path):
+            try:
+                status = os.stat(item.source)
+            except OSError as error:
+                raise InputError(f"{item.name}: {os_error_text(error)}") from error
+            key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
+        sha256 = self._known.get(key) or sha256_of(item.source)
+        with self._guard:
+            self._known[key] = sha256
+            if len(self._known) > HASHED:
+                self._known.popitem(last=False)
+        return sha256
+
+
 class RunFingerprint:
     """Everything besides the inputs that the results of a run depend on, and the facts of its manifest.
 
@@ -46,10 +70,9 @@ class RunFingerprint:
         self.invocation = current()  # read here, as other threads do not see the context variable
         self.networks: Networks | None = None
         self.halved_to: int | None = None
+        self.hashes = InputHashes()
         self._begun = datetime.now(UTC)
         self._id = os.urandom(8).hex()
-        self._hashes: OrderedDict[tuple[Path, int, int, int], str] = OrderedDict()
-        self._guard = threading.Lock()
 
     @cached_property
     def model_sha256(self) -> str:
@@ -69,7 +92,7 @@ class RunFingerprint:
 
         `hashes` are the SHA-256 of the sources, if they are known. InputError if a source is unreadable.
         """
-        hashes = [self._hash(item) for item in sources] if hashes is None else hashes
+        hashes = [self.hashes.of(item) for item in sources] if hashes is None else hashes
         pages = [item.page for item in sources]
         source = _sha256([list(hashes), pages, dict(record)])
         return f"{source[:16]}-{self.model_sha256[:8]}-{self.options[:8]}"
@@ -108,7 +131,7 @@ class RunFingerprint:
             halved=self.halved,
         )
 
-    def judge(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
+    def why_stale(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
         """Why the existing outputs of each job are stale; "" for outputs that are up to date.
 
         InputError for inputs that are no longer readable.
@@ -123,7 +146,7 @@ class RunFingerprint:
             for first in range(0, len(jobs), HASHED):
                 part = jobs[first : first + HASHED]
                 found += pool.map(
-                    lambda job: self._why(job, known.get(_relative_parts(job, folder), "")), part
+                    lambda job: self._reason(job, known.get(_relative_parts(job, folder), "")), part
                 )
         return found
 
@@ -158,7 +181,7 @@ class RunFingerprint:
             "exit_code": code,
         }
 
-    def _why(self, job: Job, known: str) -> str | InputError:
+    def _reason(self, job: Job, known: str) -> str | InputError:
         if not known:
             return "no record of how it was made"
         try:
@@ -169,28 +192,8 @@ class RunFingerprint:
         reasons = [why for own, other, why in pairs if own != other]
         return "" if mine == known else "made " + (", ".join(reasons) or "differently")
 
-    def _hash(self, item: Item) -> str:
-        """The SHA-256 of an item's file, cached by path, inode, size and modification time."""
-        from ..hashing import sha256_of
-
-        if isinstance(item.source, bytes):
-            return sha256_of(item.source)
-        try:
-            status = os.stat(item.source)
-        except OSError as error:
-            raise InputError(f"{item.name}: {os_error_text(error)}") from error
-        key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self._hashes.get(key) or sha256_of(item.source)
-        with self._guard:
-            self._hashes[key] = known
-            if len(self._hashes) > HASHED:
-                self._hashes.popitem(last=False)
-        return known
-
     def _content(self, name: str, value: Any) -> Any:
         """The value of an option for hashing: the digest of a model or file, any other value as it is."""
-        from ..hashing import sha256_of
-
         if name.endswith("-model"):
             return _model_sha256(value, self.offline)
         return sha256_of(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
@@ -200,15 +203,15 @@ def apply_existing_policy(
     jobs: Iterable[Job], policy: str, fingerprint: RunFingerprint, target: Target
 ) -> list[Job]:
     """Apply --existing: `error` raises OutputError if an output exists; `skip` marks jobs whose outputs exist
-    as done or, if this run would give a different result, as stale (see `RunFingerprint.judge`).
+    as done or, if this run would give a different result, as stale (see `RunFingerprint.why_stale`).
     """
     checked = list(jobs)
     refuse_existing(checked, policy)
     if policy != "skip":
         return checked
     existing = [index for index, job in enumerate(checked) if job.item.error is None and _exists(job)]
-    judged = fingerprint.judge([checked[index] for index in existing], target.folder)
-    for index, why in zip(existing, judged, strict=True):
+    reasons = fingerprint.why_stale([checked[index] for index in existing], target.folder)
+    for index, why in zip(existing, reasons, strict=True):
         job = checked[index]
         if isinstance(why, str):
             checked[index] = replace(job, skip=True, stale=why)

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..errors import ModelError
 from ..evaluation import biometry
-from ..hashing import sha256_of
 from ..images.encode import encode_png, encode_tiff
 from ..images.read import read_scan
 from ..images.render import geojson, overlay, svg
@@ -16,9 +15,10 @@ from ..images.scan import Spacing, Window, stored, stored_points
 from ..images.spacing import SpacingSources
 from ..images.transforms import to_uint8
 from ..inference import qc
-from ..inference.posterior import interval
+from ..inference.posterior import draw, interval, probability
 from ..inference.provenance import noise_key
 from ..inference.qc import QCResult
+from .fingerprint import InputHashes
 from .outputs import Job
 from .results import Result
 from .review.thumbnails import shrink, thumbnail_of
@@ -98,6 +98,7 @@ class SegmentationTask:
 
     networks: "Networks"
     cup: "Networks | None"
+    hashes: InputHashes
     spacings: SpacingSources
     measure: Measure | None
     qc: QCOptions
@@ -121,7 +122,7 @@ class SegmentationTask:
             spacing=self.spacings.of(item.name, scan, item.source),
             pixels=to_uint8(scan.pixels, scan.window) if self.overlay else None,
             small=shrink(scan.pixels, scan.window) if self.report else None,
-            key=noise_key(sha256_of(item.source), item.page) if self.qc.draws else "",
+            key=noise_key(self.hashes.of(item), item.page) if self.qc.draws else "",
         )
         return [each.prepare(scan) for each in self._all_networks], context
 
@@ -186,8 +187,15 @@ class SegmentationTask:
         if not self.qc.draws or found.outputs is None:
             return [], {}
         networks = self.networks
-        thetas = networks.draws(found.outputs, self.qc.draws, seed=self.qc.seed, key=context.key)
-        levels = np.rint(networks.probability(thetas, context.size) * 255).astype(np.uint8)
+        thetas = draw(
+            found.outputs,
+            self.qc.draws,
+            temperature=networks.temperature,
+            seed=self.qc.seed,
+            key=context.key,
+        )
+        inside = probability(networks.mask(theta, context.size) for theta in thetas)
+        levels = np.rint(inside * 255).astype(np.uint8)
         rows = [
             self._measure(context, context.stored_rings(networks.contour(theta, context.size)))
             for theta in thetas
