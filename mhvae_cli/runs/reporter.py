@@ -63,7 +63,7 @@ class Reporter:
 
     Columns of results.csv and keys of the JSON lines: input, page, output, status (one of STATUSES), the
     verb's own `columns`, error, made_by. `settled` is called with each job once its files exist.
-    `page` is the path of the review page; a run that is stopped also writes it, with the jobs done so far.
+    `review_page` is the path of --report; a run that is stopped also writes it, with the jobs done so far.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Reporter:
         columns: Sequence[str],
         fingerprint: RunFingerprint,
         settled: Callable[[Job], None] | None = None,
-        page: Path | None = None,
+        review_page: Path | None = None,
     ) -> None:
         self.verb, self.settings, self.fingerprint = verb, settings, fingerprint
         self.settled = settled
@@ -85,7 +85,9 @@ class Reporter:
         self.first_stale: Job | None = None
         self.halving_reported = False
         self.table = _open_table(jobs, target, self.columns)
-        self.review = None if page is None else _open_review(page, verb, self.columns, len(jobs))
+        self.review = (
+            None if review_page is None else _open_review(review_page, verb, self.columns, len(jobs))
+        )
         self.earlier: dict[Key, str] = {}
         self.progress = Progress(verb, len(jobs), "off" if settings.quiet else settings.progress)
 
