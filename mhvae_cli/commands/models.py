@@ -48,9 +48,9 @@ def list_models(as_json: options.AsJson = False) -> None:
     Prints one line per model: REF, source, size and licence, tab-separated.
     """
     from ..checkpoints.folder import FILES, read_config
-    from ..checkpoints.registry import known
+    from ..checkpoints.registry import list_models
 
-    for ref, source, folder in known():
+    for ref, source, folder in list_models():
         try:
             content = read_config(folder)
         except ModelError:  # the Hub cache also holds models of other programs

@@ -22,7 +22,7 @@ from ..vae.model import MultiHeadedVAE
 from ..vae.outline import mask, outline
 from ..vae.tta import average_theta
 from .loading import load_model, load_refiner
-from .qc import GRID, EncoderOutputs, QCStatistics, parse
+from .qc import GRID, EncoderOutputs, QCStatistics, parse_statistics
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
@@ -78,7 +78,7 @@ class Networks:
             return None
         sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim}
         sizes["tones"] = 4 if self.config.channels == 1 else 11
-        return parse(content, sizes, where=str(self.folder))
+        return parse_statistics(content, sizes, where=str(self.folder))
 
     @property
     def temperature(self) -> float:

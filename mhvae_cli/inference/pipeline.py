@@ -100,14 +100,14 @@ class Pipeline:
             return Segmentation(
                 self.networks.mask(theta, size), theta, partial(self.networks.contour, theta, size), None
             )
-        evidence = self.networks.examine(batch, recon=recon, tta=tta)[0]
-        theta = evidence.theta
+        outputs = self.networks.examine(batch, recon=recon, tta=tta)[0]
+        theta = outputs.theta
         statistics = self.networks.qc_statistics
-        quality = statistics.judge(evidence, self.networks.contour(theta, size)) if statistics else None
+        quality = statistics.judge(outputs, self.networks.contour(theta, size)) if statistics else None
         thetas = coverage = None
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = draw(evidence, posterior, temperature=self.networks.temperature, seed=seed, key=key)
+            thetas = draw(outputs, posterior, temperature=self.networks.temperature, seed=seed, key=key)
             coverage = probability(self.networks.mask(each, size) for each in thetas)
         outline = partial(self.networks.contour, theta, size)
         return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, coverage)

@@ -8,21 +8,21 @@ from ..hashing import seed_of
 from .qc import EncoderOutputs
 
 
-def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
+def calibrated_sd(sd: np.ndarray, temperature: float) -> np.ndarray:
     """The posterior's sd times `temperature`, combined with the prior's sd of 1, which it never exceeds."""
     warm = np.float32(temperature) * sd
     factors: np.ndarray = warm / np.sqrt(1 + warm * warm)
     return factors
 
 
-def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
-    """`count` samples (count, P) float32 of theta's `warmed` posterior.
+def draw(outputs: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+    """`count` samples (count, P) float32 of theta's posterior, with its `calibrated_sd`.
 
     They depend only on `seed` and the image's `key`.
     """
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
-    noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
-    return evidence.theta + warmed(evidence.sd, temperature) * noise
+    noise = rng.standard_normal((count, len(outputs.theta)), np.float32)
+    return outputs.theta + calibrated_sd(outputs.sd, temperature) * noise
 
 
 def probability(masks: Iterable[np.ndarray]) -> np.ndarray:

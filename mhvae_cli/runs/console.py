@@ -15,9 +15,9 @@ from typing import Any
 from ..errors import OutputError, os_error_text
 from ..resources import is_rank_zero
 
-EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between two plain progress lines."""
-TRAINING_EVERY = 30.0
+TRAINING_LINE_INTERVAL = 30.0
 """Seconds between two plain progress lines during training."""
 
 
@@ -51,15 +51,16 @@ class Progress:
         """Count one more finished job."""
         self.done += 1
         now = time.monotonic()
-        if not self.shown or (now - self.last < (0.1 if self.bar else EVERY) and self.done < self.total):
+        too_early = now - self.last < (0.1 if self.bar else LINE_INTERVAL)
+        if not self.shown or (too_early and self.done < self.total):
             return
         self.last = now
         if self.bar:
-            draw(self._state(now), share=self.done / max(self.total, 1))
+            draw_status(self._state(now), share=self.done / max(self.total, 1))
         elif self.done < self.total:
             print(self._state(now), file=sys.stderr, flush=True)
 
-    def wipe(self) -> None:
+    def clear(self) -> None:
         """Clear the line of the bar, so that another line can be printed; the next step redraws the bar."""
         if self.shown and self.bar:
             self.last = 0.0
@@ -68,10 +69,10 @@ class Progress:
     def _state(self, now: float) -> str:
         rate = self.done / max(now - self.begun, 1e-9)
         left = (self.total - self.done) / rate
-        return f"{self.verb}: {self.done} of {self.total}, {rate:.1f}/s, {clock(left)} left"
+        return f"{self.verb}: {self.done} of {self.total}, {rate:.1f}/s, {format_duration(left)} left"
 
 
-def draw(text: str, *, share: float | None = None) -> None:
+def draw_status(text: str, *, share: float | None = None) -> None:
     """Replace the last line of the terminal by a text, after a bar for a `share` in [0, 1] if it fits.
 
     It is cut to the width of the terminal, because only the last part of a wrapped line could be cleared.
@@ -84,7 +85,7 @@ def draw(text: str, *, share: float | None = None) -> None:
     print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`0:07`, `12:05` or `1:00:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -184,15 +185,15 @@ class TrainingProgress:
     def _step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
         self.begun = self.begun or (now, event["step"])
-        if now - self.last < (0.2 if self.bar else TRAINING_EVERY):
+        if now - self.last < (0.2 if self.bar else TRAINING_LINE_INTERVAL):
             return
         self.last = now
         rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
-        left = f", {clock((event['of'] - event['step']) / rate)} left" if rate else ""
+        left = f", {format_duration((event['of'] - event['step']) / rate)} left" if rate else ""
         where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
         text = f"{where}, loss {event['loss']:.4g}{left}"
         if self.bar:
-            draw(text)
+            draw_status(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -204,7 +205,8 @@ class TrainingProgress:
             if isinstance(value, float) and name not in ("seconds", "score")
         ]
         best = " (best)" if row["score"] >= event["best"] else ""
-        return f"epoch {row['epoch']} of {event['of']}, {clock(row['seconds'])}: {', '.join(figures)}{best}"
+        took = format_duration(row["seconds"])
+        return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(figures)}{best}"
 
     def _line(self, text: str) -> None:
         print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)

@@ -24,8 +24,8 @@ from .streaming import stream
 if TYPE_CHECKING:
     from ..inference.networks import Networks
 
-WHY = ("from another input", "by another model", "with other options")
-HASHED = 512
+DIFFERENCES = ("from another input", "by another model", "with other options")
+CACHED_HASHES = 512
 """Number of inputs whose SHA-256 is cached, so that a file of many pages is hashed once."""
 
 Input = TypeVar("Input")
@@ -52,7 +52,7 @@ class InputHashes:
         sha256 = self._known.get(key) or sha256_of(item.source)
         with self._guard:
             self._known[key] = sha256
-            if len(self._known) > HASHED:
+            if len(self._known) > CACHED_HASHES:
                 self._known.popitem(last=False)
         return sha256
 
@@ -143,8 +143,8 @@ class RunFingerprint:
             known.update({parts[-size:]: row.get("made_by", "") for size in sizes if len(parts) >= size})
         found: list[str | InputError] = []
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for first in range(0, len(jobs), HASHED):
-                part = jobs[first : first + HASHED]
+            for first in range(0, len(jobs), CACHED_HASHES):
+                part = jobs[first : first + CACHED_HASHES]
                 found += pool.map(
                     lambda job: self._reason(job, known.get(_relative_parts(job, folder), "")), part
                 )
@@ -188,7 +188,7 @@ class RunFingerprint:
             mine = self.made_by(job.sources, job.record)
         except InputError as error:
             return error
-        pairs = zip(mine.split("-"), known.split("-"), WHY, strict=False)
+        pairs = zip(mine.split("-"), known.split("-"), DIFFERENCES, strict=False)
         reasons = [why for own, other, why in pairs if own != other]
         return "" if mine == known else "made " + (", ".join(reasons) or "differently")
 

@@ -15,7 +15,7 @@ from .console import Progress, defer_signals, print_error, print_note, print_war
 from .fingerprint import RunFingerprint
 from .manifest import write_run
 from .outputs import Job, Target
-from .results import Keep, Key, Result, Table, commit_files, sweep
+from .results import Keep, Key, Result, Table, commit_files, remove_leftovers
 from .settings import RunSettings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Reporter:
                 self.review.close()
         if kind is not None and issubclass(kind, BrokenPipeError):
             return
-        self.progress.wipe()
+        self.progress.clear()
         if self.first_stale is not None and error is None:
             print_error(_stale_error(self.first_stale, self.counts.by_status["stale"]))
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -120,7 +120,7 @@ class Reporter:
         with defer_signals():
             status = "missed" if result.missed else "ok"
             row = self._row(job, status, **result.fields, error=result.missed, made_by=result.made_by)
-            with nullcontext(len) if self.table is None else self.table.held() as append:
+            with nullcontext(len) if self.table is None else self.table.appending() as append:
                 table = None if self.table is None else self.table.path
                 commit_files(job.outputs, result.files, lambda: append(row), table=table)
             self.counts.add(row)
@@ -128,7 +128,7 @@ class Reporter:
                 self.review.add(row, result.thumbnail)
             self._settle(job)
         if result.missed:
-            self.progress.wipe()
+            self.progress.clear()
             print_error(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {result.missed}"))
         if not job.outputs:
             write_bytes(result.files[0])
@@ -154,7 +154,7 @@ class Reporter:
 
     def failed(self, job: Job, error: InputError) -> None:
         """Record an unusable input."""
-        self.progress.wipe()
+        self.progress.clear()
         print_error(error)
         row = self._row(job, "failed", error=str(error).removeprefix(f"{job.item.name}: "))
         self.counts.add(row)
@@ -192,10 +192,10 @@ class Reporter:
         """Print a job's line to stdout: its row as JSON, or the paths written."""
         if self.fingerprint.halved_to is not None and not self.halving_reported:
             self.halving_reported = True
-            self.progress.wipe()
+            self.progress.clear()
             print_warning(f"out of memory: batch size reduced to {self.fingerprint.halved_to}")
         if sys.stdout.isatty():
-            self.progress.wipe()
+            self.progress.clear()
         if self.settings.as_json:
             write_line(json.dumps({column: row.get(column) for column in self.columns}))
         for path in () if self.settings.as_json else written:
@@ -275,9 +275,9 @@ def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> 
     if target.folder is None:
         return None
     table = Table(target.folder / "results.csv", columns, row_policy(jobs))
-    with table.held():
+    with table.appending():
         for folder in {path.parent for job in jobs for path in job.outputs}:
-            sweep(folder, table.path)
+            remove_leftovers(folder, table.path)
     return table
 
 

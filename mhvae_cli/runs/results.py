@@ -51,25 +51,25 @@ class Table:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path):
-                sweep(path.parent, path)
-                self.known = self._take_over(keep)
+                remove_leftovers(path.parent, path)
+                self.known = self._tidy(keep)
         except OSError as error:
             raise self._output_error(error) from error
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row; on a full disk the table is left unchanged."""
-        with self.held() as append:
+        with self.appending() as append:
             append(row)
 
     @contextmanager
-    def held(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    def appending(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         """Lock the table while its row is appended, by the function this yields, and its files are placed.
 
         If that fails, or the disk is full, the row is removed again.
         """
         try:
             with locked(self.path) as file:
-                begun = self._begin(file)
+                begun = self._next_row(file)
                 try:
                     yield partial(self._append, file)
                 except BaseException:
@@ -85,11 +85,11 @@ class Table:
             return
         try:
             with locked(self.path):
-                self._take_over(dict)
+                self._tidy(dict)
         except OSError as error:
             raise self._output_error(error) from error
 
-    def _begin(self, file: int) -> int:
+    def _next_row(self, file: int) -> int:
         """The position of the next row, after the last complete line."""
         end = os.fstat(file).st_size
         self._shared |= end != self._end
@@ -108,7 +108,7 @@ class Table:
             raise OSError("no space left on device")
         self._end = os.fstat(file).st_size
 
-    def _take_over(self, keep: Keep) -> set[Key]:
+    def _tidy(self, keep: Keep) -> set[Key]:
         """Create the table or tidy the existing one; return the keys of the rows kept."""
         text = self.path.read_bytes()
         lines = _parsed(text[: text.rfind(b"\n") + 1])  # ignores a partial last line
@@ -126,7 +126,7 @@ class Table:
             kept[(*cells[:3],)] = _line(cells)
         content = _line(self.columns) + b"".join(kept.values())
         if content != text:
-            write_atomic(self.path, content, beside=held_name(self.path, self.path))
+            write_atomic(self.path, content, beside=staged_name(self.path, self.path))
         self._end = len(content)
         return set(kept)
 
@@ -134,12 +134,12 @@ class Table:
         return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
-def held_name(path: Path, table: Path | None) -> Path:
+def staged_name(path: Path, table: Path | None) -> Path:
     """A temporary name beside `path`, for a file to be moved there while the table, if any, is locked."""
     return staging(path, f"{table.name}-" if table else "")
 
 
-def sweep(folder: Path, table: Path) -> None:
+def remove_leftovers(folder: Path, table: Path) -> None:
     """Remove such temporary files of killed runs; with the table locked, no other run has any."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [entry.path for entry in entries if entry.name.startswith(f".{table.name}-")]:
@@ -175,7 +175,7 @@ def commit_files(
     Existing files are removed first, and the record precedes the new files: if the process is killed at any
     point, no file exists that is not recorded.
     """
-    staged = [held_name(path, table) for path in outputs]
+    staged = [staged_name(path, table) for path in outputs]
     placed: list[Path] = []
     try:
         for beside, path, data in zip(staged, outputs, files, strict=bool(outputs)):

@@ -90,11 +90,11 @@ class MultiHeadedVAE(nn.Module):
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1]."""
         if self.warp is None:
-            still: Tensor = self.image_head(latents.z, None)
-            return still
+            unwarped: Tensor = self.image_head(latents.z, None)
+            return unwarped
         source = self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose)
-        picture: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
-        return picture
+        image: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
+        return image
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""
