@@ -15,8 +15,8 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
 INTENDED_USE = "Research; not a medical device."
 
 BIAS = (
-    "The model knows only images like those listed under Training data. Its accuracy has not been measured"
-    " separately by patient group, device or site, and may be lower for any that the training data lack."
+    "The model was trained only on the images listed under Training data. Its accuracy has not been measured"
+    " separately by patient group, device or site, and may be lower for those missing from the training data."
     " Evaluate it on your own images before you rely on it."
 )
 
@@ -156,14 +156,14 @@ def _description(config: Mapping[str, Any]) -> str:
 def _use_and_limits(config: Mapping[str, Any]) -> str:
     model, limits = config["model"], []
     if not model.get("single_head"):
-        limits.append("Each image is taken to show one object.")
+        limits.append("Each image is assumed to show exactly one object.")
         if not model.get("reference"):
             affine = model.get("warp", {}).get("family") == "affine"
             shape = "an ellipse" if affine else "a single smooth shape without holes"
             limits.append(f"The mask is always {shape}.")
     if "trust" in config:
         limits.append(
-            "Check the column `qc` of results.csv: it flags images and outlines that are unusual for it."
+            "The column `qc` of results.csv flags images and outlines unlike those of the validation set."
         )
     limits.append(
         "Generated images are synthetic: their fine texture is invented. Do not use them for diagnosis."
@@ -236,7 +236,7 @@ def _how_to_use(config: Mapping[str, Any]) -> str:
         python = f'image = {call}.reconstruct("scan.png", refine={"cddpm" in config}).pixels'
     code = ["```", *uses, "```", "", "```python", "from mhvae_cli import Pipeline", "", python, "```", ""]
     return "\n".join(
-        [*code, "A path of this folder, or ORG/NAME on the Hub, can stand in place of the name."]
+        [*code, "Instead of the name, you can give the path of this folder, or ORG/NAME on the Hub."]
     )
 
 
