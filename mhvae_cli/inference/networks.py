@@ -1,4 +1,4 @@
-"""Figure 1 and section 4 on a device: the networks of a model folder, arrays in, arrays out."""
+"""The networks of a model folder (figure 1, section 4) on a device: arrays in, arrays out."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -36,7 +36,7 @@ class Networks:
     ) -> None:
         fold_batch_norms(model.eval().encoder.convnet)
         self.model = model
-        model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # torch forgot it
+        model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # missing from torch's stubs
         self.model.encoder.convnet.to(dtype)
         self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS lacks
         self.config = model.config
@@ -55,15 +55,15 @@ class Networks:
         """The networks of the model `ref`; see `Pipeline.load`."""
         if deterministic:
             torch.use_deterministic_algorithms(True)
-        place = resolve_device(device)
-        number = resolve_dtype(dtype, place)
+        torch_device = resolve_device(device)
+        torch_dtype = resolve_dtype(dtype, torch_device)
         folder = resolve(ref, offline=offline)
         model, name = load_model(folder)
-        return cls(model, name=name, folder=folder, device=place, dtype=number)
+        return cls(model, name=name, folder=folder, device=torch_device, dtype=torch_dtype)
 
     def __str__(self) -> str:
-        number = str(self.dtype).removeprefix("torch.")
-        return f"{self.name} ({self.folder}), {self.device}, {number}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.name} ({self.folder}), {self.device}, {dtype}"
 
     @cached_property
     def refiner(self) -> "Refiner":
@@ -76,8 +76,8 @@ class Networks:
         content = read_config(self.folder).get("trust")
         if content is None or self.model.warp is None:
             return None
-        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim}
-        sizes["tones"] = 4 if self.config.channels == 1 else 11
+        tones = 4 if self.config.channels == 1 else 11  # see `qc.tones`
+        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim, "tones": tones}
         return parse_statistics(content, sizes, where=str(self.folder))
 
     @property
@@ -199,12 +199,12 @@ class Networks:
         theta = torch.from_numpy(np.stack([code.theta for code in codes])).to(self.device)
         if all(code.pose is None for code in codes):
             return Latents(z, theta)
-        still = np.eye(2, 3)
-        poses = np.stack([still if code.pose is None else code.pose for code in codes])
+        identity = np.eye(2, 3)
+        poses = np.stack([identity if code.pose is None else code.pose for code in codes])
         return Latents(z, theta, torch.from_numpy(poses))
 
     def _parts(self, count: int) -> list[slice]:
-        """The slices of a batch that are processed together."""
+        """The slices of a batch of `count` that are processed together."""
         return [slice(i, i + 1) for i in range(count)] if self.single_image_batches else [slice(0, count)]
 
     def need_position(self) -> None:

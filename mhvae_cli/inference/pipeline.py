@@ -29,7 +29,7 @@ from .synthesis import (
     warp_image,
 )
 
-Given = np.ndarray | Path | str | Scan
+ImageInput = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
 
 
@@ -86,7 +86,7 @@ class Pipeline:
         )
 
     def segment(
-        self, image: Given, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
+        self, image: ImageInput, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
     ) -> Segmentation:
         """Segment the object. Raises InputError if the input is not an image.
 
@@ -112,7 +112,7 @@ class Pipeline:
         outline = partial(self.networks.contour, theta, size)
         return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, coverage)
 
-    def source(self, image: Given | LatentCode) -> Source:
+    def source(self, image: ImageInput | LatentCode) -> Source:
         """Encode an image, or wrap a latent code, as a source to generate images from."""
         if isinstance(image, LatentCode):
             digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
@@ -124,17 +124,17 @@ class Pipeline:
         return Source(code, scan, digest, noise_key(digest, scan.page))
 
     @staticmethod
-    def _sha256(image: Given, scan: Scan) -> str:
+    def _sha256(image: ImageInput, scan: Scan) -> str:
         return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
-    def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
+    def reconstruct(self, image: ImageInput | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
         """Figures 3 and 4: the image reconstructed from its latent code, at its own size."""
         return make(self.networks, [draft_of(self.source(image))], **how)[0]
 
     def swap_style(
         self,
-        content: Given | LatentCode,
-        style: Given | LatentCode,
+        content: ImageInput | LatentCode,
+        style: ImageInput | LatentCode,
         *,
         mix: float = 1.0,
         **how: Unpack[GenerationOptions],
@@ -148,7 +148,7 @@ class Pipeline:
 
     def warp(
         self,
-        image: Given | LatentCode,
+        image: ImageInput | LatentCode,
         *,
         rotate: float = 0.0,
         scale: float = 1.0,
@@ -187,7 +187,7 @@ class Pipeline:
             yield make(self.networks, [draft], **how)[0]
 
 
-def _scan(image: Given) -> Scan:
+def _scan(image: ImageInput) -> Scan:
     if isinstance(image, str | Path):
         return read_scan(Path(image))
     return image if isinstance(image, Scan) else scan_of(image)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Key = tuple[str, ...]
 """The first three cells of a row: in results.csv input, page and output (empty for a failed input)."""
 Keep = Callable[[dict[str, str]], dict[str, str] | None]
+"""Decides about a row of an earlier run: returns it, unchanged or changed, or None to drop it."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Table:
     """One row per result, appended by a single write, so that a killed run leaves no partial line.
 
     The first three columns are the key; of several rows with one key the last is kept. `keep` decides about
-    each row of earlier runs: unchanged, changed, or dropped (None). Their additional columns are kept, too.
-    Different verbs and concurrent runs (shards) may share a folder, as the file is locked while it is
-    changed. Raises OutputError for a table with other key columns, or one that cannot be written.
+    each row of earlier runs; by default all stay. Their additional columns are kept, too. Different verbs and
+    concurrent runs (shards) may share a folder, as the file is locked while it is changed. Raises OutputError
+    for a table with other key columns, or one that cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: Keep = dict) -> None:

@@ -21,7 +21,7 @@ from mhvae_cli.inference.qc import (
     SIGNALS,
     EncoderOutputs,
     QCStatistics,
-    parse,
+    parse_statistics,
     smallest_jacobian,
     tones,
 )
@@ -140,7 +140,7 @@ def test_a_verdict_names_what_is_off() -> None:
 def test_statistics_outlive_the_file() -> None:
     sizes = {"tones": 4, "features": 2, "z": 3}
     content = json.loads(json.dumps(trust().to_dict()))
-    again = parse(content, sizes, where="here")
+    again = parse_statistics(content, sizes, where="here")
     found, told = (each.judge(evidence(), [SQUARE]) for each in (again, trust()))
     assert found.percentiles == pytest.approx(told.percentiles, abs=0.01) and found.why == told.why
     damaged = [
@@ -153,7 +153,7 @@ def test_statistics_outlive_the_file() -> None:
     ]
     for other in damaged:
         with pytest.raises(ModelError, match="here"):
-            parse(other, sizes, where="here")
+            parse_statistics(other, sizes, where="here")
 
 
 @pytest.fixture(scope="session")
