@@ -43,7 +43,7 @@ def components(folder: Path) -> list[str]:
     return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
 
 
-def _size_and_sha256(path: Path) -> dict[str, Any]:
+def _size_and_sha256(path: Path) -> dict[str, int | str]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path, error=ModelError)}
 
 

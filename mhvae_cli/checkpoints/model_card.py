@@ -182,7 +182,7 @@ def _training_data(config: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _split(value: Any) -> str:
+def _split(value: object) -> str:
     return f"Split: {value}" if value and isinstance(value, str) else _prose(value)
 
 
@@ -249,21 +249,21 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     if value is None or isinstance(value, float):
         return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
     return _plain(value).replace("|", "\\|")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key} ")
@@ -271,7 +271,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _prose(value: Any) -> str:
+def _prose(value: object) -> str:
     """Text as it is, an object or a list as bullets."""
     if isinstance(value, Mapping):
         return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))

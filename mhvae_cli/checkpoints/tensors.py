@@ -75,7 +75,7 @@ def _extent(header: dict[str, Any]) -> int:
     return covered
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object from `pairs`; ValueError for a duplicate key."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -159,7 +159,7 @@ def _report(folders: Sequence[Path], rows_by_folder: Sequence[Sequence["Row"]], 
     return sets[0] | {"other": sets[1], "comparison": comparison}
 
 
-def _record(row: "Row") -> dict[str, Any]:
+def _record(row: "Row") -> dict[str, object]:
     """One image as plain values, with the same keys for every status."""
     from ..evaluation.scoring import METRICS
 

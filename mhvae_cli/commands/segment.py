@@ -39,7 +39,8 @@ def segment(
         Format | None,
         typer.Option(
             "--format",
-            help="png and tiff are masks, 0 and 255; svg and geojson the exact contour, in pixels, y down.",
+            help="png and tiff are masks with values 0 and 255; svg and geojson are the exact contour in"
+            " pixels, with y pointing down.",
             show_default="the suffix of --out, else png",
         ),
         NEUTRAL,
@@ -64,12 +65,12 @@ def segment(
 ) -> None:
     """Segment the object in each image and write its mask.
 
-    scans/a.jpg with -o masks/ becomes masks/a.png: 8-bit, 0 and 255, with the
-    size and orientation of the stored pixels, written even when empty. Pages
-    of a TIFF file become a_p0.png, a_p1.png and so on. An output folder also
-    contains results.csv, with measurements of the exact outline in pixels of
-    the mask, and in mm if the pixel size is known. --seed only affects the
-    samples of --posterior.
+    scans/a.jpg with -o masks/ becomes masks/a.png: an 8-bit mask with values 0
+    and 255 and the size and orientation of the stored pixels, written even
+    when empty. Pages of a TIFF file become a_p0.png, a_p1.png and so on. An
+    output folder also contains results.csv, with measurements of the exact
+    outline in pixels of the mask, and in mm if the pixel size is known. --seed
+    only affects the samples of --posterior.
     """
     shard, window = parse_shard(settings.shard), parse_window(settings.window)
     gathered = gather(

@@ -27,6 +27,8 @@ from ..polygons import signed_area
 SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
 DISTANCES = ("tones", "features", "z")
 COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
+Numbers = float | list["Numbers"]
+"""Nested lists of numbers, as in JSON."""
 GRID = 64
 """Side of the grid that is searched for folds."""
 LEAST_CONTRAST = 8e-3
@@ -83,7 +85,7 @@ class QCResult:
         """ "warn" if there is any problem."""
         return "warn" if self.why else "ok"
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, str | float | int | None]:
         """The values of COLUMNS, rounded."""
         values = [self.percentiles.get(name) for name in SIGNALS]
         shares = [None if value is None else round(value, 1) for value in values]
@@ -128,7 +130,7 @@ class QCStatistics:
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
         return QCResult(tuple(why), shares, outputs.jacobian, components, holes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As stored in config.json, with five significant digits."""
         distances = {
             name: {"mean": _plain(self.means[name]), "scale": _plain(self.scales[name])} for name in DISTANCES
@@ -212,7 +214,7 @@ def _percentile(value: float, quantiles: np.ndarray) -> float:
     return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
 
 
-def _plain(values: np.ndarray | np.float64) -> Any:
+def _plain(values: np.ndarray | np.float64) -> Numbers:
     """Nested lists of numbers with five significant digits."""
     if isinstance(values, np.float64) or values.ndim == 0:
         return float(f"{values:.5g}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError, os_error_text
 from ..hashing import sha256_of
@@ -86,7 +86,7 @@ class RunFingerprint:
         return _sha256([self.verb, values])
 
     def made_by(
-        self, sources: Sequence[Item], record: Mapping[str, Any], hashes: Sequence[str] | None = None
+        self, sources: Sequence[Item], record: Mapping[str, object], hashes: Sequence[str] | None = None
     ) -> str:
         """The fingerprint of a result; `record` distinguishes results from the same sources.
 
@@ -154,7 +154,7 @@ class RunFingerprint:
         """Record that memory limits batches to `batch_size` inputs from now on."""
         self.halved_to = batch_size
 
-    def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, Any]:
+    def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, object]:
         """The entry of mhvae-run.json, without input names (see results.csv) and the home directory."""
         from .manifest import versions, without_home
 
@@ -192,9 +192,9 @@ class RunFingerprint:
         reasons = [why for own, other, why in pairs if own != other]
         return "" if mine == known else "made " + (", ".join(reasons) or "differently")
 
-    def _content(self, name: str, value: Any) -> Any:
+    def _content(self, name: str, value: object) -> object:
         """The value of an option for hashing: the digest of a model or file, any other value as it is."""
-        if name.endswith("-model"):
+        if name.endswith("-model") and isinstance(value, str):
             return _model_sha256(value, self.offline)
         return sha256_of(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
 

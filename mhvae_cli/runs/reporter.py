@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, MhvaeError, OutputError, QualityError
 from .console import Progress, defer_signals, print_error, print_note, print_warning, write_bytes, write_line
@@ -32,9 +32,9 @@ class Counts:
     by_status: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     flagged: int = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         """Count a row of results.csv."""
-        self.by_status[row["status"]] += 1
+        self.by_status[str(row["status"])] += 1
         self.flagged += row.get("qc") == "warn"
 
     @property
@@ -184,11 +184,11 @@ class Reporter:
         if self.settled is not None:
             self.settled(job)
 
-    def _row(self, job: Job, status: str, **fields: object) -> dict[str, Any]:
+    def _row(self, job: Job, status: str, **fields: object) -> dict[str, object]:
         output = str(job.outputs[0]) if job.outputs and status != "failed" else None
         return {"input": job.item.name, "page": job.item.page, "output": output, "status": status, **fields}
 
-    def _print(self, row: Mapping[str, Any], written: Sequence[Path] = ()) -> None:
+    def _print(self, row: Mapping[str, object], written: Sequence[Path] = ()) -> None:
         """Print a job's line to stdout: its row as JSON, or the paths written."""
         if self.fingerprint.halved_to is not None and not self.halving_reported:
             self.halving_reported = True

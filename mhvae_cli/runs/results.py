@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, os_error_text
 from ..filesystem import locked, place, stage, staging, write_atomic
@@ -30,7 +30,7 @@ class Result:
     """
 
     files: Sequence[bytes]
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     missed: str | None = None
     thumbnail: "Thumbnail | None" = None
     made_by: str | None = None
@@ -57,13 +57,13 @@ class Table:
         except OSError as error:
             raise self._output_error(error) from error
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         """Append one row; on a full disk the table is left unchanged."""
         with self.appending() as append:
             append(row)
 
     @contextmanager
-    def appending(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    def appending(self) -> Iterator[Callable[[Mapping[str, object]], None]]:
         """Lock the table while its row is appended, by the function this yields, and its files are placed.
 
         If that fails, or the disk is full, the row is removed again.
@@ -99,7 +99,7 @@ class Table:
             os.ftruncate(file, end)
         return end
 
-    def _append(self, file: int, row: Mapping[str, Any]) -> None:
+    def _append(self, file: int, row: Mapping[str, object]) -> None:
         if self._shared:  # another process may have added columns, or the table may have been removed
             self.columns = next(_parsed(os.pread(file, 2**16, 0).partition(b"\n")[0]), self.columns)
         data = _line([row.get(column) for column in self.columns])

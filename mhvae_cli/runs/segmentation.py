@@ -1,10 +1,10 @@
 """What `segment` does with each scan: read, segment, measure, check quality, and encode the files."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ..inference.networks import Networks
 
 Rings = list[np.ndarray]
-Fields = dict[str, Any]
+Fields = dict[str, str | int | float | None]
+V = TypeVar("V")
 Measure = Literal["fetal-head", "cup-disc"]
 MEASURE_COLUMNS: dict[Measure | None, tuple[str, ...]] = {
     None: (),
@@ -192,7 +193,7 @@ class SegmentationTask:
         upright, *cups = outlines
         rings = context.stored_rings(upright)
         height, width = context.stored_size
-        fields = {"width": width, "height": height, **self._measure(context, rings)}
+        fields: Fields = {"width": width, "height": height, **self._measure(context, rings)}
         if self.options.measure == "cup-disc":
             fields |= _rounded(biometry.measure_cup(cups[0], upright))
         qc_result = self._check_quality(found[0], upright)
@@ -225,9 +226,9 @@ class SegmentationTask:
             return None
         return statistics.judge(found.outputs, rings)
 
-    def _measure(self, context: ScanContext, rings: Rings) -> Fields:
+    def _measure(self, context: ScanContext, rings: Rings) -> biometry.Figures:
         """The measurement columns of an outline; `rings` in stored pixels."""
-        found: Fields = dict(biometry.measure(rings, context.spacing))
+        found = dict(biometry.measure(rings, context.spacing))
         if self.options.measure == "fetal-head":
             found |= biometry.measure_head(rings, context.stored_size, context.spacing)
         return _rounded(found)
@@ -280,5 +281,5 @@ def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
     return INTERVALS + (HEAD_INTERVALS if measure == "fetal-head" else ())
 
 
-def _rounded(fields: Fields, *, digits: int = 7) -> Fields:
+def _rounded(fields: Mapping[str, V], *, digits: int = 7) -> dict[str, V | float]:
     return {name: float(f"{x:.{digits}g}") if isinstance(x, float) else x for name, x in fields.items()}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -111,8 +110,12 @@ class NoDraws(TorchFunctionMode):
     """Skips random initialisation of meta tensors, for which torch would import its compiler, for seconds."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
         return func(*args, **(kwargs or {}))

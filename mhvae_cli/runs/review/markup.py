@@ -71,7 +71,7 @@ def fill_template(template: str, parts: Mapping[str, str]) -> bytes:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template).encode()
 
 
-def key_of(values: Mapping[str, Any]) -> str:
+def key_of(values: Mapping[str, object]) -> str:
     """The key of a result, distinct for results of the same input: 16 hexadecimal digits."""
     text = json.dumps([values.get(name) for name in _IDENTITY])
     return sha256_of(text.encode())[:16]
@@ -102,7 +102,7 @@ def buttons(counts: Mapping[str, int]) -> str:
     )
 
 
-def definitions(facts: Mapping[str, Any]) -> str:
+def definitions(facts: Mapping[str, object]) -> str:
     """The entries of a definition list: mappings are written out, None and empty ones are omitted."""
     return "".join(
         f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(_as_text(value))}</dd>"

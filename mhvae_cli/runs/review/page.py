@@ -84,7 +84,7 @@ class Review:
 
     def add(
         self,
-        row: Mapping[str, Any],
+        row: Mapping[str, object],
         thumbnail: Thumbnail | None = None,
         *,
         earlier: bool = False,
@@ -129,7 +129,7 @@ class Review:
             row = {"input": name, "page": page, "output": output, "status": "skipped"}
             self.add(row, earlier=True, stale=stale)
 
-    def write(self, run: Mapping[str, Any]) -> None:
+    def write(self, run: Mapping[str, object]) -> None:
         """Write the page: flagged rows first, then failed ones, then the others in the order of the run.
 
         `run` is the run's entry in mhvae-run.json.
@@ -141,7 +141,7 @@ class Review:
         with suppress(OSError):  # unwritten data of a full disk is no longer needed
             self._spool.close()
 
-    def _page(self, run: Mapping[str, Any]) -> Iterator[bytes]:
+    def _page(self, run: Mapping[str, object]) -> Iterator[bytes]:
         names = [name for name in self.columns if name in self._filled or name in TEXT_COLUMNS]
         measures = choose_measures(names)
         text = TEMPLATE.read_text(encoding="utf-8")
