@@ -1,4 +1,4 @@
-"""Samples of theta from its posterior, and intervals of measurements on them."""
+"""Samples of theta from its posterior: probability maps, and intervals of measurements."""
 
 from collections.abc import Iterable, Sequence
 
