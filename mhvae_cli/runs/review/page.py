@@ -69,9 +69,8 @@ class Review:
     def __init__(self, path: Path, *, title: str, columns: Sequence[str], total: int) -> None:
         self.path, self.title, self.columns, self.total = path, title, columns, total
         self._begun = datetime.now().astimezone()
-        self._index: list[
-            tuple[int, int, int]
-        ] = []  # rank of the kind, - number of reasons, offset in the spool
+        # Per row: the rank of its kind, minus its number of reasons, its offset in the spool.
+        self._index: list[tuple[int, int, int]] = []
         self._counts = dict.fromkeys(KINDS, 0)
         self._reasons: Counter[str] = Counter()
         self._filled: set[str] = set()
@@ -117,13 +116,13 @@ class Review:
         The values of `keys` are the reasons why rows are stale, or "". Thumbnails are taken from the
         existing page at the same path, if it has them.
         """
-        left, offsets = dict(keys), self._thumbnail_offsets() if keys else {}
+        left, offsets = dict(keys), _thumbnail_offsets(self.path) if keys else {}
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
                 key = (row.get("input", ""), row.get("page", ""), row.get("output", ""))
                 if key in left:
                     values = {name: _value(name, row.get(name)) for name in self.columns}
-                    thumbnail = self._read_thumbnail(offsets, key_of(values))
+                    thumbnail = _read_thumbnail(self.path, offsets.get(key_of(values)))
                     self.add(row, thumbnail, earlier=True, stale=left.pop(key))
         for (name, page, output), stale in left.items():
             row = {"input": name, "page": page, "output": output, "status": "skipped"}
@@ -183,33 +182,35 @@ class Review:
             lines.append(f"<p>Flagged for: {why}</p>")
         return "\n".join(lines)
 
-    def _thumbnail_offsets(self) -> dict[str, int]:
-        """The offset of each row with a thumbnail in the existing page, by key."""
-        found: dict[str, int] = {}
-        try:
-            with self.path.open("rb") as page:
-                offset = 0
-                for line in page:
-                    if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
-                        found[match[1].decode()] = offset
-                    offset += len(line)
-        except OSError:  # no readable page, so no thumbnails
-            return {}
-        return found
-
-    def _read_thumbnail(self, offsets: Mapping[str, int], key: str) -> Thumbnail | None:
-        if key not in offsets:
-            return None
-        with self.path.open("rb") as page:
-            page.seek(offsets[key])
-            match = _EARLIER.match(page.readline())
-        if match is None:
-            return None
-        size = (int(match[3]) // 10, int(match[2]) // 10)
-        return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
-
     def _output_error(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: {os_error_text(error)}")
+
+
+def _thumbnail_offsets(path: Path) -> dict[str, int]:
+    """The offset of each row with a thumbnail in an existing page, by key."""
+    found: dict[str, int] = {}
+    try:
+        with path.open("rb") as page:
+            offset = 0
+            for line in page:
+                if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
+                    found[match[1].decode()] = offset
+                offset += len(line)
+    except OSError:  # no readable page, so no thumbnails
+        return {}
+    return found
+
+
+def _read_thumbnail(path: Path, offset: int | None) -> Thumbnail | None:
+    if offset is None:
+        return None
+    with path.open("rb") as page:
+        page.seek(offset)
+        match = _EARLIER.match(page.readline())
+    if match is None:
+        return None
+    size = (int(match[3]) // 10, int(match[2]) // 10)
+    return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
 
 
 def _value(name: str, value: Any) -> str | float | None:
