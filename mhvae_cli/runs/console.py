@@ -19,6 +19,8 @@ LINE_INTERVAL = 10.0
 """Seconds between two plain progress lines."""
 TRAINING_LINE_INTERVAL = 30.0
 """Seconds between two plain progress lines during training."""
+CLEAR_LINE = "\r\x1b[K"
+"""Moves the cursor of a terminal to the start of its line, and clears the line."""
 
 
 @contextmanager
@@ -40,10 +42,9 @@ class Progress:
     """A progress bar on a terminal, occasional lines elsewhere; nothing for a single job or with `off`."""
 
     def __init__(self, verb: str, total: int, mode: str) -> None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
         self.verb, self.total, self.done = verb, total, 0
         self.shown = mode == "on" or (mode == "auto" and total > 1)
-        self.bar = mode == "on" or terminal
+        self.bar = mode == "on" or _has_terminal()
         self.begun = time.monotonic()
         self.last = 0.0 if self.bar else self.begun
 
@@ -64,7 +65,7 @@ class Progress:
         """Clear the line of the bar, so that another line can be printed; the next step redraws the bar."""
         if self.shown and self.bar:
             self.last = 0.0
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def _state(self, now: float) -> str:
         rate = self.done / max(now - self.begun, 1e-9)
@@ -82,7 +83,7 @@ def draw_status(text: str, *, share: float | None = None) -> None:
     if share is not None and cells >= 8:
         filled = int(cells * share)
         text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
-    print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+    print(f"{CLEAR_LINE}{text[:width]}", end="", file=sys.stderr, flush=True)
 
 
 def format_duration(seconds: float) -> str:
@@ -90,6 +91,11 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _has_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line, and not the log of a CI job."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 
 def _columns() -> int:
@@ -154,9 +160,8 @@ class TrainingProgress:
     """
 
     def __init__(self, *, quiet: bool, progress: str) -> None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
         self.quiet = quiet or not is_rank_zero()
-        self.bar = progress == "on" or (progress == "auto" and terminal)
+        self.bar = progress == "on" or (progress == "auto" and _has_terminal())
         self.shown = progress != "off"
         self.begun: tuple[float, int] | None = None
         self.last = time.monotonic()
@@ -168,7 +173,7 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar and self.begun and not self.quiet:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show an event of `training.loop.fit`."""
@@ -209,7 +214,7 @@ class TrainingProgress:
         return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(figures)}{best}"
 
     def _line(self, text: str) -> None:
-        print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
+        print((CLEAR_LINE if self.bar else "") + text, file=sys.stderr, flush=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What `segment` does with each scan: read, segment, measure, check quality, and encode the files."""
+"""The workflow of `segment`: scans are read, segmented, measured, checked, and encoded as files."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
