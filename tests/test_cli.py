@@ -396,7 +396,7 @@ def test_the_bar_never_wraps(monkeypatch: pytest.MonkeyPatch, columns: int) -> N
         progress = Progress("reconstruct", 12345, "auto")
         progress.begun -= 3600
         progress.step()
-        progress.wipe()
+        progress.clear()
         progress.done = 6000
         progress.step()
         text = ""
