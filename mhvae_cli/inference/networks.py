@@ -210,4 +210,4 @@ class Networks:
     def need_position(self) -> None:
         """ModelError for a single-headed VAE, which has no position code and no masks."""
         if self.model.warp is None:
-            raise ModelError(f"{self.name}: a single-headed VAE finds no object")
+            raise ModelError(f"{self.name}: a single-headed VAE cannot find objects")

@@ -1,7 +1,7 @@
 """Equation 10: the object of a position code, as a mask and as an exact outline, at any size.
 
 `theta` is a float32 (P,) position code, `size` the image's (h, w), and `pose` float64 (2, 3) the user's edit
-(see `editing.LatentCode`). The model must have a warp: a single-headed VAE finds no object.
+(see `editing.LatentCode`). The model must have a warp: a single-headed VAE cannot find objects.
 """
 
 import numpy as np
