@@ -136,12 +136,7 @@ Deterministic = Annotated[
 
 Offline = Annotated[
     bool,
-    option(
-        "--offline",
-        envvar="MHVAE_OFFLINE",
-        help="Never download a model.",
-        panel=MODEL_PANEL,
-    ),
+    option("--offline", envvar="MHVAE_OFFLINE", help="Never download a model.", panel=MODEL_PANEL),
     NEUTRAL,
 ]
 
@@ -223,6 +218,7 @@ ExistingFile = Annotated[
     ),
     NEUTRAL,
 ]
+
 OnError = Annotated[
     settings.OnError,
     option("--on-error", help="What to do after an unusable input.", panel=RUN_PANEL),
