@@ -46,10 +46,13 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Section 3.3. `channels` is that of the 32 x 32 features; it halves whenever the size doubles."""
+    """Section 3.3. `channels` is that of the 32 x 32 features; it halves whenever the size doubles. `tones`:
+    side in pixels of the coarse images, linear in z, that are added to the result; 0 for none, as in the
+    paper."""
 
     channels: int = 64
     max_size: int = 256
+    tones: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ def check_model(model: ModelConfig) -> None:
             "model.encoder.hidden: 1 or more": model.encoder.hidden < 1,
             "model.encoder.thumbnail: 0 or more": model.encoder.thumbnail < 0,
             "model.decoder.channels: 1 or more": model.decoder.channels < 1,
+            "model.decoder.tones: 0 or more": model.decoder.tones < 0,
         }
     )
 

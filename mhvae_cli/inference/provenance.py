@@ -16,9 +16,7 @@ from ..images.read import MAX_TEXT, read_text
 
 LATENTS = (".safetensors", ".json")
 NOTICE = "Synthetic image made by a model; not for diagnosis."
-DERIVED = (
-    "Derived from a scan, whose pixels it contains: protect it as you protect the scan. Not for diagnosis."
-)
+DERIVED = "Derived from a scan: protect it as you protect the scan. It is edited and not for diagnosis."
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,14 @@ class Draft:
     """An image to generate: its latent code, the key of its noise, and the scan that sets its bit depth.
 
     Without a scan it is 8-bit. The pixels of `donors` are carried along (`carrying.carry_detail`); without
-    any, the whole image is generated.
+    any, the whole image is generated. `note` is what the user should know about it.
     """
 
     code: LatentCode
     key: str
     like: Scan | None = None
     donors: tuple[Donor, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,14 @@ def _carrying(
 ) -> Draft:
     """The draft with the scans of its sources as donors, each with its share, if their detail is carried.
 
-    Without, if one of them is a latent file, which has none. InputError for a scan without an object, as it
-    is not known what would move.
+    Without donors if one of them is a latent file. InputError for a scan without an object, as it is not
+    known what would move.
     """
     needed = [(source, share) for source, share in sources if share > 0]
-    if not carry or any(source.scan is None for source, _ in needed):
+    if not carry:
         return draft
+    if any(source.scan is None for source, _ in needed):
+        return replace(draft, note="generated as a whole, as a latent file has no detail to carry")
     donors: list[Donor] = []
     for source, share in needed:
         if source.scan is not None:
@@ -274,7 +277,9 @@ def _fitted(square: np.ndarray, draft: Draft, carried: Carried | None) -> Scan:
     PNGs in colour are written in 8 bits.
     """
     like = draft.like
-    if carried is not None and like is not None:
+    if carried is not None:
+        if like is None:
+            like = scan_of(np.zeros((*draft.code.size, *draft.donors[0].scan.pixels.shape[2:]), np.uint8))
         if like.pixels.ndim == 3 and (like.bits != 8 or like.window is not None):
             like = replace(like, pixels=to_uint8(like.pixels, like.window), window=None)
         pixels = carried.compose(square, like)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
-COLUMNS = ("mask", "dice", "tries", "seed")
+COLUMNS = ("mask", "dice", "tries", "seed", "detail")
 Collect = Callable[["GenerationRequest", "GeneratedImage"], None]
 
 
@@ -270,6 +270,8 @@ def _results(
                 rows.append(result.thumbnails)
             if collect is not None:
                 collect(result.request, result.picture)
+            if result.note and not settings.quiet:
+                print_note(f"{job.item.name}: {result.note}")
             mask = {"mask": str(job.outputs[1])} if job.outputs else {}
             made_by = plan.made_by(job, result.hashes)
             yield Result(result.files, result.row | mask, missed=result.missed, made_by=made_by)

@@ -67,8 +67,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A result: its files in the order of its outputs, its columns, the quality gate it `missed`, its
-    thumbnails, and the SHA-256 of its sources when they were read.
+    """A result: its files in the order of its outputs, its columns, the quality gate it `missed`, a
+    `note` for the user, its thumbnails, and the SHA-256 of its sources when they were read.
     """
 
     request: GenerationRequest
@@ -76,6 +76,7 @@ class GenerationResult:
     files: list[bytes]
     row: dict[str, Any]
     missed: str | None
+    note: str
     thumbnails: "list[np.ndarray]"
     hashes: list[str]
 
@@ -257,8 +258,16 @@ class JobRunner:
         if self.latents:
             files += self._latents(picture, hashes, facts)
         row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **request.row}
+        row["detail"] = "carry" if derived else "invent"
         return GenerationResult(
-            request, picture, files, row, self._missed(picture), self._thumbnails(sources, picture), hashes
+            request,
+            picture,
+            files,
+            row,
+            self._missed(picture),
+            draft.note,
+            self._thumbnails(sources, picture),
+            hashes,
         )
 
     def _latents(

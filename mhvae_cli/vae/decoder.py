@@ -45,7 +45,11 @@ class SegmentationHead(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Section 3.3: z (B, Z), half of its channels warped at 32 x 32 -> image (B, C, S, S)."""
+    """Section 3.3: z (B, Z), half of its channels warped at 32 x 32 -> image (B, C, S, S).
+
+    Beyond the paper, with `config.decoder.tones`, two coarse images that are linear in z are added, one of
+    them warped: the group norms between z and the result erase the mean and contrast of each image.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -59,6 +63,9 @@ class ImageHead(nn.Module):
             c, size = max(8, c // 2), size * 2
         self.out = nn.Sequential(*stages)
         self.last = nn.Conv2d(c, config.channels, 3, padding=1)
+        tones = config.decoder.tones
+        self.tones = nn.Linear(config.z_dim, 2 * config.channels * tones**2) if tones else None
+        self.tones_shape = (2, config.channels, tones, tones)
 
     def forward(self, z: Tensor, grid: Tensor | None) -> Tensor:
         """The blurry image x_hat, about [-1, 1]; `grid` (B, 32, 32, 2) is the warp's, None for no warp."""
@@ -68,8 +75,20 @@ class ImageHead(nn.Module):
             moved = F.grid_sample(features[:, :half].to(grid.dtype), grid, align_corners=False)
             features = torch.cat([moved.to(features.dtype), features[:, half:]], dim=1)
         image = self.last(self.out(features)).float()
-        size = (self.image_size, self.image_size)
-        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+        if self.tones is not None:
+            image = image + _resized(self._coarse(self.tones(z), grid), image.shape[-1])
+        return _resized(image, self.image_size)
+
+    def _coarse(self, tones: Tensor, grid: Tensor | None) -> Tensor:
+        """The sum (B, C, 32, 32) of the two coarse images, the first one warped."""
+        moved, still = tones.float().unflatten(1, self.tones_shape).unbind(1)
+        if grid is None:
+            return _resized(moved + still, FEATURE_SIZE)
+        return F.grid_sample(moved, grid.float(), align_corners=False) + _resized(still, FEATURE_SIZE)
+
+
+def _resized(image: Tensor, side: int) -> Tensor:
+    return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

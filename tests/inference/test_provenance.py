@@ -51,6 +51,7 @@ def test_the_record_holds_what_is_promised() -> None:
     promised = {
         "mhvae": __version__,
         "synthetic": True,
+        "derived_from_scan": False,
         "notice": "Synthetic image made by a model; not for diagnosis.",
         "model": "fetal-head",
         "model_sha256": "ab" * 32,
