@@ -1,0 +1,131 @@
+"""Carried detail: the image's own pixels where they are known, to the bit, and something drawn elsewhere."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from mhvae_cli import Pipeline
+from mhvae_cli.errors import InputError
+from mhvae_cli.images.scan import scan_of
+from mhvae_cli.inference.carrying import Donor, carry_detail
+from mhvae_cli.training.phantoms import phantom
+from mhvae_cli.vae.editing import transform_code
+
+SIZE = (96, 120)
+QUICK = {"steps": 4}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_refined: Path) -> Pipeline:
+    return Pipeline.load(tiny_refined, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def grey() -> np.ndarray:
+    """A phantom with noise, so that every pixel can be told from its neighbours."""
+    noise = np.random.default_rng(0).integers(-20, 20, SIZE)
+    return (phantom("fetal-head", 3, SIZE)[0].astype(int) + noise).clip(0, 255).astype(np.uint8)
+
+
+def kinds(grey: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "L": grey,
+        "RGB": np.stack([grey, 255 - grey, grey // 2], axis=2),
+        "16": grey.astype(np.uint16) * 99 + 1000,
+    }
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "16"])
+def test_an_edit_that_moves_nothing_returns_the_image(
+    pipeline: Pipeline, grey: np.ndarray, kind: str
+) -> None:
+    image = kinds(grey)[kind]
+    made = pipeline.warp(image, **QUICK)
+    assert made.pixels.dtype == image.dtype and np.array_equal(made.pixels, image)
+    swapped = pipeline.swap_style(image, image.copy(), **QUICK)
+    assert np.array_equal(swapped.pixels, image)
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "16"])
+def test_the_object_moves_and_the_ground_stays(pipeline: Pipeline, grey: np.ndarray, kind: str) -> None:
+    """A shift by whole pixels: both are the image's own pixels."""
+    image = kinds(grey)[kind]
+    old = pipeline.segment(image).mask
+    made = pipeline.warp(image, shift=(9, -4), **QUICK)
+    assert made.pixels.dtype == image.dtype and made.pixels.shape == image.shape
+    inside = ndimage.binary_erosion(made.mask, iterations=10)  # the rims are blended
+    outside = ~ndimage.binary_dilation(old | made.mask, iterations=18)
+    assert inside.sum() > 100 and outside.sum() > 100
+    assert np.array_equal(made.pixels[outside], image[outside])
+    moved = np.roll(image, (-4, 9), axis=(0, 1)).astype(int)
+    assert np.abs(made.pixels.astype(int) - moved)[inside].max() <= (1 if kind != "16" else 2)
+
+
+def test_only_the_hole_depends_on_the_noise(pipeline: Pipeline, grey: np.ndarray) -> None:
+    a, b = (pipeline.warp(grey, scale=0.5, seed=seed, **QUICK) for seed in (0, 1))
+    changed = a.pixels != b.pixels
+    old = pipeline.segment(grey).mask
+    hole = old & ~ndimage.binary_dilation(a.mask, iterations=6)
+    known = ndimage.binary_erosion(a.mask, iterations=10) | ~ndimage.binary_dilation(old, iterations=18)
+    assert hole.sum() > 100 and known.sum() > 100
+    assert changed[hole].mean() > 0.5 and not changed[known].any()
+
+
+def test_a_quarter_turn_turns_the_pixels(pipeline: Pipeline, grey: np.ndarray) -> None:
+    image = grey[:, :96]
+    made = pipeline.warp(image, rotate=90, about="image", **QUICK)
+    inside = ndimage.binary_erosion(made.mask, iterations=12)
+    np.testing.assert_allclose(made.pixels[inside].astype(int), np.rot90(image)[inside], atol=1)
+
+
+def test_what_comes_from_beyond_the_edge_is_drawn(pipeline: Pipeline, grey: np.ndarray) -> None:
+    """Of an object at the edge, shifted inwards, the far part was never seen: no streaks of the edge."""
+    networks = pipeline.networks
+    source = pipeline.source(grey)
+    outside = transform_code(source.code, about=(60, 48), shift=(-50, 0))
+    target = transform_code(outside, about=(60, 48), shift=(45, 0))
+    donor = Donor(scan_of(grey), outside, 1.0)
+    carried = carry_detail(networks, target, [donor])
+    side = networks.config.image_size
+    mask = networks.mask(target.theta, (side, side), target.pose)
+    beyond = np.zeros_like(mask)
+    beyond[:, : round(45 / 120 * side) - 1] = True
+    assert (mask & beyond).any() and carried.known[mask & beyond].max() < 0.01
+    assert carried.known[mask & ~np.roll(beyond, 2, axis=1)].min() > 0.99
+
+
+def test_a_cross_fade_keeps_tones_and_the_variance_of_detail(pipeline: Pipeline, grey: np.ndarray) -> None:
+    code = pipeline.source(grey).code
+    noise = [np.random.default_rng(i).integers(60, 180, SIZE).astype(np.uint8) for i in range(2)]
+    bright = (noise[0], noise[1] + np.uint8(40))
+    donors = [Donor(scan_of(pixels), code, 0.5) for pixels in bright]
+    carried = carry_detail(pipeline.networks, code, donors)
+    made = carried.compose(np.zeros((1, 32, 32), np.float32), donors[0].scan)
+    assert made.mean() == pytest.approx(np.mean(bright), abs=1)
+    assert made.std() == pytest.approx(noise[0].std(), rel=0.05)  # of a plain mean it would be 0.71 of that
+
+
+def test_a_style_of_another_size_fills_the_contents_frame(pipeline: Pipeline, grey: np.ndarray) -> None:
+    style = phantom("fetal-head", 5, (50, 44))[0]
+    made = pipeline.swap_style(grey, style, **QUICK)
+    assert made.pixels.shape == SIZE
+    corner = np.ix_([0, -1], [0, -1])
+    np.testing.assert_allclose(made.pixels[corner].astype(int), style[corner], atol=30)
+
+
+def test_an_edit_that_leaves_next_to_nothing_is_refused(pipeline: Pipeline, grey: np.ndarray) -> None:
+    code = pipeline.source(grey).code
+    huge = transform_code(code, about=(60, 48), scale=8)
+    far = transform_code(huge, about=(60, 48), shift=(5000, 0))
+    with pytest.raises(InputError, match="of the image to be drawn"):
+        carry_detail(pipeline.networks, far, [Donor(scan_of(grey), huge, 1.0)])
+
+
+def test_invented_images_and_latent_codes_carry_nothing(pipeline: Pipeline, grey: np.ndarray) -> None:
+    carried, invented = (pipeline.warp(grey, rotate=20, carry=carry, **QUICK) for carry in (True, False))
+    latent = pipeline.warp(pipeline.source(grey).code, rotate=20, **QUICK)
+    for made in (invented, latent):
+        assert made.pixels.shape == SIZE and np.array_equal(made.mask, carried.mask)
+        assert (made.pixels != carried.pixels).mean() > 0.9
