@@ -199,7 +199,7 @@ def _core(known: np.ndarray) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     inside = gaussian_filter((known >= 0.999).astype(np.float64), 1.0)
-    core: np.ndarray = np.clip(2.1 * (inside - 0.5), 0, 1)
+    core: np.ndarray = np.clip(2.5 * (inside - 0.5), 0, 1)
     return core
 
 
