@@ -275,7 +275,7 @@ Verb = Callable[..., None]
 
 
 def with_settings(
-    kind: type[settings.RunSettings],
+    kind: type[Any],
     *,
     types: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
@@ -288,7 +288,7 @@ def with_settings(
     """
     annotations = globals() if types is None else types
     offered = {each.name: each for each in fields(kind) if each.name not in without}
-    own, first = vars(kind)["__annotations__"], ("out", "model")
+    own, first = vars(kind)["__annotations__"], [name for name in ("out", "model") if name in offered]
     behind = sorted((name for name in offered if name not in first), key=lambda name: name not in own)
 
     def decorate(verb: Verb) -> Verb:
