@@ -15,13 +15,13 @@ from PIL import Image
 from mhvae_cli.errors import ModelError
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import stored
-from mhvae_cli.inference.posterior import draw, interval, warmed
+from mhvae_cli.inference.posterior import calibrated_sd, draw, interval
 from mhvae_cli.inference.qc import (
     COLUMNS,
     SIGNALS,
     EncoderOutputs,
     QCStatistics,
-    parse,
+    parse_statistics,
     smallest_jacobian,
     tones,
 )
@@ -110,9 +110,9 @@ def test_draws_depend_on_the_seed_and_the_image_alone() -> None:
     assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=2, key="a"))
     assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=1, key="b"))
     assert drawn.dtype == np.float32 and drawn.mean(0) == pytest.approx(given.theta, abs=0.07)
-    assert drawn.std(0) == pytest.approx(warmed(given.sd, 3.0), rel=0.05, abs=1e-6)
-    assert warmed(given.sd, 3.0)[1] == pytest.approx(0.03, rel=1e-3)
-    assert (warmed(given.sd, 1e6) <= 1).all()  # never wider than the prior
+    assert drawn.std(0) == pytest.approx(calibrated_sd(given.sd, 3.0), rel=0.05, abs=1e-6)
+    assert calibrated_sd(given.sd, 3.0)[1] == pytest.approx(0.03, rel=1e-3)
+    assert (calibrated_sd(given.sd, 1e6) <= 1).all()  # never wider than the prior
 
 
 def test_limits_go_on_as_the_tail_does() -> None:
@@ -140,7 +140,7 @@ def test_a_verdict_names_what_is_off() -> None:
 def test_statistics_outlive_the_file() -> None:
     sizes = {"tones": 4, "features": 2, "z": 3}
     content = json.loads(json.dumps(trust().to_dict()))
-    again = parse(content, sizes, where="here")
+    again = parse_statistics(content, sizes, where="here")
     found, told = (each.judge(evidence(), [SQUARE]) for each in (again, trust()))
     assert found.percentiles == pytest.approx(told.percentiles, abs=0.01) and found.why == told.why
     damaged = [
@@ -153,7 +153,7 @@ def test_statistics_outlive_the_file() -> None:
     ]
     for other in damaged:
         with pytest.raises(ModelError, match="here"):
-            parse(other, sizes, where="here")
+            parse_statistics(other, sizes, where="here")
 
 
 @pytest.fixture(scope="session")

@@ -372,7 +372,7 @@ def test_of_two_rows_for_one_thing_the_last_stays(here: Path) -> None:
 def test_a_row_whose_files_find_no_place_leaves_no_trace(here: Path) -> None:
     table = Table(Path("t.csv"), ("a", "b", "c"))
     table.add({"a": 1})
-    with pytest.raises(OutputError, match="no place"), table.held() as append_row:
+    with pytest.raises(OutputError, match="no place"), table.appending() as append_row:
         append_row({"a": 2})
         raise OutputError("no place")
     assert Path("t.csv").read_text() == "a,b,c\n1,,\n"
@@ -458,13 +458,13 @@ def test_an_output_whose_input_vanishes_is_left_alone(mhvae: Mhvae, monkeypatch:
     from mhvae_cli.runs.fingerprint import RunFingerprint
 
     assert mhvae("segment", "scans", "-o", "m", "-q").code == 0
-    judge, before = RunFingerprint.judge, Path("m/b.png").read_bytes()
+    why_stale, before = RunFingerprint.why_stale, Path("m/b.png").read_bytes()
 
     def gone(*args: Any) -> Any:
         os.remove("scans/b.png")
-        return judge(*args)
+        return why_stale(*args)
 
-    monkeypatch.setattr(RunFingerprint, "judge", gone)
+    monkeypatch.setattr(RunFingerprint, "why_stale", gone)
     ended = mhvae("segment", "scans", "-o", "m", "-q", *SKIP)
     assert ended.code == 3 and ended.stderr == "error: scans/b.png: no such file or directory\n"
     assert Path("m/b.png").read_bytes() == before and states()["b"] == "failed"
