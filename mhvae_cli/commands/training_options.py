@@ -166,14 +166,18 @@ def training(
 
 def recipe_options(settings: ModelTrainingSettings, own: dict[str, Any]) -> dict[str, Any]:
     """The options that override the recipe, as nested objects; `own` are the verb's own, with dotted keys."""
-    values = {
-        **own,
+    shared = {
         "train.epochs": settings.epochs,
         "train.batch_size": settings.batch_size,
         "train.lr": settings.lr,
         "train.seed": settings.seed,
         "card.license": settings.licence,
     }
+    return nest_keys({**own, **shared})
+
+
+def nest_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested objects; None values are omitted."""
     tree: dict[str, Any] = {}
     for path, value in values.items():
         if value is None:
