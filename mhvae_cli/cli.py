@@ -28,7 +28,7 @@ VERBS = {
     "doctor": "Show the system configuration and test the compute devices.",
     "train-vae": "Train a segmentation model on a folder of images and masks.",
     "train-cddpm": "Train the diffusion model that sharpens the images of a VAE.",
-    "cross-validate": "Run k-fold cross-validation; report the mean +- population sd over the folds.",
+    "cross-validate": "Run k-fold cross-validation; report the mean and population sd over the folds.",
 }
 """The verbs in help order, each with the first paragraph of its docstring. Verb a-b is function a_b of
 commands/a_b.py, which is imported on first use."""

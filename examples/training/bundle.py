@@ -1,8 +1,8 @@
-"""Make a model that ships from a finished run: float16 weights, and measured figures in its card.
+"""Make a bundled model from a finished run: float16 weights, and metrics in the model card.
 
     python examples/training/bundle.py RUN/ mhvae_cli/models/NAME figures.json
 
-figures.json holds what was measured on held-out images, in groups of names and numbers.
+figures.json holds groups of metrics measured on held-out images: {"group": {"name": value}}.
 """
 
 import json
@@ -15,7 +15,7 @@ from mhvae_cli.checkpoints.model_card import model_card
 run, target, figures = map(Path, sys.argv[1:])
 config = read_config(run)
 config["name"] = target.name
-# The run's own validation figures stay out: its first part has seen some of those images.
+# They replace the validation metrics: the first stage was trained on some of the validation images.
 config["figures"] = json.loads(figures.read_text())
 states = {part: load_state(run, part) for part in ("vae", "cddpm") if (run / f"{part}.safetensors").exists()}
 save_model(target, config=config, states=states, card=model_card(config), dtype="float16")

@@ -1,9 +1,9 @@
-"""Measure on a model's validation images how far its results can be trusted, and put that in its config.json.
+"""Measure the quality-control statistics of a model, and write them to its config.json.
 
     python examples/training/calibrate.py MODEL/ --data DIR [--data DIR2] [--hold-out K]
 
-train-vae does so by itself; this is for models that were trained before it did, or joined by graft.py. --data
-and --hold-out are those of the training: its validation images are then found again by its own rule.
+train-vae does this at the end of training; this script is for models combined with graft.py. With the --data
+and --hold-out of the training, the validation split is the same as in training.
 """
 
 import argparse
@@ -22,11 +22,11 @@ parser.add_argument("--hold-out", type=int)
 args = parser.parse_args()
 training = read_config(args.model)["training"]
 samples = hold_out(gather(args.data), args.hold_out)
-train, held = split(samples, fraction=training["val_fraction"], seed=training["seed"])
+train, val = split(samples, fraction=training["val_fraction"], seed=training["seed"])
 pipeline = Pipeline.load(args.model)
-trust = calibrate(pipeline.networks, train, held)
-if trust is None:
-    raise SystemExit(f"{args.model}: {len(held)} validation images are too few, or it finds no object")
-write_statistics(args.model, trust, images=len(held))
-print(f"{args.model}: {len(train)} training and {len(held)} validation images,", end=" ")
-print(f"temperature {trust.temperature:.2f}")
+statistics = calibrate(pipeline.networks, train, val)
+if statistics is None:
+    raise SystemExit(f"{args.model}: too few validation images ({len(val)}), or a single-headed VAE")
+write_statistics(args.model, statistics, images=len(val))
+print(f"{args.model}: {len(train)} training and {len(val)} validation images,", end=" ")
+print(f"temperature {statistics.temperature:.2f}")

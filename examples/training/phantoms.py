@@ -1,4 +1,4 @@
-"""Write synthetic scans with exact masks, laid out as train-vae reads them.
+"""Write a data folder of synthetic images with exact masks, for train-vae.
 
 python examples/training/phantoms.py fetal-head 80 phantom-heads
 """

@@ -17,5 +17,5 @@ cross_validate  train and test on each fold
 options               options shared by verbs, and the decorator that adds them
 segmentation_options  options of segment
 generation_options    options of the verbs that generate images
-training_options      options of the verbs that train
+training_options      options and settings of the verbs that train
 """

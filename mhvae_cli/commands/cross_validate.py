@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..resources import worker_count
-from ..runs.console import TrainingProgress, command_line, show_table, write_line
-from . import options, training_options
+from ..runs.console import TrainingProgress, show_table, write_line
+from . import training_options
+from .training_options import TrainingSettings
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Row, Spread
@@ -21,14 +21,15 @@ EXAMPLES = (
 )
 
 
+@training_options.training(TrainingSettings)
 def cross_validate(
     data: Annotated[
         Path,
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Folder with images/ and masks/, paired by file name; an index.csv in it may give fold and"
-            " subject.",
+            help="Folder with images/ and masks/, paired by file name, and optionally an index.csv that"
+            " assigns folds and subjects.",
         ),
     ],
     out: Annotated[
@@ -52,12 +53,7 @@ def cross_validate(
             show_default=False,
         ),
     ] = None,
-    preset: Annotated[
-        Literal["small", "paper"],
-        typer.Option(
-            "--preset", help="Training recipe; small takes one to two hours per fold on two CPU cores."
-        ),
-    ] = "small",
+    preset: training_options.Preset = "small",
     config: training_options.Config = None,
     profile: Annotated[
         Literal["native", "paper256"],
@@ -65,63 +61,50 @@ def cross_validate(
             "--profile", help="As in evaluate: native resolution, or 256 x 256 as in the published tables."
         ),
     ] = "paper256",
-    max_time: training_options.MaxTime = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
-    workers: options.Workers = None,
-    as_json: options.AsJson = False,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    progress: options.Progress = "auto",
+    *,
+    settings: TrainingSettings,
 ) -> None:
-    """Run k-fold cross-validation; report the mean +- population sd over the folds.
+    """Run k-fold cross-validation; report the mean and population sd over the folds.
 
-    The folds are taken from index.csv if it defines N folds; otherwise subjects are assigned to folds
-    automatically. Each model is selected on a validation split of its training folds, never on the test
-    fold. To continue an interrupted run, repeat the command.
+    The folds are those of index.csv if it defines N folds; otherwise subjects
+    are assigned to folds at random. The best epoch of each model is selected on
+    a validation split of its training folds, never on the test fold. To resume
+    an interrupted run, repeat the command.
     """
     from ..training.recipe import load_recipe
 
-    limit = training_options.deadline(max_time)
+    deadline = training_options.parse_max_time(settings.max_time)
     recipe, given = load_recipe(preset, config, {})
 
-    from ..devices import resolve_dtype
     from ..evaluation.scoring import over_folds
     from ..training import train
-    from ..training.cross_validation import cross_validate as train_each_fold
+    from ..training.cross_validation import cross_validate as run_folds
     from ..training.datasets import discover
 
-    torch_device = training_options.select_device(device)
+    run_options = training_options.training_options(settings, deadline=deadline)
     recipe = train.with_channels(recipe, given, discover(data))
-    run_options = train.TrainingOptions(
-        torch_device,
-        resolve_dtype(dtype, torch_device),
-        deadline=limit,
-        workers=worker_count(workers),
-        offline=offline,
-        command=command_line(),
-    )
     rows_by_fold: dict[int, list[Row]] = {}
-    with TrainingProgress(quiet=quiet, progress=progress) as say:
-        for fold, rows in train_each_fold(
-            data, recipe, run_options, out, count=folds, only=only, profile=profile, say=say
+    with TrainingProgress(quiet=settings.quiet, progress=settings.progress) as callback:
+        for fold, result in run_folds(
+            data, recipe, run_options, out, count=folds, only=only, profile=profile, callback=callback
         ):
-            if not isinstance(rows, list):
-                training_options.end_training(rows, out, quiet=quiet, resume_with="the same command")
+            if not isinstance(result, list):
+                training_options.end_training(
+                    result, out, quiet=settings.quiet, resume_with="the same command"
+                )
                 return
-            rows_by_fold[fold] = rows
-            _write(out / "results.csv", rows_by_fold)
+            rows_by_fold[fold] = result
+            _write_results(out / "results.csv", rows_by_fold)
     summary = over_folds(list(rows_by_fold.values()))
-    if as_json:
+    if settings.as_json:
         values = {name: {"mean": s.mean, "sd": s.sd, "folds": s.n} for name, s in summary.items()}
         write_line(json.dumps({"profile": profile, "folds": sorted(rows_by_fold), "summary": values}))
         return
-    _show(summary, profile)
+    _show_summary(summary, profile)
 
 
-def _write(path: Path, rows_by_fold: "dict[int, list[Row]]") -> None:
-    """Write one row per image: its fold, its id and its scores."""
+def _write_results(path: Path, rows_by_fold: "dict[int, list[Row]]") -> None:
+    """Write a row per image: fold, id and scores."""
     from ..evaluation.scoring import METRICS
     from ..filesystem import write_atomic
 
@@ -134,7 +117,7 @@ def _write(path: Path, rows_by_fold: "dict[int, list[Row]]") -> None:
     write_atomic(path, text.getvalue().encode())
 
 
-def _show(summary: "dict[str, Spread]", profile: str) -> None:
+def _show_summary(summary: "dict[str, Spread]", profile: str) -> None:
     rows: list[list[str]] = [
         [name, str(spread.n), f"{spread.mean:.4f}", f"{spread.sd:.4f}"] for name, spread in summary.items()
     ]

@@ -271,7 +271,7 @@ Verb = Callable[..., None]
 
 
 def with_settings(
-    kind: type[settings.RunSettings],
+    kind: type[Any],
     *,
     types: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
@@ -284,7 +284,7 @@ def with_settings(
     """
     annotations = globals() if types is None else types
     shared = {each.name: each for each in fields(kind) if each.name not in without}
-    leading = ("out", "model")
+    leading = [name for name in ("out", "model") if name in shared]
     # The fields that `kind` adds to its base class precede the inherited ones.
     added = vars(kind)["__annotations__"]
     trailing = sorted((name for name in shared if name not in leading), key=lambda name: name not in added)

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..resources import worker_count
-from ..runs.console import TrainingProgress, command_line
+from ..runs.console import TrainingProgress
 from . import options, training_options
+from .training_options import ModelTrainingSettings
 
 EXAMPLES = (
     "mhvae train-cddpm --model RUN/ --data DIR --out RUN2/",
@@ -14,6 +14,7 @@ EXAMPLES = (
 )
 
 
+@training_options.training(ModelTrainingSettings, without=("as_json",))
 def train_cddpm(
     model: Annotated[
         str,
@@ -24,8 +25,7 @@ def train_cddpm(
             envvar="MHVAE_MODEL",
             autocompletion=options.complete_model,
             help="Model whose VAE is used, unchanged: a bundled or imported model, a model folder, or"
-            " ORG/NAME"
-            " on the Hub.",
+            " ORG/NAME on the Hub.",
         ),
     ],
     data: training_options.Images,
@@ -49,22 +49,8 @@ def train_cddpm(
             show_default="64",
         ),
     ] = None,
-    hold_out: training_options.HoldOut = None,
-    epochs: training_options.Epochs = None,
-    batch_size: training_options.TrainBatch = None,
-    lr: training_options.LearningRate = None,
-    seed: training_options.Seed = None,
-    name: training_options.Name = None,
-    licence: training_options.Licence = None,
-    resume: training_options.Resume = False,
-    max_time: training_options.MaxTime = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
-    workers: options.Workers = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    progress: options.Progress = "auto",
+    *,
+    settings: ModelTrainingSettings,
 ) -> None:
     """Train the diffusion model that sharpens the images of a VAE.
 
@@ -76,47 +62,27 @@ def train_cddpm(
     """
     from ..training.recipe import load_cddpm_recipe
 
-    limit = training_options.deadline(max_time)
-    flags = training_options.flags(
-        {
-            "diffusion.process": process,
-            "train.crop": crop,
-            "train.epochs": epochs,
-            "train.batch_size": batch_size,
-            "train.lr": lr,
-            "train.seed": seed,
-            "card.license": licence,
-        }
-    )
-    recipe = load_cddpm_recipe(config, flags)
+    deadline = training_options.parse_max_time(settings.max_time)
+    own_options = {"diffusion.process": process, "train.crop": crop}
+    recipe = load_cddpm_recipe(config, training_options.recipe_options(settings, own_options))
 
     from ..checkpoints.registry import resolve
 
-    folder = resolve(model, offline=offline)
+    folder = resolve(model, offline=settings.offline)
 
-    from ..devices import resolve_dtype
     from ..training import train
 
-    torch_device = training_options.select_device(device)
-    samples = train.hold_out(train.gather(data, masks=False), hold_out)
-    run_options = train.TrainingOptions(
-        torch_device,
-        resolve_dtype(dtype, torch_device),
-        resume,
-        limit,
-        worker_count(workers),
-        offline,
-        command_line(),
-    )
-    with TrainingProgress(quiet=quiet, progress=progress) as say:
+    run_options = training_options.training_options(settings, deadline=deadline, resume=settings.resume)
+    samples = train.hold_out(train.gather(data, masks=False), settings.hold_out)
+    with TrainingProgress(quiet=settings.quiet, progress=settings.progress) as callback:
         outcome = train.train_cddpm(
             folder,
             samples,
             recipe,
             run_options,
             out,
-            name=name,
-            splits="" if hold_out is None else f"fold {hold_out} held out; ",
-            say=say,
+            name=settings.name,
+            splits=training_options.describe_fold(settings.hold_out),
+            callback=callback,
         )
-    training_options.end_training(outcome, out, quiet=quiet)
+    training_options.end_training(outcome, out, quiet=settings.quiet)

@@ -7,9 +7,9 @@ import typer
 
 from ..config import Arch, Family, Points
 from ..errors import InputError
-from ..resources import worker_count
-from ..runs.console import TrainingProgress, command_line
-from . import options, training_options
+from ..runs.console import TrainingProgress
+from . import training_options
+from .training_options import ModelTrainingSettings
 
 EXAMPLES = (
     "mhvae train-vae --data DIR --out RUN/ --warp affine --max-time 2h",
@@ -17,16 +17,11 @@ EXAMPLES = (
 )
 
 
+@training_options.training(ModelTrainingSettings, without=("as_json",))
 def train_vae(
-    data: training_options.Data,
+    data: training_options.ImagesAndMasks,
     out: training_options.RunFolder,
-    preset: Annotated[
-        Literal["small", "paper"],
-        typer.Option(
-            "--preset",
-            help="Training recipe; small takes one to two hours on two CPU cores, paper needs a GPU.",
-        ),
-    ] = "small",
+    preset: training_options.Preset = "small",
     config: training_options.Config = None,
     warp: Annotated[
         Family | None,
@@ -80,8 +75,7 @@ def train_vae(
             "--pretrained",
             metavar="REF",
             help="Initialize from ImageNet weights (a .safetensors file, or ORG/NAME on the Hub) or from a"
-            " complete"
-            " model of the same configuration (a bundled name or a model folder).",
+            " complete model of the same configuration (a bundled name or a model folder).",
             show_default=False,
         ),
     ] = None,
@@ -94,22 +88,8 @@ def train_vae(
             show_default=False,
         ),
     ] = None,
-    hold_out: training_options.HoldOut = None,
-    epochs: training_options.Epochs = None,
-    batch_size: training_options.TrainBatch = None,
-    lr: training_options.LearningRate = None,
-    seed: training_options.Seed = None,
-    name: training_options.Name = None,
-    licence: training_options.Licence = None,
-    resume: training_options.Resume = False,
-    max_time: training_options.MaxTime = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    threads: options.Threads = None,
-    workers: options.Workers = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    progress: options.Progress = "auto",
+    *,
+    settings: ModelTrainingSettings,
 ) -> None:
     """Train a segmentation model on a folder of images and masks.
 
@@ -120,54 +100,37 @@ def train_vae(
     """
     from ..training.recipe import load_recipe
 
-    limit = training_options.deadline(max_time)
-    flags = training_options.flags(
-        {
-            "model.warp.family": warp,
-            "model.warp.points": points,
-            "model.encoder.arch": encoder,
-            "model.encoder.width": width,
-            "model.image_size": image_size,
-            "model.channels": channels and int(channels),
-            "model.single_head": single_head or None,
-            "train.epochs": epochs,
-            "train.batch_size": batch_size,
-            "train.lr": lr,
-            "train.seed": seed,
-            "card.license": licence,
-            "pretrained": pretrained,
-        }
-    )
-    recipe, given = load_recipe(preset, config, flags)
+    deadline = training_options.parse_max_time(settings.max_time)
+    own_options = {
+        "model.warp.family": warp,
+        "model.warp.points": points,
+        "model.encoder.arch": encoder,
+        "model.encoder.width": width,
+        "model.image_size": image_size,
+        "model.channels": channels and int(channels),
+        "model.single_head": single_head or None,
+        "pretrained": pretrained,
+    }
+    recipe, given = load_recipe(preset, config, training_options.recipe_options(settings, own_options))
 
-    from ..devices import resolve_dtype
     from ..images.read import read_mask
     from ..training import train
 
-    torch_device = training_options.select_device(device)
-    samples = train.hold_out(train.gather(data), hold_out)
+    run_options = training_options.training_options(settings, deadline=deadline, resume=settings.resume)
+    samples = train.hold_out(train.gather(data), settings.hold_out)
     recipe = train.with_channels(recipe, given, samples)
-    run_options = train.TrainingOptions(
-        torch_device,
-        resolve_dtype(dtype, torch_device),
-        resume,
-        limit,
-        worker_count(workers),
-        offline,
-        command_line(),
-    )
-    shape = None if reference is None else read_mask(reference)
-    if shape is not None and not shape.any():
+    reference_mask = None if reference is None else read_mask(reference)
+    if reference_mask is not None and not reference_mask.any():
         raise InputError(f"{reference}: empty mask")
-    with TrainingProgress(quiet=quiet, progress=progress) as say:
+    with TrainingProgress(quiet=settings.quiet, progress=settings.progress) as callback:
         outcome = train.train_vae(
             samples,
             recipe,
             run_options,
             out,
-            name=name,
-            splits="" if hold_out is None else f"fold {hold_out} held out; ",
-            reference=shape,
-            say=say,
+            name=settings.name,
+            splits=training_options.describe_fold(settings.hold_out),
+            reference=reference_mask,
+            callback=callback,
         )
-    training_options.end_training(outcome, out, quiet=quiet)
+    training_options.end_training(outcome, out, quiet=settings.quiet)

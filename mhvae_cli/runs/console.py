@@ -154,16 +154,16 @@ def print_note(text: str) -> None:
 
 
 class TrainingProgress:
-    """Training progress on stderr: one line per epoch; in between a bar, or occasional plain lines.
+    """Training progress on stderr: a line per epoch; between epochs a status line or occasional plain lines.
 
-    A context manager, which clears the bar at the end.
+    A callback for `training.loop.fit`, and a context manager that clears the status line at the end.
     """
 
     def __init__(self, *, quiet: bool, progress: str) -> None:
         self.quiet = quiet or not is_rank_zero()
         self.bar = progress == "on" or (progress == "auto" and _has_terminal())
         self.shown = progress != "off"
-        self.begun: tuple[float, int] | None = None
+        self.started: tuple[float, int] | None = None
         self.last = time.monotonic()
 
     def __enter__(self) -> "TrainingProgress":
@@ -172,48 +172,48 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.bar and self.begun and not self.quiet:
+        if self.bar and self.started and not self.quiet:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show an event of `training.loop.fit`."""
+        """Show an event: a phase, a step or the end of an epoch."""
         if self.quiet:
             return
         if "phase" in event:
-            self.begun = None
-            self._line(event["phase"])
+            self.started = None
+            self._print_line(event["phase"])
         elif "log" in event:
-            self._line(self._epoch(event))
+            self._print_line(self._epoch_text(event))
         elif self.shown:
-            self._step(event)
+            self._show_step(event)
 
-    def _step(self, event: dict[str, Any]) -> None:
+    def _show_step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
-        self.begun = self.begun or (now, event["step"])
+        self.started = self.started or (now, event["step"])
         if now - self.last < (0.2 if self.bar else TRAINING_LINE_INTERVAL):
             return
         self.last = now
-        rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
+        rate = (event["step"] - self.started[1]) / max(now - self.started[0], 1e-9)
         left = f", {format_duration((event['of'] - event['step']) / rate)} left" if rate else ""
-        where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
-        text = f"{where}, loss {event['loss']:.4g}{left}"
+        position = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
+        text = f"{position}, loss {event['loss']:.4g}{left}"
         if self.bar:
             draw_status(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _epoch(self, event: dict[str, Any]) -> str:
+    def _epoch_text(self, event: dict[str, Any]) -> str:
         row = event["log"]
-        figures = [
+        metrics = [
             f"{name} {value:.4g}"
             for name, value in row.items()
             if isinstance(value, float) and name not in ("seconds", "score")
         ]
         best = " (best)" if row["score"] >= event["best"] else ""
         took = format_duration(row["seconds"])
-        return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(figures)}{best}"
+        return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(metrics)}{best}"
 
-    def _line(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         print((CLEAR_LINE if self.bar else "") + text, file=sys.stderr, flush=True)
 
 

@@ -1,17 +1,17 @@
-"""Folders of images and masks in, a model folder out.
+"""Training: from folders of images and masks to a model folder.
 
-train             a training put together: data, task, loop, calibration
-loop              the training loop: any task, any number of processes
-state             what a run is resumed from
-recipe            presets, JSON files and flags as one checked recipe
-validation        figures and sheets of validation images
-cross_validation  train and test on each fold
-distributed       several processes
-vae_task          section 3.4: the VAE's loss and validation
-cddpm_task        section 4: the cDDPM's
-calibration       statistics of a validation part, for quality control
-datasets          folders, splits and folds, and batches
-augmentation      random turns, zooms, shifts, flips and tones
-phantoms          synthetic heads and lesions, for tests and examples
-textures          their textures
+train             assembles a training run: data, model, task, loop, calibration
+loop              the training loop, for any task and any number of processes
+state             the training state on disk, and how a run is resumed from it
+recipe            presets, JSON files and options merged into one checked recipe
+validation        validation metrics and contact sheets
+cross_validation  k-fold cross-validation
+distributed       process groups and stop signals
+vae_task          section 3.4: the loss and validation of the VAE
+cddpm_task        section 4: the loss and validation of the cDDPM
+calibration       statistics of validation images, for quality control
+datasets          data folders, splits, folds and batches
+augmentation      random geometric and intensity transforms
+phantoms          synthetic images with masks, for tests and examples
+textures          textures and shapes of the phantoms
 """

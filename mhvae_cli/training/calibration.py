@@ -1,4 +1,4 @@
-"""The statistics of `trust`, measured on images that a model was not trained on."""
+"""Calibration: statistics for quality control (`inference.qc`), measured on validation images."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,100 +16,110 @@ from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
 from .datasets import Sample
 
 PARTS = ("vae", "cddpm")
-LEAST = 20
-"""Fewer validation images cannot show what is unusual."""
-KNOWN = 600
-"""Most training images used for the means and spreads of distances."""
-STEPS = 33
-TAIL, BEYOND = 0.2, 0.005
-"""A signal's limit is beyond all but a part BEYOND of images: extrapolated from the largest TAIL."""
-DRAWS = 64
-HOTTEST = 256.0
+MIN_VAL_IMAGES = 20
+"""Minimum number of validation images: fewer do not show what is unusual."""
+MAX_TRAIN_IMAGES = 600
+"""Maximum number of training images used for the mean and scale of distances."""
+QUANTILE_COUNT = 33
+TAIL, EXCEEDANCE = 0.2, 0.005
+"""A fraction EXCEEDANCE of images exceeds a limit, extrapolated from the fraction TAIL with the highest."""
+POSTERIOR_SAMPLES = 64
+MAX_TEMPERATURE = 256.0
 AREA_GRID = 96
 
 
-def calibrate(networks: Networks, train: Sequence[Sample], held: Sequence[Sample]) -> QCStatistics | None:
-    """The statistics of a model: means and spreads from `train`, all else from `held`, the unseen images.
+def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]) -> QCStatistics | None:
+    """Measure a model's statistics: means and scales of distances on `train`, everything else on `val`.
 
-    None for fewer than LEAST held images, and for a single-headed VAE. InputError for what cannot be read.
+    Returns None for fewer than MIN_VAL_IMAGES validation images, and for a single-headed VAE. Raises
+    InputError for a file that cannot be read.
     """
-    if len(held) < LEAST or len(train) < 2 or networks.model.warp is None:
+    if len(val) < MIN_VAL_IMAGES or len(train) < 2 or networks.model.warp is None:
         return None
-    known = list(_examined(networks, train[:: math.ceil(len(train) / KNOWN)], recon=False))
-    seen = list(_examined(networks, held, recon=True))
-    parts = {name: np.stack([getattr(each, name) for each in known]).astype(np.float64) for name in DISTANCES}
-    bare = QCStatistics(
-        _temperature(networks, seen, held),
-        {name: part.mean(0) for name, part in parts.items()},
-        {name: _whitening(part) if name == "tones" else _factors(part) for name, part in parts.items()},
+    train_outputs = list(_encode(networks, train[:: math.ceil(len(train) / MAX_TRAIN_IMAGES)], recon=False))
+    val_outputs = list(_encode(networks, val, recon=True))
+    features = {
+        name: np.stack([getattr(each, name) for each in train_outputs]).astype(np.float64)
+        for name in DISTANCES
+    }
+    statistics = QCStatistics(
+        _temperature(networks, val_outputs, val),
+        {name: values.mean(0) for name, values in features.items()},
+        {
+            name: _whitening(values) if name == "tones" else _inverse_sd(values)
+            for name, values in features.items()
+        },
         {},
         {},
     )
-    found = [bare.signals(each) for each in seen]
-    values = {name: np.array([each[name] for each in found]) for name in SIGNALS}
-    at = np.linspace(0, 1, STEPS)
-    tables = {name: np.quantile(value, at) for name, value in values.items()}
-    return replace(bare, quantiles=tables, limits={name: limit(value) for name, value in values.items()})
+    signals = [statistics.signals(each) for each in val_outputs]
+    columns = {name: np.array([each[name] for each in signals]) for name in SIGNALS}
+    probabilities = np.linspace(0, 1, QUANTILE_COUNT)
+    return replace(
+        statistics,
+        quantiles={name: np.quantile(values, probabilities) for name, values in columns.items()},
+        limits={name: limit(values) for name, values in columns.items()},
+    )
 
 
-def write_statistics(folder: Path, trust: QCStatistics, *, images: int) -> None:
-    """Write the statistics of `images` images into a model folder's config.json; all else is unchanged."""
-    content = {**read_config(folder), "trust": {"images": images, **trust.to_dict()}}
+def write_statistics(folder: Path, statistics: QCStatistics, *, images: int) -> None:
+    """Write statistics measured on `images` images into a model folder's config.json."""
+    content = {**read_config(folder), "trust": {"images": images, **statistics.to_dict()}}
     states = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
     save_model(folder, config=content, states=states, card=(folder / "README.md").read_text())
 
 
 def limit(values: np.ndarray) -> float:
-    """What a part BEYOND of such values would exceed, if their largest TAIL continues as an exponential.
+    """The value that a fraction EXCEEDANCE of such values exceeds, with an exponential fitted to their tail.
 
-    The few values there are beyond it say too little themselves.
+    A few hundred images have too few values beyond it for an empirical quantile.
     """
     start = np.quantile(values, 1 - TAIL)
     excess = values[values > start] - start
-    return float(start + (excess.mean() if len(excess) else 0.0) * math.log(TAIL / BEYOND))
+    return float(start + (excess.mean() if len(excess) else 0.0) * math.log(TAIL / EXCEEDANCE))
 
 
-def _examined(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> Iterator[EncoderOutputs]:
+def _encode(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> Iterator[EncoderOutputs]:
     for start in range(0, len(samples), 16):
-        part = samples[start : start + 16]
-        images = [networks.prepare(read_scan(sample.image)) for sample in part]
+        batch = samples[start : start + 16]
+        images = [networks.prepare(read_scan(sample.image)) for sample in batch]
         yield from networks.examine(np.stack(images), recon=recon)
 
 
-def _factors(values: np.ndarray) -> np.ndarray:
-    """One over the sd (D,) of values (N, D); entries that hardly vary are given a small sd."""
+def _inverse_sd(values: np.ndarray) -> np.ndarray:
+    """The inverse standard deviation (D,) of values (N, D), bounded for entries that hardly vary."""
     sd = values.std(0)
-    factors: np.ndarray = 1 / np.maximum(sd, max(0.05 * float(np.median(sd)), 1e-6))
-    return factors
+    inverse: np.ndarray = 1 / np.maximum(sd, max(0.05 * float(np.median(sd)), 1e-6))
+    return inverse
 
 
 def _whitening(values: np.ndarray) -> np.ndarray:
-    """(D, D) that makes values (N, D) uncorrelated, of sd 1; correlations are shrunk by 5 %."""
+    """The matrix (D, D) that whitens values (N, D), with correlations shrunk by 5 %."""
     covariance = np.atleast_2d(np.cov(values.T))
-    own = np.diag(np.diag(covariance).clip(1e-12))
-    return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * own)))
+    variances = np.diag(np.diag(covariance).clip(1e-12))
+    return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * variances)))
 
 
-def _temperature(networks: Networks, seen: Sequence[EncoderOutputs], held: Sequence[Sample]) -> float:
-    """The factor on the posterior's sd with which nine of ten 90 % intervals cover the true area."""
-    least = []
-    for evidence, sample in zip(seen, held, strict=True):
+def _temperature(networks: Networks, outputs: Sequence[EncoderOutputs], val: Sequence[Sample]) -> float:
+    """The factor on the posterior's sd at which 90 % of the 90 % intervals contain the true area."""
+    temperatures = []
+    for output, sample in zip(outputs, val, strict=True):
         assert sample.mask is not None
-        truth = float(read_mask(sample.mask).mean())
-        low, high = 1 / HOTTEST, HOTTEST
-        for _ in range(10):
+        area = float(read_mask(sample.mask).mean())
+        low, high = 1 / MAX_TEMPERATURE, MAX_TEMPERATURE
+        for _ in range(10):  # bisection for the smallest temperature whose interval contains the area
             middle = math.sqrt(low * high)
-            drawn = draw(evidence, DRAWS, temperature=middle, seed=0, key=sample.id)
-            below, above = interval(_areas(networks, drawn).tolist())
-            assert below is not None and above is not None
-            low, high = (low, middle) if below <= truth <= above else (middle, high)
-        least.append(high)
-    return float(np.quantile(least, 0.9, method="weibull"))
+            thetas = draw(output, POSTERIOR_SAMPLES, temperature=middle, seed=0, key=sample.id)
+            lower, upper = interval(_areas(networks, thetas).tolist())
+            assert lower is not None and upper is not None
+            low, high = (low, middle) if lower <= area <= upper else (middle, high)
+        temperatures.append(high)
+    return float(np.quantile(temperatures, 0.9, method="weibull"))
 
 
 @torch.inference_mode()
 def _areas(networks: Networks, thetas: np.ndarray) -> np.ndarray:
-    """The fraction of the image (N,) covered by the object of each theta (N, P)."""
+    """The area (N,) of the mask of each theta (N, P), as a fraction of the image."""
     warp, head = networks.model.warp, networks.model.segmentation_head
     assert warp is not None
     source = warp(torch.from_numpy(thetas).to(networks.device), (AREA_GRID, AREA_GRID))

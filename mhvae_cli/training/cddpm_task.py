@@ -1,4 +1,4 @@
-"""Section 4: the cDDPM's objective on a frozen VAE, its validation, and the model folder it writes."""
+"""Section 4: the loss of the cDDPM for a frozen VAE, its validation, and its model folder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,19 +24,20 @@ from ..vae.density import Density
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from .datasets import Images
-from .loop import sheet_due, weights
+from .loop import sheet_due, swap_weights
 
-MEASURED = 512
-"""Most training images used for the residual's sd and the density of the latent codes."""
+MAX_MEASURED_IMAGES = 512
+"""Maximum number of training images used to measure the scale and the density of the latent codes."""
 
 SHEET_ROWS = 6
 Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`CDDPMTask.reconstruct`."""
 
 
 @dataclass(frozen=True)
 class CropBatch:
-    """image (B, C, S, S) in [-1, 1]; noise for theta (B, P) and z (B, Z); of each image k crops: their top
-    left corners (B, k, 2) yx, times (B, k), and noise (B, k, C, crop, crop)."""
+    """Augmented images (B, C, S, S) in [-1, 1], standard normal noise for theta (B, P) and z (B, Z), and k
+    crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop)."""
 
     image: Tensor
     eps_theta: Tensor
@@ -47,7 +48,7 @@ class CropBatch:
 
 
 class Objective(nn.Module):
-    """The loss of one batch as a module, so that torch's data parallelism can wrap it."""
+    """The loss of a batch as a module, which DistributedDataParallel can wrap."""
 
     def __init__(self, refiner: Refiner, reconstruct: Reconstruct) -> None:
         super().__init__()
@@ -55,17 +56,22 @@ class Objective(nn.Module):
         self.reconstruct = reconstruct
 
     def forward(self, batch: CropBatch, progress: float) -> dict[str, Tensor]:
-        """Equation 8 on the crops."""
+        """The loss of equation 8, averaged over the crops."""
         device = self.refiner.codes_mean.device
         image = batch.image.to(device, memory_format=torch.channels_last)
         x_hat = self.reconstruct(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-        here, there = (_crops(x, batch.corners, batch.eps.shape[-1]) for x in (image, x_hat))
-        eps = batch.eps.to(device).flatten(0, 1)
-        return {"loss": self.refiner.network.loss(here, there, batch.t.to(device).flatten(), eps).mean()}
+        size = batch.eps.shape[-1]
+        crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
+        t, eps = batch.t.to(device).flatten(), batch.eps.to(device).flatten(0, 1)
+        return {"loss": self.refiner.network.loss(crops, crops_hat, t, eps).mean()}
 
 
 class CDDPMTask:
-    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`. The VAE is not changed."""
+    """Training of a cDDPM on `train`, validated on `val`, with `out` as the model folder.
+
+    `content` is the config.json of the model folder without validation metrics, `vae_state` the weights of
+    the VAE as stored, which are copied unchanged.
+    """
 
     def __init__(
         self,
@@ -92,8 +98,11 @@ class CDDPMTask:
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Tensor:
-        """x_hat (B, C, S, S) of codes drawn from the posterior: what is drawn was not trained on, and neither
-        is what the cDDPM will meet."""
+        """Reconstructions (B, C, S, S) of images, from latent codes sampled from the posterior.
+
+        The VAE fits its training images better than the new images that the cDDPM will refine; sampling
+        reduces this difference.
+        """
         return self.vae.decode(self.draw(image, eps_theta, eps_z))
 
     def draw(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Latents:
@@ -103,27 +112,28 @@ class CDDPMTask:
         return Latents(q_z.rsample(eps_z), theta)
 
     def measure(self) -> None:
-        """Set the refiner's scale and its density of the codes from training images."""
-        sums, zs, thetas = [], [], []
+        """Set the refiner's scale and density of latent codes from training images."""
+        mean_squares, zs, thetas = [], [], []
         device = self.refiner.codes_mean.device
         rng = np.random.default_rng(self.config.seed)
-        picks = rng.permutation(len(self.train))[:MEASURED].tolist()
+        indices = rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist()
         with torch.no_grad():
-            for i in range(0, len(picks), 16):
-                image = self.train.plain(picks[i : i + 16]).to(device, memory_format=torch.channels_last)
+            for i in range(0, len(indices), 16):
+                image = self.train.plain(indices[i : i + 16]).to(device, memory_format=torch.channels_last)
                 noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
                 latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
                 start = self.refiner.network.target(image, self.vae.decode(latents))
-                sums += start.square().flatten(1).mean(1).tolist()
+                mean_squares += start.square().flatten(1).mean(1).tolist()
                 zs.append(latents.z.cpu().numpy())
                 thetas.append(latents.theta.cpu().numpy())
         density = Density.fit(np.concatenate(zs), np.concatenate(thetas))
         if self.refiner.network.config.normalise:
-            self.refiner.network.scale.fill_(float(np.sqrt(np.mean(sums))))
+            self.refiner.network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
         self.refiner.codes_mean.copy_(torch.from_numpy(density.mean))
         self.refiner.codes_factor.copy_(torch.from_numpy(density.factor))
 
     def batch(self, indices: list[int], epoch: int) -> CropBatch:
+        """An augmented batch of training images; the times of an image's crops are stratified."""
         c, size = self.config, self.train.image_size
         image, rngs, _ = self.train.augmented(indices, c.augment, seed=c.seed, epoch=epoch)
         crop = min(c.crop or size, size)
@@ -132,64 +142,69 @@ class CDDPMTask:
         corners = np.stack([r.integers(0, size - crop + 1, (c.crops, 2)) for r in rngs])
         shape = (c.crops, image.shape[1], crop, crop)
         eps = [torch.from_numpy(r.standard_normal(shape, np.float32)) for r in rngs]
-        spans = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
-        t = torch.stack([times(self.refiner.network.sde, shares, c) for shares in spans])
+        quantiles = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
+        t = torch.stack([times(self.refiner.network.sde, q, c) for q in quantiles])
         return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps))
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
-        """Equation 8 on whole validation images at fixed times, of the EMA weights."""
-        with weights(self.module, ema):
+        """The loss of equation 8 of the EMA weights; in some epochs also write a contact sheet."""
+        with swap_weights(self.module, ema):
             loss = self._loss()
             if sheet_due(epoch, self.config.epochs):
-                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._preview()))
+                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._contact_sheet()))
         return {"val_loss": loss, "scale": float(self.refiner.network.scale), "score": -loss}
 
-    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
-        """Write the model folder: the VAE as it was, the EMA weights, and `figures`."""
+    def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
+        """Write the model folder with the VAE, the EMA weights and their validation metrics."""
         state = {name.removeprefix("refiner."): value for name, value in ema.items()}
-        cddpm = {**self.content["cddpm"], "validation": dict(figures)}
+        cddpm = {**self.content["cddpm"], "validation": dict(metrics)}
         content = {**self.content, "cddpm": cddpm}
         states = {"vae": self.vae_state, "cddpm": state}
         save_model(self.out, config=content, states=states, card=model_card(content))
 
     @torch.inference_mode()
     def _loss(self) -> float:
+        """The mean loss on whole validation images, at fixed times and with fixed noise."""
         device, rng = self.refiner.codes_mean.device, np.random.default_rng(0)
         losses = []
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             x_hat = self.vae.decode(self.vae.encode(image.contiguous(memory_format=torch.channels_last)))
-            shares = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
-            t = times(self.refiner.network.sde, shares, self.config).to(device)
+            quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
+            t = times(self.refiner.network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):
                 losses += self.refiner.network.loss(image, x_hat, t, eps).tolist()
         return float(np.mean(losses))
 
-    def _preview(self) -> np.ndarray:
-        """A contact sheet: image, the VAE's reconstruction, refined."""
-        picks = range(min(SHEET_ROWS, len(self.val)))
+    def _contact_sheet(self) -> np.ndarray:
+        """A row per image, uint8 RGB: the image, the VAE's reconstruction, and the refined image."""
+        indices = range(min(SHEET_ROWS, len(self.val)))
         device = self.refiner.codes_mean.device
-        image = self.val.plain(picks).to(device, memory_format=torch.channels_last)
+        image = self.val.plain(indices).to(device, memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"),
         ):
             x_hat = self.vae.decode(self.vae.encode(image))
-            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in picks])
+            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in indices])
         rows = zip(image, x_hat, refined, strict=True)
-        pictures = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
-        return sheet(pictures, ["image", "VAE", "refined"], cell=192)
+        cells = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
+        return sheet(cells, ["image", "VAE", "refined"], cell=192)
 
 
-def times(sde: SDE, shares: np.ndarray, config: CDDPMConfig) -> Tensor:
-    """Times float32 (N,) at the `shares` (N,), 0 to 1, of the configured distribution of noise levels."""
-    spread = NormalDist(config.level, config.level_sd)
-    levels = (spread.inv_cdf(min(max(share, 1e-3), 1 - 1e-3)) for share in shares)
+def times(sde: SDE, quantiles: np.ndarray, config: CDDPMConfig) -> Tensor:
+    """The times float32 (N,) at these quantiles (N,) of the noise levels' normal distribution."""
+    distribution = NormalDist(config.level, config.level_sd)
+    levels = (distribution.inv_cdf(min(max(q, 1e-3), 1 - 1e-3)) for q in quantiles)
     return torch.tensor([sde.time_of(min(max(x, sde.log_snr(1.0)), sde.log_snr(END))) for x in levels])
 
 
 def _crops(image: Tensor, corners: np.ndarray, size: int) -> Tensor:
-    """(B, C, S, S) and corners (B, k, 2) -> (B k, C, size, size)."""
-    pieces = [x[:, y : y + size, z : z + size] for x, own in zip(image, corners, strict=True) for y, z in own]
-    return torch.stack(pieces)
+    """Crops (B k, C, size, size) of images (B, C, S, S) at corners (B, k, 2) yx."""
+    crops = [
+        pixels[:, y : y + size, x : x + size]
+        for pixels, points in zip(image, corners, strict=True)
+        for y, x in points
+    ]
+    return torch.stack(crops)

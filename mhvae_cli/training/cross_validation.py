@@ -1,9 +1,9 @@
-"""Train on all folds but one and test on that one, in turn (table 1)."""
+"""k-fold cross-validation: train on all folds but one, test on that fold (table 1)."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import Recipe
@@ -15,68 +15,106 @@ from ..images.encode import encode_png
 from ..images.read import read_scan
 from ..images.scan import stored
 from .datasets import Sample, discover, folds_of
-from .loop import Outcome, Say
-from .state import STATE, check_out
-from .train import TrainingOptions, load_trained, plan_run, train_vae
+from .loop import Callback, Outcome
+from .state import STATE, check_output_folder
+from .train import TrainingOptions, load_trained, plan_vae, train_vae
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A fold: its training and test samples, and where its model and its predicted masks are written."""
+
+    number: int
+    train: list[Sample]
+    test: list[Sample]
+    options: TrainingOptions
+    model: Path
+    masks: Path
+
+    def is_done(self) -> bool:
+        """Whether the model is trained and all predicted masks are written."""
+        return self.options.resume and all(self.mask_path(sample).exists() for sample in self.test)
+
+    def mask_path(self, sample: Sample) -> Path:
+        return self.masks / f"{sample.id}.png"
 
 
 def cross_validate(
     folder: Path,
     recipe: Recipe,
-    work: TrainingOptions,
+    options: TrainingOptions,
     out: Path,
     *,
     count: int,
     only: Sequence[int] | None,
     profile: Profile,
-    say: Say,
+    callback: Callback,
 ) -> Iterator[tuple[int, list[Row] | Outcome]]:
-    """Train without each fold, segment it, and yield its number and scores; an Outcome last if stopped.
+    """For each fold train on the others, segment its images, and yield its number and scores.
 
-    Fold K's run is `out`/foldK, its masks, at their native size, `out`/foldK-masks. What is done is not done
-    again, what was cut is resumed; runs of another recipe or other data are refused before any work
-    (OutputError). Table 1, but each model is chosen on a part of its training folds.
+    The run of fold K is in `out`/foldK, its masks, at their original size, in `out`/foldK-masks. Completed
+    folds are kept and interrupted runs resumed. If training stops, the last item is an Outcome. As in table
+    1, except that the best epoch is chosen on a part of the training folds. Raises UsageError for invalid
+    folds, and OutputError, before any training, if the settings or data of a run have changed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("cross-validate runs in one process", hint="share the folds out with --only")
-    folds = folds_of(discover(folder), count, recipe.train.seed)
-    wrong = [k for k in only or () if not 0 <= k < count]
-    if wrong:
-        raise UsageError(f"no fold {wrong[0]} among {count}", hint="folds count from 0")
-    chosen = sorted(set(only or range(count)))
-    works = {k: replace(work, resume=(out / f"fold{k}" / STATE).exists()) for k in chosen}
-    rests = {k: [sample for part in folds[:k] + folds[k + 1 :] for sample in part] for k in chosen}
-    for k in chosen:
-        check_out(plan_run(rests[k], recipe, works[k], out / f"fold{k}", None)[0])
-    begun = False
-    for k in chosen:
-        masks = out / f"fold{k}-masks"
-        if not works[k].resume or any(not _mask_path(masks, sample).exists() for sample in folds[k]):
-            if begun and work.deadline is not None and time.monotonic() >= work.deadline:
-                yield k, Outcome(False, 0)
+        raise UsageError(
+            "cross-validate runs in a single process", hint="distribute the folds over processes with --only"
+        )
+    folds = _select_folds(folder, recipe, options, out, count, only)
+    for fold in folds:
+        check_output_folder(plan_vae(fold.train, recipe, fold.options, fold.model).run)
+    started = False
+    for fold in folds:
+        if not fold.is_done():
+            if started and options.deadline is not None and time.monotonic() >= options.deadline:
+                yield fold.number, Outcome(False, 0)
                 return
-            begun = True
-            say({"phase": f"fold {k}"})
-            held = f"fold {k} of {count} held out; "
-            outcome = train_vae(rests[k], recipe, works[k], out / f"fold{k}", splits=held, say=say)
+            started = True
+            callback({"phase": f"fold {fold.number}"})
+            splits = f"fold {fold.number} of {count} held out; "
+            outcome = train_vae(
+                fold.train, recipe, fold.options, fold.model, splits=splits, callback=callback
+            )
             if not outcome.finished:
-                yield k, outcome
+                yield fold.number, outcome
                 return
-            _segment(out / f"fold{k}", folds[k], masks, work)
-        pairs = []
-        for s in folds[k]:
-            assert s.mask is not None
-            pairs.append(Pair(s.id, s.mask, _mask_path(masks, s)))
-        yield k, [score(pair, profile=profile) for pair in pairs]
+            _segment(fold)
+        yield fold.number, _score(fold, profile)
 
 
-def _segment(model: Path, samples: Sequence[Sample], out: Path, work: TrainingOptions) -> None:
-    pipeline = load_trained(model, work)
-    for sample in samples:
+def _select_folds(
+    folder: Path,
+    recipe: Recipe,
+    options: TrainingOptions,
+    out: Path,
+    count: int,
+    only: Sequence[int] | None,
+) -> list[_Fold]:
+    """The folds to run, in order; a fold with a training state is resumed."""
+    folds = folds_of(discover(folder), count, recipe.train.seed)
+    if invalid := [k for k in only or () if not 0 <= k < count]:
+        raise UsageError(f"no fold {invalid[0]} of {count}", hint="folds are numbered from 0")
+    selected = []
+    for k in sorted(set(only or range(count))):
+        train = [sample for other in folds[:k] + folds[k + 1 :] for sample in other]
+        own = replace(options, resume=(out / f"fold{k}" / STATE).exists())
+        selected.append(_Fold(k, train, folds[k], own, out / f"fold{k}", out / f"fold{k}-masks"))
+    return selected
+
+
+def _segment(fold: _Fold) -> None:
+    """Write the predicted masks of a fold, in the orientation of the stored images."""
+    pipeline = load_trained(fold.model, fold.options)
+    for sample in fold.test:
         scan = read_scan(sample.image)
         mask = stored(pipeline.segment(scan).mask, scan.orientation)
-        write_atomic(_mask_path(out, sample), encode_png(mask))
+        write_atomic(fold.mask_path(sample), encode_png(mask))
 
 
-def _mask_path(folder: Path, sample: Sample) -> Path:
-    return folder / f"{sample.id}.png"
+def _score(fold: _Fold, profile: Profile) -> list[Row]:
+    pairs = []
+    for sample in fold.test:
+        assert sample.mask is not None
+        pairs.append(Pair(sample.id, sample.mask, fold.mask_path(sample)))
+    return [score(pair, profile=profile) for pair in pairs]

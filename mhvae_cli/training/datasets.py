@@ -1,7 +1,7 @@
-"""Appendix D: folders of images and masks, splits by subject, folds, and augmentation that moves both.
+"""Appendix D: data folders, splits and folds by subject, and augmented batches of images and masks.
 
-A folder holds `images/` and `masks/` with one stem each, and may hold `index.csv` (id, and optionally fold
-and subject: frames of one subject never straddle a split).
+A data folder contains `images/` and `masks/`, paired by file stem, and optionally `index.csv` with a column
+id and optional columns fold and subject. Images of one subject are never divided between two splits.
 """
 
 import csv
@@ -21,29 +21,30 @@ from ..images.read import read_mask, read_scan
 from ..images.scan import Scan, stored, upright
 from ..images.transforms import to_square
 from ..vae.fitting import rim
-from .augmentation import Move, crop, identity_maps, resample, similarity, tone
+from .augmentation import Affine, crop, identity_maps, resample, similarity, tone
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
-"""Range of the random edits for `Objective.consistency`."""
+"""Ranges of the random poses for `Objective.consistency`."""
 
 OVERSIZE = 4 / 3
-"""Images are kept at this many times the model's side, so that augmentation resamples a finer image."""
+"""Images are stored at this multiple of the model's input size, so that augmentation loses little detail."""
 
-FINER = 2.0
-"""The same if they are cropped."""
+OVERSIZE_CROPPED = 2.0
+"""The multiple for training with random crops."""
 
 FILL = 0.7
-"""The part of a second look's window, in width or in height, that the object fills."""
+"""The fraction of a validation crop, in width or in height, that the object spans."""
 
 FILLS = (0.5, 0.95)
-OFF_CENTRE = 0.1
-"""How training crops vary: the range of the part filled, and how far off the window's centre the object is at
-most, in window sides."""
+"""The range of this fraction in training crops."""
+
+MAX_OFFSET = 0.1
+"""Maximum offset of the object from the centre of a training crop, in crop sides."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its mask on disk; `mask` is None in a folder without masks."""
+    """The files of one image and its mask, if any."""
 
     id: str
     image: Path
@@ -54,8 +55,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2) xy points of the true contour
-    and their weights (B, N); noise for theta (B, P) and z (B, Z); random poses (B, 2, 3) as in `Latents`."""
+    """An augmented batch of float32 tensors.
+
+    image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2), the points xy of the true contour,
+    float64, and their weights (B, N); standard normal noise for theta (B, P) and z (B, Z); random poses
+    (B, 2, 3) as in `Latents`.
+    """
 
     image: Tensor
     mask: Tensor
@@ -67,25 +72,36 @@ class Batch:
 
 
 def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
-    """The folder's samples, sorted by id. InputError names a file that has no partner."""
+    """The samples of a data folder, sorted by id.
+
+    Raises InputError for a folder without images, unpaired files, and an invalid index.csv.
+    """
     images = _files(folder / "images")
     if not images:
-        raise InputError(f"{folder}: no files in {folder / 'images'}", hint="DIR holds images/ and masks/")
-    found = _files(folder / "masks") if masks else {}
-    if masks and (lonely := sorted(images.keys() ^ found.keys())):
-        where = [f"{i} ({'no mask' if i in images else 'no image'})" for i in lonely[:5]]
-        more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
-        raise InputError(f"{folder}: unpaired: {', '.join(where)}{more}", hint="one mask an image, same stem")
-    rows = _index(folder / "index.csv")
-    samples = [_sample(i, images[i], found.get(i), rows.get(i, {})) for i in sorted(images)]
+        needed = "images/ and masks/" if masks else "images/"
+        raise InputError(
+            f"{folder}: no files in {folder / 'images'}", hint=f"a data folder contains {needed}"
+        )
+    mask_files = _files(folder / "masks") if masks else {}
+    if masks and (unpaired := sorted(images.keys() ^ mask_files.keys())):
+        names = [f"{i} ({'no mask' if i in images else 'no image'})" for i in unpaired[:5]]
+        more = f" and {len(unpaired) - 5} more" if len(unpaired) > 5 else ""
+        hint = "an image and its mask have the same file name, except for the suffix"
+        raise InputError(f"{folder}: unpaired files: {', '.join(names)}{more}", hint=hint)
+    rows = _read_index(folder / "index.csv")
+    samples = [_sample(i, images[i], mask_files.get(i), rows.get(i, {})) for i in sorted(images)]
     folds = {s.subject: s.fold for s in samples}
-    if torn := sorted({s.subject for s in samples if s.fold != folds[s.subject]}):
-        raise InputError(f"{folder / 'index.csv'}: subject {torn[0]} is in more than one fold")
+    if divided := sorted({s.subject for s in samples if s.fold != folds[s.subject]}):
+        raise InputError(f"{folder / 'index.csv'}: subject {divided[0]} is in more than one fold")
     return samples
 
 
 def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """(training, validation): about `fraction` of the subjects, the same ones whatever other files exist."""
+    """Split by subject into (training, validation), with about `fraction` of the subjects for validation.
+
+    The order of subjects depends on `seed` and their names alone, so that a subject added later moves few
+    others. Raises InputError for a single subject.
+    """
     subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < 2:
         raise InputError("one subject cannot be split into training and validation")
@@ -94,21 +110,26 @@ def split(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[lis
 
 
 def folds_of(samples: Sequence[Sample], count: int, seed: int) -> list[list[Sample]]:
-    """`count` parts: index.csv's folds where it has just that many, else subjects distributed by `seed`."""
-    given = {s.fold for s in samples}
-    if None not in given and len(given) == count:
-        return [[s for s in samples if s.fold == fold] for fold in sorted(f for f in given if f is not None)]
+    """Divide samples into `count` folds: those of index.csv if it defines that many, else random by subject.
+
+    Raises UsageError for fewer subjects than folds.
+    """
+    defined = {s.fold for s in samples}
+    if None not in defined and len(defined) == count:
+        return [[s for s in samples if s.fold == n] for n in sorted(n for n in defined if n is not None)]
     subjects = sorted({s.subject for s in samples}, key=lambda s: seed_of(f"{seed}/{s}", size=6))
     if len(subjects) < count:
-        raise UsageError(f"{count} folds of {len(subjects)} subjects: too few")
-    part = {subject: i % count for i, subject in enumerate(subjects)}
-    return [[s for s in samples if part[s.subject] == fold] for fold in range(count)]
+        raise UsageError(f"too few subjects for {count} folds: {len(subjects)}")
+    folds = {subject: i % count for i, subject in enumerate(subjects)}
+    return [[s for s in samples if folds[s.subject] == n] for n in range(count)]
 
 
 class Images:
-    """Samples decoded once into memory, and batches of them, augmented by noise keyed on (seed, epoch, id).
+    """Images in memory, and augmented batches of them.
 
-    The same batch comes out whatever the order, the number of processes, or where a run was cut.
+    The augmentation of an image depends on (seed, epoch, id) alone: it is the same in any order, with any
+    number of processes, and after resuming. The constructor decodes all files; it raises InputError with
+    the names of those that cannot be used.
     """
 
     def __init__(
@@ -124,17 +145,17 @@ class Images:
         self.image_size, self.channels = image_size, channels
         self.side = round(image_size * oversize)
         with ThreadPoolExecutor(workers) as pool:
-            loaded = list(pool.map(self._tried, self.samples))
-        faults = [x for x in loaded if isinstance(x, str)]
-        if faults:
-            more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-            raise InputError("; ".join(faults[:5]) + more, hint="mend or remove these first")
+            loaded = list(pool.map(self._load_or_error, self.samples))
+        errors = [x for x in loaded if isinstance(x, str)]
+        if errors:
+            more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+            raise InputError("; ".join(errors[:5]) + more, hint="repair or remove these files")
         usable = [x for x in loaded if not isinstance(x, str)]
         self.images = torch.from_numpy(np.stack([x[0] for x in usable]))
         self.sizes = np.array([x[1] for x in usable])
         self.aspects = self.sizes[:, 1] / self.sizes[:, 0]
         self.keys = [seed_of(s.id, size=6) for s in self.samples]
-        self._keep([x[2] for x in usable])
+        self._store([x[2] for x in usable])
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -145,58 +166,66 @@ class Images:
 
     def augmented(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int
-    ) -> tuple[Tensor, list[np.random.Generator], list[Move]]:
-        """An augmented batch of images, each sample's generator for more, and its move."""
+    ) -> tuple[Tensor, list[np.random.Generator], list[Affine]]:
+        """Augmented images (B, C, S, S) in [-1, 1], with the generator and the transform of each."""
         rngs = [np.random.default_rng([seed, epoch, self.keys[i]]) for i in indices]
-        moves = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
+        affines = [similarity(r, augment, a) for r, a in zip(rngs, self.aspects[indices], strict=True)]
         if augment.crop > 0:
-            moves = [self._cropped(i, m, r, augment) for i, m, r in zip(indices, moves, rngs, strict=True)]
-        image = self._images(indices, np.stack([m for m, _ in moves]))
-        toned = [tone(x, r, augment) for x, r in zip(image, rngs, strict=True)]
-        return torch.stack(toned), rngs, moves
+            affines = [
+                self._random_crop(i, a, r, augment) for i, a, r in zip(indices, affines, rngs, strict=True)
+            ]
+        image = self._images(indices, np.stack([a.backward for a in affines]))
+        image = torch.stack([tone(x, r, augment) for x, r in zip(image, rngs, strict=True)])
+        return image, rngs, affines
 
-    def _tried(self, sample: Sample) -> tuple[np.ndarray, tuple[int, int], tuple[np.ndarray, ...]] | str:
+    def _load_or_error(
+        self, sample: Sample
+    ) -> tuple[np.ndarray, tuple[int, int], tuple[np.ndarray, ...]] | str:
+        """The image uint8 (C, side, side), its original height and width, and other data; or an error."""
         try:
             scan = read_scan(sample.image)
-            extra = self._extra(sample, scan)
+            extra = self._load_extra(sample, scan)
         except InputError as error:
             return str(error)
         square = to_square(scan.pixels, self.side, self.channels, window=scan.window)
         levels = np.rint((square + 1) * 127.5).astype(np.uint8)
         return levels, scan.pixels.shape[:2], extra
 
-    def _cropped(self, index: int, move: Move, rng: np.random.Generator, augment: AugmentConfig) -> Move:
+    def _random_crop(
+        self, index: int, affine: Affine, rng: np.random.Generator, augment: AugmentConfig
+    ) -> Affine:
         raise TypeError("images without masks have no object to crop to")
 
-    def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, ...]:
-        """The data of a sample other than its image. InputError if it cannot be used."""
+    def _load_extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, ...]:
+        """The data of a sample other than its image. Raises InputError if it cannot be used."""
         return ()
 
-    def _keep(self, extras: list[tuple[np.ndarray, ...]]) -> None:
-        pass
+    def _store(self, extras: list[tuple[np.ndarray, ...]]) -> None:
+        """Store what `_load_extra` returned for each sample."""
 
-    def _images(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
+    def _images(self, indices: Sequence[int], backward: np.ndarray) -> Tensor:
         images = self.images[torch.as_tensor(indices)].float()
         size = [len(indices), self.channels, self.image_size, self.image_size]
-        return resample(images, moves, size, padding="border") / 127.5 - 1
+        return resample(images, backward, size, padding="border") / 127.5 - 1
 
 
 class MaskedImages(Images):
-    """Images with the masks of one object; the masks' rims as points."""
+    """Images with their masks and contours."""
 
-    def _extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _load_extra(self, sample: Sample, scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert sample.mask is not None
         mask = read_mask(sample.mask)
         h, w = stored(scan.pixels, scan.orientation).shape[:2]
         if mask.shape != (h, w):
-            raise InputError(f"{sample.mask}: {mask.shape[1]} x {mask.shape[0]} px, its image {w} x {h}")
+            size = f"{mask.shape[1]} x {mask.shape[0]} px"
+            raise InputError(f"{sample.mask}: {size}, but its image is {w} x {h} px")
         mask = upright(mask, scan.orientation)
         if not mask.any():
             raise InputError(f"{sample.mask}: empty mask")
-        area = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
-        return area, *rim(mask)
+        coverage = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
+        return coverage, *rim(mask)
 
-    def _keep(self, extras: list[tuple[np.ndarray, ...]]) -> None:
+    def _store(self, extras: list[tuple[np.ndarray, ...]]) -> None:
         self.masks = torch.from_numpy(np.stack([x[0] for x in extras]))
         self.rims = np.stack([x[1] for x in extras])
         self.rim_weights = np.stack([x[2] for x in extras])
@@ -205,33 +234,26 @@ class MaskedImages(Images):
         """Images as in `plain`, and masks (B, S, S) in [0, 1]."""
         return self.plain(indices), self._masks(indices, identity_maps(len(indices)))
 
-    def second_look(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Images and masks as in `with_masks`, cropped so that the object fills FILL of the window; the side
-        (B,) of each window as a part of the image's, 1 where it is the image."""
-        still = np.eye(2, 3)
-        moves = [crop((still, still), self.rims[i], fill=FILL) for i in indices]
-        pull = np.stack([m for m, _ in moves])
-        return self._images(indices, pull), self._masks(indices, pull), pull[:, 0, 0]
+    def object_crops(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Images and masks as in `with_masks`, each cropped so that its object spans the fraction FILL.
 
-    def _cropped(self, index: int, move: Move, rng: np.random.Generator, augment: AugmentConfig) -> Move:
-        """The move followed, as likely as `augment.crop`, by a jittered crop about the object."""
-        if rng.random() >= augment.crop:
-            return move
-        fill = np.exp(rng.uniform(*np.log(FILLS)))
-        return crop(move, self.rims[index], fill=fill, off_centre=rng.uniform(-OFF_CENTRE, OFF_CENTRE, 2))
+        Also returns the side (B,) of each crop as a fraction of the image's side.
+        """
+        identity = Affine(np.eye(2, 3), np.eye(2, 3))
+        backward = np.stack([crop(identity, self.rims[i], fill=FILL).backward for i in indices])
+        return self._images(indices, backward), self._masks(indices, backward), backward[:, 0, 0]
 
     def batch(
         self, indices: Sequence[int], augment: AugmentConfig, *, seed: int, epoch: int, dims: tuple[int, int]
     ) -> Batch:
-        """An augmented batch with noise for (theta, z) of lengths `dims`."""
-        image, rngs, moves = self.augmented(indices, augment, seed=seed, epoch=epoch)
-        mask = self._masks(indices, np.stack([m for m, _ in moves]))
-        rims = np.stack(
-            [p @ b[:, :2].T + b[:, 2] for p, (_, b) in zip(self.rims[indices], moves, strict=True)]
-        )
+        """An augmented batch, with noise for theta and z of lengths `dims`."""
+        image, rngs, affines = self.augmented(indices, augment, seed=seed, epoch=epoch)
+        mask = self._masks(indices, np.stack([a.backward for a in affines]))
+        forward = [a.forward for a in affines]
+        rims = np.stack([p @ f[:, :2].T + f[:, 2] for p, f in zip(self.rims[indices], forward, strict=True)])
         weights = self.rim_weights[indices] * (np.abs(rims) < 0.99).all(-1)
         eps = [[torch.from_numpy(r.standard_normal(d, np.float32)) for d in dims] for r in rngs]
-        poses = [similarity(r, POSES, a)[0] for r, a in zip(rngs, self.aspects[indices], strict=True)]
+        poses = [similarity(r, POSES, a).backward for r, a in zip(rngs, self.aspects[indices], strict=True)]
         return Batch(
             image,
             mask,
@@ -242,9 +264,18 @@ class MaskedImages(Images):
             torch.from_numpy(np.stack(poses)).float(),
         )
 
-    def _masks(self, indices: Sequence[int], moves: np.ndarray) -> Tensor:
+    def _random_crop(
+        self, index: int, affine: Affine, rng: np.random.Generator, augment: AugmentConfig
+    ) -> Affine:
+        """With probability `augment.crop`, add a random crop around the object to the transform."""
+        if rng.random() >= augment.crop:
+            return affine
+        fill = np.exp(rng.uniform(*np.log(FILLS)))
+        return crop(affine, self.rims[index], fill=fill, offset=rng.uniform(-MAX_OFFSET, MAX_OFFSET, 2))
+
+    def _masks(self, indices: Sequence[int], backward: np.ndarray) -> Tensor:
         masks = self.masks[torch.as_tensor(indices), None].float()
-        return resample(masks, moves, [len(indices), 1, self.image_size, self.image_size])[:, 0] / 255
+        return resample(masks, backward, [len(indices), 1, self.image_size, self.image_size])[:, 0] / 255
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -253,19 +284,19 @@ def _files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
         if path.stem in files:
-            raise InputError(f"{folder}: {files[path.stem].name} and {path.name}: two files of one stem")
+            raise InputError(f"{folder}: {files[path.stem].name} and {path.name} differ only in their suffix")
         files[path.stem] = path
     return files
 
 
-def _index(path: Path) -> dict[str, dict[str, str]]:
+def _read_index(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return {row["id"]: row for row in csv.DictReader(file)}
     except (KeyError, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table with an id column") from error
+        raise InputError(f"{path}: not a CSV file with an id column") from error
 
 
 def _sample(stem: str, image: Path, mask: Path | None, row: dict[str, str]) -> Sample:
@@ -273,5 +304,5 @@ def _sample(stem: str, image: Path, mask: Path | None, row: dict[str, str]) -> S
     try:
         number = None if fold is None else int(fold)
     except ValueError:
-        raise InputError(f"index.csv: fold {fold!r} of {stem} is not a number") from None
+        raise InputError(f"index.csv: fold {fold!r} of {stem} is not an integer") from None
     return Sample(stem, image, mask, row.get("subject") or stem, number)

@@ -1,4 +1,4 @@
-"""One training in several processes, as torchrun starts them, and the signals that stop it."""
+"""Training in several processes started by torchrun, and signals that stop training."""
 
 import os
 import signal
@@ -12,15 +12,15 @@ import torch.distributed as dist
 
 from ..errors import MhvaeError
 
-PATIENCE = timedelta(hours=4)
-"""How long other processes wait while the first one validates and writes."""
+TIMEOUT = timedelta(hours=4)
+"""How long the other ranks wait while rank 0 validates and writes."""
 
 
 @contextmanager
-def group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """(rank, world) of the process group, joined for a while if torchrun started this process.
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the process group if torchrun started this process; yields (rank, world size).
 
-    MhvaeError if another process ends before its time: that one's own message says why.
+    Raises MhvaeError if another rank exits early.
     """
     if not dist.is_available() or ("RANK" not in os.environ and not dist.is_initialized()):
         yield 0, 1
@@ -30,19 +30,20 @@ def group(device: torch.device) -> Iterator[tuple[int, int]]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield dist.get_rank(), dist.get_world_size()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise MhvaeError("another process of this run ended first", hint="its message says why") from error
+        message = "another process of this run exited early"
+        raise MhvaeError(message, hint="see the error message of that process") from error
     finally:
         dist.destroy_process_group()
 
 
-def agreed(flag: bool, device: torch.device) -> bool:
-    """Whether it is true in any process of the group."""
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is true on any rank."""
     if not dist.is_initialized():
         return flag
     total = torch.tensor(float(flag), device=device)
@@ -50,8 +51,8 @@ def agreed(flag: bool, device: torch.device) -> bool:
     return bool(total)
 
 
-def averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Each number's mean over the processes of the group."""
+def mean_over_ranks(sums: dict[str, float], device: torch.device) -> dict[str, float]:
+    """The mean of each value over all ranks."""
     if not dist.is_initialized():
         return sums
     values = torch.tensor(list(sums.values()), device=device, dtype=torch.float64)
@@ -60,19 +61,19 @@ def averaged(sums: dict[str, float], device: torch.device) -> dict[str, float]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second one has its usual effect."""
+def catch_stop_signals() -> Iterator[list[int]]:
+    """Record SIGINT and SIGTERM in the list yielded; a second signal has its default effect."""
     caught: list[int] = []
-    old: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def catch(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, old[signal.Signals(number)])
+        signal.signal(number, handlers[signal.Signals(number)])
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        old[number] = signal.signal(number, catch)
+        handlers[number] = signal.signal(number, catch)
     try:
         yield caught
     finally:
-        for number, handler in old.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

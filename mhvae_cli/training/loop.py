@@ -1,7 +1,7 @@
-"""One fit loop for both trainings: schedule, EMA, exact resume, signals, log.
+"""The training loop of both models: learning-rate schedule, EMA, exact resuming, signals, log.
 
-Everything random in a batch is keyed on (seed, epoch, sample), so a run's place is its step alone, and N
-processes see the batches that one would.
+All randomness in a batch is keyed on (seed, epoch, sample). A run is therefore resumed from its step count
+alone, and several processes see the same batches as one.
 """
 
 import csv
@@ -21,112 +21,118 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import QualityError, UsageError
 from ..filesystem import write_atomic
-from .distributed import agreed, averaged, group, stop_signals
-from .state import TrainerState, TrainingRun, begin, save
+from .distributed import any_rank, catch_stop_signals, mean_over_ranks, process_group
+from .state import TrainerState, TrainingRun, save, start_or_resume
 
-MILDER = "a smaller --lr may help"
-Say = Callable[[dict[str, Any]], None]
+DIVERGED_HINT = "try a smaller --lr"
+Callback = Callable[[dict[str, Any]], None]
+"""Receives the events of a run: {"phase"}, {"step", "of", "epoch", "loss"} and {"log", "best", "of"}."""
 
 
 class Diverged(QualityError):
-    """The loss is NaN or infinite (exit 8: neither a bug nor a damaged file)."""
+    """The loss or a validation metric is NaN or infinite (exit 8)."""
 
 
 class Task(Protocol):
-    """`module` maps a batch and the run's progress (0-1) to named loss parts, "loss" first."""
+    """What is trained: a loss, its data, its validation and its model folder."""
 
     @property
-    def module(self) -> nn.Module: ...
+    def module(self) -> nn.Module:
+        """Maps a batch and the progress of the run (0 to 1) to scalar loss terms; "loss" is their total."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of training images."""
 
-    def batch(self, indices: list[int], epoch: int) -> object: ...
+    def batch(self, indices: list[int], epoch: int) -> object:
+        """The batch of these training images; called from worker threads."""
 
-    def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]: ...
+    def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
+        """Validation metrics of the EMA weights; the epoch with the highest "score" is the best."""
 
-    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None: ...
+    def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
+        """Write the model folder; called after each epoch that is the best so far."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `finished`, or stopped by `signal` or the clock."""
+    """How a run ended: `finished`, or stopped by `signal`, or (None) by the deadline."""
 
     finished: bool
     epoch: int
     signal: int | None = None
 
 
-def fit(task: Task, run: TrainingRun, *, say: Say) -> Outcome:
-    """Train until the last epoch, a signal or the deadline; the state is on disk whenever this returns.
+def fit(task: Task, run: TrainingRun, *, callback: Callback) -> Outcome:
+    """Train until the last epoch, a signal or the deadline; the training state is saved before returning.
 
-    `say` receives a dict after each step and each epoch. Raises Diverged if the loss or a gradient is NaN or
-    infinite: the state of the last whole epoch and the best model stay.
+    `callback` receives an event after each step and each epoch. Raises Diverged if the loss, the gradient or
+    a validation metric is not finite; the state of the last complete epoch and the best model are kept.
     """
-    with group(run.device) as (rank, world):
+    with process_group(run.device) as (rank, world):
         if run.config.batch_size % world:
-            raise UsageError(f"a batch of {run.config.batch_size} does not divide among {world} processes")
-        live = begin(task.module, run)
-        place, tell = live.place, say if rank == 0 else _silent
+            raise UsageError(f"batch size {run.config.batch_size} is not divisible by {world} processes")
+        state = start_or_resume(task.module, run)
+        counters = state.counters
         if rank == 0 and not run.resume:
-            save(run, live)  # a folder that cannot be written shows now, not after an epoch
-        trained = DistributedDataParallel(live.module) if world > 1 else live.module
+            save(run, state)  # report an output folder that is not writable before the first epoch
+        module = DistributedDataParallel(state.module) if world > 1 else state.module
         steps = max(1, len(task) // run.config.batch_size)
-        total, begun = steps * run.config.epochs, time.monotonic() - place.seconds
-        with stop_signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:
-            for batch in _batches(task, run, pool, place.step, total, steps, rank, world):
-                parts = _step(run, live, trained, batch, place.step / total)
-                place.step += 1
-                epoch, whole = -(-place.step // steps), place.step % steps == 0
-                _check(parts, f"epoch {epoch}, step {place.step}", run.device)
-                _update_ema(live, run.config.ema)
-                for name, value in parts.items():
-                    place.sums[name] = place.sums.get(name, 0.0) + value
-                place.seconds = time.monotonic() - begun
-                tell({"step": place.step, "of": total, "epoch": epoch, "loss": parts["loss"]})
+        total, started = steps * run.config.epochs, time.monotonic() - counters.seconds
+        with catch_stop_signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:
+            for batch in _batches(task, run, pool, counters.step, total, steps, rank, world):
+                losses = _step(run, state, module, batch, counters.step / total)
+                counters.step += 1
+                epoch, epoch_ends = -(-counters.step // steps), counters.step % steps == 0
+                _check_finite(losses, f"epoch {epoch}, step {counters.step}", run.device)
+                _update_ema(state, run.config.ema)
+                for name, value in losses.items():
+                    counters.sums[name] = counters.sums.get(name, 0.0) + value
+                counters.seconds = time.monotonic() - started
+                if rank == 0:
+                    callback({"step": counters.step, "of": total, "epoch": epoch, "loss": losses["loss"]})
                 late = run.deadline is not None and time.monotonic() >= run.deadline
-                stop = agreed(bool(caught) or late, run.device)
-                if stop or whole:
-                    place.sums = averaged(place.sums, run.device)
-                if whole and rank == 0:
-                    _close_epoch(task, run, live, epoch, steps, tell)
-                if whole:
-                    place.sums = {}
-                if (stop or whole) and rank == 0:
-                    save(run, live)
-                if stop and place.step < total:
+                stop = any_rank(bool(caught) or late, run.device)
+                if stop or epoch_ends:
+                    counters.sums = mean_over_ranks(counters.sums, run.device)
+                if epoch_ends and rank == 0:
+                    _end_epoch(task, run, state, epoch, steps, callback)
+                if epoch_ends:
+                    counters.sums = {}
+                if (stop or epoch_ends) and rank == 0:
+                    save(run, state)
+                if stop and counters.step < total:
                     return Outcome(False, epoch, caught[0] if caught else None)
     return Outcome(True, run.config.epochs)
 
 
-def _silent(_event: dict[str, Any]) -> None:
-    pass
-
-
 @contextmanager
-def weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Temporarily replace the module's weights."""
-    own = {name: value.clone() for name, value in module.state_dict().items()}
+def swap_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Temporarily replace the weights of a module."""
+    original = {name: value.clone() for name, value in module.state_dict().items()}
     module.load_state_dict(state)
     try:
         yield
     finally:
-        module.load_state_dict(own)
+        module.load_state_dict(original)
 
 
 def sheet_due(epoch: int, epochs: int) -> bool:
-    """Whether a contact sheet is made after this epoch: the first, the last and about ten in between."""
+    """Whether to write a contact sheet after this epoch: the first, the last and about ten in between."""
     return epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """The learning rate's factor: a linear rise over `warmup`, then half a cosine down to 0.01."""
+    """The learning-rate factor: linear warm-up over the fraction `warmup`, then cosine decay to 0.01."""
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """The epoch's batches of indices: a permutation without an incomplete batch (repeated if too short)."""
+    """The shuffled indices of an epoch's batches, without an incomplete last batch.
+
+    With fewer samples than `batch_size`, they are repeated to fill a single batch.
+    """
     indices = np.random.default_rng([seed, epoch]).permutation(count)
     if count < batch_size:
         indices = np.resize(indices, batch_size)
@@ -135,21 +141,21 @@ def order(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[in
 
 
 def _step(
-    run: TrainingRun, live: TrainerState, trained: nn.Module, batch: object, progress: float
+    run: TrainingRun, state: TrainerState, module: nn.Module, batch: object, progress: float
 ) -> dict[str, float]:
-    """One step of the optimiser: the loss parts, {} if they or the gradient are not finite (no step then)."""
-    config, optimizer, scaler = run.config, live.optimizer, live.scaler
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = config.lr * schedule(progress, config.lr_warmup)
-    trained.train()
+    """Take an optimizer step and return the loss terms; without a step {} if they are not finite."""
+    config, optimizer, scaler = run.config, state.optimizer, state.scaler
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * schedule(progress, config.lr_warmup)
+    module.train()
     with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-        parts = trained(batch, progress)
+        losses = module(batch, progress)
     optimizer.zero_grad(set_to_none=True)
-    scaler.scale(parts["loss"]).backward()
+    scaler.scale(losses["loss"]).backward()
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(live.module.parameters(), config.clip)
-    # In float16 a gradient overflows now and then: the scaler then leaves the step out.
-    values = {name: float(value.detach()) for name, value in parts.items()}
+    norm = nn.utils.clip_grad_norm_(state.module.parameters(), config.clip)
+    # An infinite gradient is normal in float16: the scaler skips the step and lowers its scale.
+    values = {name: float(value.detach()) for name, value in losses.items()}
     if not all(map(math.isfinite, [*values.values(), 0.0 if scaler.is_enabled() else float(norm)])):
         return {}
     scaler.step(optimizer)
@@ -157,9 +163,9 @@ def _step(
     return values
 
 
-def _check(parts: Mapping[str, float], where: str, device: torch.device) -> None:
-    if agreed(not parts, device):
-        raise Diverged(f"the loss is not a number any more in {where}", hint=MILDER)
+def _check_finite(losses: Mapping[str, float], where: str, device: torch.device) -> None:
+    if any_rank(not losses, device):
+        raise Diverged(f"the loss is not finite in {where}", hint=DIVERGED_HINT)
 
 
 def _batches(
@@ -172,44 +178,40 @@ def _batches(
     rank: int,
     world: int,
 ) -> Iterator[object]:
-    """This process's share of every batch from `step` on, a few prepared ahead by the threads."""
-    waiting: list[Future[object]] = []
-    ahead, plans = step, {}
+    """This rank's part of every batch from `step` on, prefetched by the threads of `pool`."""
+    pending: list[Future[object]] = []
+    submitted, orders = step, {}
     while step < total:
-        while ahead < total and len(waiting) <= run.workers:
-            epoch = ahead // steps
-            if epoch not in plans:
-                plans = {epoch: order(len(task), run.config.batch_size, seed=run.config.seed, epoch=epoch)}
-            share = plans[epoch][ahead % steps][rank::world]
-            waiting.append(pool.submit(task.batch, share, epoch))
-            ahead += 1
-        yield waiting.pop(0).result()
+        while submitted < total and len(pending) <= run.workers:
+            epoch = submitted // steps
+            if epoch not in orders:
+                orders = {epoch: order(len(task), run.config.batch_size, seed=run.config.seed, epoch=epoch)}
+            indices = orders[epoch][submitted % steps][rank::world]
+            pending.append(pool.submit(task.batch, indices, epoch))
+            submitted += 1
+        yield pending.pop(0).result()
         step += 1
 
 
-def _close_epoch(
-    task: Task,
-    run: TrainingRun,
-    live: TrainerState,
-    epoch: int,
-    steps: int,
-    say: Say,
+def _end_epoch(
+    task: Task, run: TrainingRun, state: TrainerState, epoch: int, steps: int, callback: Callback
 ) -> None:
-    place = live.place
-    figures = task.validate(live.ema, epoch)
-    if not all(map(math.isfinite, figures.values())):
-        raise Diverged(f"validation gives no numbers any more in epoch {epoch}", hint=MILDER)
-    row = {"epoch": epoch, "seconds": round(place.seconds, 1)}
-    row |= {name: value / steps for name, value in place.sums.items()} | figures
+    """Validate, append to log.csv, and save the model if it is the best so far."""
+    counters = state.counters
+    metrics = task.validate(state.ema, epoch)
+    if not all(map(math.isfinite, metrics.values())):
+        raise Diverged(f"a validation metric is not finite in epoch {epoch}", hint=DIVERGED_HINT)
+    row = {"epoch": epoch, "seconds": round(counters.seconds, 1)}
+    row |= {name: value / steps for name, value in counters.sums.items()} | metrics
     _log(run.out / "log.csv", row)
-    if figures["score"] > place.best:
-        place.best = figures["score"]
-        task.keep(live.ema, {"epoch": epoch, **figures})
-    say({"log": row, "best": place.best, "of": run.config.epochs})
+    if metrics["score"] > counters.best:
+        counters.best = metrics["score"]
+        task.save_model(state.ema, {"epoch": epoch, **metrics})
+    callback({"log": row, "best": counters.best, "of": run.config.epochs})
 
 
 def _log(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row, replacing the file atomically; rows of repeated epochs are dropped."""
+    """Append a row to a CSV file atomically, without earlier rows of this or a later epoch."""
     old = []
     if path.exists():
         with path.open(newline="") as file:
@@ -221,11 +223,11 @@ def _log(path: Path, row: Mapping[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _update_ema(live: TrainerState, most: float) -> None:
-    """The running mean of the weights; with a shorter memory in the first steps."""
-    decay = min(most, (1 + live.place.step) / (10 + live.place.step))
-    for name, value in live.module.state_dict().items():
+def _update_ema(state: TrainerState, max_decay: float) -> None:
+    """Update the exponential moving average of the weights; its decay increases over the first steps."""
+    decay = min(max_decay, (1 + state.counters.step) / (10 + state.counters.step))
+    for name, value in state.module.state_dict().items():
         if value.is_floating_point():
-            live.ema[name].lerp_(value, 1 - decay)
+            state.ema[name].lerp_(value, 1 - decay)
         else:
-            live.ema[name].copy_(value)
+            state.ema[name].copy_(value)

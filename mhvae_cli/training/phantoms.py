@@ -1,7 +1,8 @@
-"""Seeded synthetic images modelled on the paper's data sets (section 5.1), with exact masks; no patient data.
+"""Phantoms: synthetic images like those of the paper's data sets (section 5.1), with exact masks.
 
-Frame: x right, y down, the centre of the image at (0, 0), its shorter side from -1 to 1. Shapes are formulas,
-so a mask is exact at any size: a pixel is inside if its centre is.
+Coordinates: x to the right, y down, (0, 0) at the centre of the image, whose shorter side is from -1 to 1.
+Shapes are formulas, so masks are exact at any size: a pixel is inside if its centre is.
+No patient data is used.
 """
 
 import csv
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
-from .textures import blob, ellipse, noise, polar, speckle, step, stroke, turned
+from .textures import blob, ellipse, noise, polar, rotate, speckle, step, stroke
 
 Kind = Literal["fetal-head", "skin-lesion", "optic-disc"]
 _MELANIN = np.array([0.5, 1.0, 1.7])
@@ -24,11 +25,11 @@ _SKINS = np.array(
 
 
 def phantom(kind: Kind, seed: int, size: tuple[int, int] = (256, 256)) -> tuple[np.ndarray, np.ndarray]:
-    """One image and its mask, of `size` (height, width), determined by the seed.
+    """The image uint8 and mask bool (H, W) of a phantom of `size` (height, width), determined by the seed.
 
-    "fetal-head": uint8 (H, W), an ultrasound sector; the mask reaches to the skull's outer edge.
-    "skin-lesion": uint8 (H, W, 3), dermoscopy. "optic-disc": uint8 (H, W, 3), the middle of a fundus.
-    The mask is bool (H, W), and lies the same at every size of one aspect.
+    "fetal-head" is (H, W), an ultrasound sector; the mask extends to the outer edge of the skull.
+    "skin-lesion" is (H, W, 3), a dermoscopy image, and "optic-disc" (H, W, 3), the centre of a fundus image.
+    The shape of the mask is the same at every size of the same aspect ratio.
     """
     rng = np.random.default_rng([get_args(Kind).index(kind), seed])
     height, width = size
@@ -42,9 +43,9 @@ def phantom(kind: Kind, seed: int, size: tuple[int, int] = (256, 256)) -> tuple[
 def write_phantoms(
     folder: Path, kind: Kind, count: int, *, seed: int = 0, size: tuple[int, int] = (256, 256)
 ) -> None:
-    """Write `count` phantoms as a data folder: images/, masks/ and index.csv (id, subject, fold 0-3).
+    """Write a data folder of `count` phantoms: images/, masks/ and index.csv (id, subject, fold 0 to 3).
 
-    Phantom i is that of `seed` + i. Raises OutputError where the folder cannot be written.
+    Phantom i has the seed `seed` + i. Raises OutputError if the folder cannot be written.
     """
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
@@ -59,51 +60,51 @@ def write_phantoms(
 
 
 def _fetal_head(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tall, wide = np.array(x.shape) / min(x.shape)  # half of each
-    long = rng.uniform(0.35, 0.65) if rng.random() < 0.15 else rng.uniform(0.75, 1.1)
-    axes = np.array([long, long * rng.uniform(0.7, 0.88)])
-    turn = rng.normal(0, 0.3) + (np.pi / 2 if rng.random() < 0.15 else 0)
-    lean = np.array([np.cos(turn), np.sin(turn)])
-    reach = np.hypot(axes[0] * lean, axes[1] * lean[::-1])
-    shrink = min(1, 0.97 * wide / reach[0], 0.97 * tall / reach[1])
-    axes, reach = axes * shrink, reach * shrink
-    centre = rng.uniform(-0.6, 0.6, 2) * np.maximum([wide, tall] - reach, 0)
-    rho, distance, s, q = ellipse(x, y, centre, axes, turn)
+    half_height, half_width = np.array(x.shape) / min(x.shape)  # half of the image's height and width
+    semi_major = rng.uniform(0.35, 0.65) if rng.random() < 0.15 else rng.uniform(0.75, 1.1)
+    axes = np.array([semi_major, semi_major * rng.uniform(0.7, 0.88)])
+    angle = rng.normal(0, 0.3) + (np.pi / 2 if rng.random() < 0.15 else 0)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    extent = np.hypot(axes[0] * direction, axes[1] * direction[::-1])
+    shrink = min(1, 0.97 * half_width / extent[0], 0.97 * half_height / extent[1])
+    axes, extent = axes * shrink, extent * shrink
+    centre = rng.uniform(-0.6, 0.6, 2) * np.maximum([half_width, half_height] - extent, 0)
+    rho, distance, s, q = ellipse(x, y, centre, axes, angle)
     inside = rho <= 1
 
-    apex = np.array([centre[0] * 0.5 + rng.uniform(-0.2, 0.2), -tall - rng.uniform(0.4, 1.6)])
+    apex = np.array([centre[0] * 0.5 + rng.uniform(-0.2, 0.2), -half_height - rng.uniform(0.4, 1.6)])
     r, beam = np.hypot(x - apex[0], y - apex[1]), np.arctan2(x - apex[0], y - apex[1])
     edges = beam[inside].min(), beam[inside].max()
     opening = max(rng.uniform(0.4, 0.8), np.abs(edges).max() * rng.uniform(0.98, 1.2))
-    near = min(rng.uniform(0, 0.15) - tall - apex[1], r[inside].min() - 0.02)
-    far = tall - apex[1] + rng.uniform(-0.05, 0.4)
-    field = (r > near) & (r < far) & (np.abs(beam) < opening)
+    r_min = min(rng.uniform(0, 0.15) - half_height - apex[1], r[inside].min() - 0.02)
+    r_max = half_height - apex[1] + rng.uniform(-0.05, 0.4)
+    field = (r > r_min) & (r < r_max) & (np.abs(beam) < opening)
 
-    depth, across = (r - near) / (far - near), beam / opening
+    depth, across = (r - r_min) / (r_max - r_min), beam / opening
     outside = _tissue(rng, depth, across, distance)
-    behind = step(depth[inside].mean() - depth, 0.04)
-    for edge in edges:  # the beam is bent away at the skull's flanks
-        outside *= 1 - rng.uniform(0.3, 0.9) * behind * np.exp(-(((beam - edge) / (0.1 * opening)) ** 2))
+    below = step(depth[inside].mean() - depth, 0.04)
+    for edge in edges:  # shadows below the sides of the skull, where the beam is refracted
+        outside *= 1 - rng.uniform(0.3, 0.9) * below * np.exp(-(((beam - edge) / (0.1 * opening)) ** 2))
     brain = _brain(rng, s, q, depth, across)
     echo = outside + (brain - outside) * step(distance + 0.01, 0.008)
-    grains = speckle(rng, depth, across)
+    speckles = speckle(rng, depth, across)
     contrast = rng.uniform(0.3, 0.6)
-    echo *= 1 - contrast + contrast * grains
-    facing = np.abs(np.sin(beam + turn) * s / axes[0] + np.cos(beam + turn) * q / axes[1])
+    echo *= 1 - contrast + contrast * speckles
+    facing = np.abs(np.sin(beam + angle) * s / axes[0] + np.cos(beam + angle) * q / axes[1])
     facing /= np.hypot(s / axes[0], q / axes[1]) + 1e-9
-    echo += _skull(rng, distance, np.arctan2(q, s), facing, axes[0]) * (0.8 + 0.2 * grains)
+    echo += _skull(rng, distance, np.arctan2(q, s), facing, axes[0]) * (0.8 + 0.2 * speckles)
     image = np.clip(echo * rng.uniform(0.65, 1.1), 0, 1) ** rng.uniform(0.8, 1.2) * field
-    return _console(rng, image, inside), inside
+    return _scanner_overlay(rng, image, inside), inside
 
 
 def _tissue(
     rng: np.random.Generator, depth: np.ndarray, across: np.ndarray, distance: np.ndarray
 ) -> np.ndarray:
-    """Echo of the head's surroundings: layers, pockets of fluid, a bright near field, loss with depth."""
+    """Echo outside the head: layers of tissue, fluid, a bright near field, and attenuation with depth."""
     layers = 0.34 + 0.1 * polar(rng, depth, across, (0.02, 0.3))
     layers += 0.06 * polar(rng, depth, across, (0.05, 0.08))
     fluid = polar(rng, depth, across, (0.22, 0.4)) - rng.uniform(-0.6, 1.4)
-    if rng.random() < 0.4:  # the head floats
+    if rng.random() < 0.4:  # fluid all around the head
         fluid = np.maximum(fluid, 1 - distance / rng.uniform(0.05, 0.35))
     layers *= 1 - 0.93 * step(-fluid, 0.07)
     layers += rng.uniform(0, 0.3) * np.exp(-((depth / rng.uniform(0.05, 0.15)) ** 2))
@@ -113,39 +114,39 @@ def _tissue(
 def _brain(
     rng: np.random.Generator, s: np.ndarray, q: np.ndarray, depth: np.ndarray, across: np.ndarray
 ) -> np.ndarray:
-    """Echo inside the skull: s, q run from -1 to 1 along the long and the short axis."""
+    """Echo inside the skull; s and q are from -1 to 1 along the long and the short axis."""
     echo = rng.uniform(0.04, 0.18) + 0.04 * polar(rng, depth, across, (0.06, 0.12))
     folds = np.maximum(polar(rng, depth, across, (0.05, 0.09)), 0) * step(np.hypot(s, q) - 0.65, 0.05)
     echo += rng.uniform(0, 0.15) * folds
-    middle = rng.normal(0, 0.05)
-    dashes = np.clip(polar(rng, s / 2 + 0.5, 0 * s, (0.04, 0.1)) * 0.6 + 0.5, 0, 1) * (np.abs(s) < 0.88)
-    echo += rng.uniform(0.1, 0.55) * dashes * np.exp(-(((q - middle) / 0.022) ** 2))
+    midline = rng.normal(0, 0.05)
+    falx = np.clip(polar(rng, s / 2 + 0.5, 0 * s, (0.04, 0.1)) * 0.6 + 0.5, 0, 1) * (np.abs(s) < 0.88)
+    echo += rng.uniform(0.1, 0.55) * falx * np.exp(-(((q - midline) / 0.022) ** 2))
     side = rng.choice([-1, 1])
     for _ in range(rng.integers(0, 6)):  # walls of the ventricles
-        at = side * rng.uniform(0.2, 0.75), middle + rng.normal(0, 0.22)
+        at = side * rng.uniform(0.2, 0.75), midline + rng.normal(0, 0.22)
         echo += rng.uniform(0.2, 0.7) * blob(s, q, at, (rng.uniform(0.05, 0.16), 0.018))
     for _ in range(rng.integers(0, 4)):  # choroid plexus
-        at = -side * rng.uniform(0.0, 0.55), middle + rng.choice([-1, 1]) * rng.uniform(0.2, 0.55)
+        at = -side * rng.uniform(0.0, 0.55), midline + rng.choice([-1, 1]) * rng.uniform(0.2, 0.55)
         echo += rng.uniform(0.15, 0.4) * blob(s, q, at, rng.uniform((0.08, 0.08), (0.22, 0.18)), power=3)
     return np.maximum(echo, 0.02) * np.exp(-rng.uniform(0, 0.8) * depth)
 
 
 def _skull(
-    rng: np.random.Generator, distance: np.ndarray, angle: np.ndarray, facing: np.ndarray, long: float
+    rng: np.random.Generator, distance: np.ndarray, angle: np.ndarray, facing: np.ndarray, semi_major: float
 ) -> np.ndarray:
-    """Echo of the bone: a band under the edge, bright and thick where it faces the beam (1), with gaps."""
+    """Echo of the skull: a band inside the edge with gaps, bright and thick where `facing` the beam is 1."""
     strength = rng.uniform(0.02, 0.4) + facing ** rng.uniform(1, 4)
     for _ in range(rng.integers(2, 7)):
         gap = np.abs(np.angle(np.exp(1j * (angle - rng.uniform(-np.pi, np.pi)))))
         strength *= 1 - rng.uniform(0.3, 1) * np.exp(-((gap / rng.uniform(0.04, 0.3)) ** 2))
-    thick = rng.uniform(0.02, 0.045) * (0.5 + 0.6 * long) * (0.7 + 0.6 * facing)
-    band = np.exp(-((np.abs(distance + thick) / thick) ** 2.5))
-    halo = 0.3 * np.exp(-(((distance + thick) / (3 * thick)) ** 2))
+    thickness = rng.uniform(0.02, 0.045) * (0.5 + 0.6 * semi_major) * (0.7 + 0.6 * facing)
+    band = np.exp(-((np.abs(distance + thickness) / thickness) ** 2.5))
+    halo = 0.3 * np.exp(-(((distance + thickness) / (3 * thickness)) ** 2))
     return rng.uniform(0.35, 0.85) * strength * (band + halo)
 
 
-def _console(rng: np.random.Generator, image: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """What a scanner draws over the image: a blanked corner beside the head, and a bar of greys."""
+def _scanner_overlay(rng: np.random.Generator, image: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Draw what a scanner adds to the image: a blank corner outside the head, and a grey scale."""
     height, width = image.shape
     corner = np.s_[int(height * rng.uniform(0.75, 0.9)) :, int(width * rng.uniform(0.7, 0.85)) :]
     if rng.random() < 0.8 and not head[corner].any():
@@ -158,9 +159,9 @@ def _console(rng: np.random.Generator, image: np.ndarray, head: np.ndarray) -> n
 
 def _skin_lesion(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     radius = np.exp(rng.uniform(np.log(0.27), np.log(1.0)))
-    stretch, turn = rng.uniform(0.65, 1), rng.uniform(0, np.pi)
+    stretch, rotation = rng.uniform(0.65, 1), rng.uniform(0, np.pi)
     centre = rng.normal(0, 0.12, 2) + rng.uniform(-0.3, 0.3, 2) * (1 - radius)
-    u, v = turned(x - centre[0], y - centre[1], turn)
+    u, v = rotate(x - centre[0], y - centre[1], rotation)
     angle, rho = np.arctan2(v / stretch, u), np.hypot(u, v / stretch)
     orders = np.arange(2, 13)
     waves = rng.normal(0, rng.uniform(0.03, 0.16), len(orders)) / orders**0.7
@@ -171,23 +172,24 @@ def _skin_lesion(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tupl
     distance = rho - outline
 
     scale = min(x.shape) / 256
-    soft = rng.uniform(0.012, 0.07) * (0.5 + radius)
-    ragged = distance + soft * (0.7 + 0.7 * noise(rng, x.shape, 5 * scale))
-    cover = step(ragged, soft / 2)
+    softness = rng.uniform(0.012, 0.07) * (0.5 + radius)
+    ragged_distance = distance + softness * (0.7 + 0.7 * noise(rng, x.shape, 5 * scale))
+    coverage = step(ragged_distance, softness / 2)
     density = 1 + 0.25 * noise(rng, x.shape, 22 * scale) + 0.15 * noise(rng, x.shape, 6 * scale)
     density += rng.uniform(0, 0.25) * (np.abs(noise(rng, x.shape, 2.5 * scale)) < 0.5)  # pigment network
     density += rng.uniform(-0.4, 0.8) * np.exp(-((rho / radius / 0.6) ** 2))
-    dark = np.exp(rng.uniform(np.log(0.2), np.log(1.4)))
-    ink = rng.dirichlet([2, 0.7]) @ [_MELANIN, _BLOOD]
+    darkness = np.exp(rng.uniform(np.log(0.2), np.log(1.4)))
+    spectrum = rng.dirichlet([2, 0.7]) @ [_MELANIN, _BLOOD]
     skin = _SKINS[rng.integers(len(_SKINS))] / 255 * rng.uniform(0.9, 1.12)
     mottle = 0.04 * noise(rng, x.shape, 30 * scale) + 0.02 * noise(rng, x.shape, 4 * scale)
-    absorbed = (dark * np.maximum(density, 0.1) * cover)[..., None] * ink + mottle[..., None] * _BLOOD
+    absorbed = (darkness * np.maximum(density, 0.1) * coverage)[..., None] * spectrum
+    absorbed = absorbed + mottle[..., None] * _BLOOD
     image = skin * np.exp(-absorbed) * _light(rng, x, y)[..., None]
     return _hairs(rng, image, x, y), distance <= 0
 
 
 def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Uneven light: a gradient over the image and a darker rim, sometimes the tube of the dermatoscope."""
+    """Uneven illumination: a gradient, vignetting and, in some images, the edge of the dermatoscope."""
     radius = np.hypot(x, y)
     light: np.ndarray = (
         1 + x * rng.normal(0, 0.06) + y * rng.normal(0, 0.06) - rng.uniform(0, 0.15) * radius**2
@@ -198,17 +200,17 @@ def _light(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def _hairs(rng: np.random.Generator, image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Draw hairs and, on some images, a ruler over the skin."""
+    """Draw hairs and, in some images, a ruler over the skin."""
     count = rng.integers(0, 25) if rng.random() < 0.5 else 0
-    lie, colour = rng.uniform(0, np.pi), rng.uniform(0.05, 0.35) * np.array([1, 0.85, 0.75])
+    direction, colour = rng.uniform(0, np.pi), rng.uniform(0.05, 0.35) * np.array([1, 0.85, 0.75])
     for _ in range(count):
-        curve = rng.uniform(-1, 1), rng.uniform(-1, 1), lie + rng.normal(0, 0.4), rng.normal(0, 0.4)
+        curve = rng.uniform(-1, 1), rng.uniform(-1, 1), direction + rng.normal(0, 0.4), rng.normal(0, 0.4)
         shade = rng.uniform(0.4, 0.95) * stroke(
             x, y, *curve, rng.uniform(0.15, 0.9), rng.uniform(0.004, 0.011)
         )
         image += (colour - image) * shade[..., None]
     if rng.random() < 0.15:
-        u, v = turned(x, y - rng.uniform(0.7, 0.9), rng.normal(0, 0.15))
+        u, v = rotate(x, y - rng.uniform(0.7, 0.9), rng.normal(0, 0.15))
         ticks = (np.abs(np.mod(u, 0.1) - 0.05) < 0.006) & (v > -0.05) & (v < 0) & (np.abs(u) < 0.7)
         image[ticks | ((np.abs(v) < 0.006) & (np.abs(u) < 0.7))] *= 0.3
     return image
@@ -231,9 +233,10 @@ def _optic_disc(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple
     )
     image = image + (np.array([0.97, 0.86, 0.62]) - image) * step(cup, rng.uniform(0.02, 0.06))[..., None]
     image = image * (texture * _light(rng, x, y))[..., None]
-    for heading in (-1.6, 1.6, -1.3, 1.3, -1.9, 1.9, -0.6, 2.6):  # vessels leave upwards and downwards
-        way = heading + rng.normal(0, 0.2)
-        at = offset + np.array([np.cos(way), np.sin(way)]) * 0.75
-        shade = stroke(x, y, at[0], at[1], way, rng.normal(0, 0.35), 0.78, rng.uniform(0.012, 0.035))
+    # Vessels leave the disc, most of them upwards and downwards.
+    for direction in (-1.6, 1.6, -1.3, 1.3, -1.9, 1.9, -0.6, 2.6):
+        angle = direction + rng.normal(0, 0.2)
+        point = offset + np.array([np.cos(angle), np.sin(angle)]) * 0.75
+        shade = stroke(x, y, point[0], point[1], angle, rng.normal(0, 0.35), 0.78, rng.uniform(0.012, 0.035))
         image = image * (1 - rng.uniform(0.3, 0.65) * shade[..., None] * [0.5, 1, 0.9])
     return image, rho <= 1

@@ -1,4 +1,4 @@
-"""Recipes: a preset, a JSON file and flags, checked. Needs no torch."""
+"""Recipes: presets, JSON files and command-line options, merged and checked. Needs no torch."""
 
 import json
 import math
@@ -29,20 +29,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 2.0}},
     },
 }
-"""`paper` is the paper's model; `small` trains on two CPU cores in an hour or two."""
+"""`paper` is the model of the paper; `small` trains in one to two hours on two CPU cores."""
 
 
-def load_recipe(preset: str, file: Path | None, flags: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, overridden by a JSON file's values, then by `flags`; UsageError names an invalid key.
+def load_recipe(preset: str, file: Path | None, options: dict[str, Any]) -> tuple[Recipe, set[str]]:
+    """A preset, overridden by a JSON file, overridden by `options`, and the keys of "model" that they set.
 
-    Also returns the keys of "model" that the file or the flags set.
+    Raises UsageError for an unreadable file or an invalid key or value, which it names.
     """
-    over = merge(_read(file), flags)
+    over = merge(_read(file), options)
     recipe = from_dict(Recipe, merge(PRESETS[preset], over))
     check_model(recipe.model)
     check_training(recipe.train)
     if recipe.train.part == "style" and recipe.pretrained is None:
-        raise UsageError('train.part = "style" needs a trained model', hint="name it with --pretrained")
+        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --pretrained")
     if recipe.train.part == "position" and recipe.model.single_head:
         raise UsageError('train.part = "position": a single-headed VAE has no position code')
     if recipe.model.reference:
@@ -64,9 +64,9 @@ def _read(file: Path | None) -> dict[str, Any]:
     return values
 
 
-def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
-    """A JSON file's values, overridden by `flags`; UsageError names an invalid key."""
-    recipe = from_dict(CDDPMRecipe, merge(_read(file), flags))
+def load_cddpm_recipe(file: Path | None, options: dict[str, Any]) -> CDDPMRecipe:
+    """The default recipe, overridden by a JSON file, overridden by `options`. Errors as in `load_recipe`."""
+    recipe = from_dict(CDDPMRecipe, merge(_read(file), options))
     check_diffusion(recipe.diffusion)
     check_training(recipe.train)
     refuse(
@@ -75,7 +75,7 @@ def load_cddpm_recipe(file: Path | None, flags: dict[str, Any]) -> CDDPMRecipe:
             "train.crops: 1 or more": recipe.train.crops < 1,
             "train.level: finite": not math.isfinite(recipe.train.level),
             "train.level_sd: above 0": not 0 < recipe.train.level_sd < math.inf,
-            "train.augment.crop: 0, since a cDDPM uses no masks": recipe.train.augment.crop != 0,
+            "train.augment.crop: 0, because a cDDPM is trained without masks": recipe.train.augment.crop != 0,
         }
     )
     return recipe

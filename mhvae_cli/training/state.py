@@ -1,4 +1,4 @@
-"""A training run's state on disk: everything that a step changes, and the run's identity."""
+"""The training state on disk, and how a run is started or resumed from it."""
 
 import json
 import math
@@ -19,8 +19,11 @@ STATE = "state.safetensors"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where and how one training runs. `identity` is what a resumed run must share with the first; `deadline`
-    is a time of `time.monotonic` to stop at."""
+    """Where and how a model is trained.
+
+    `identity` holds the settings and data that must not change when the run is resumed; `deadline` is the
+    time of `time.monotonic` at which to stop.
+    """
 
     out: Path
     config: FitConfig
@@ -34,7 +37,7 @@ class TrainingRun:
 
 @dataclass
 class Counters:
-    """How far a run has come; `sums` are the epoch's loss parts so far, `best` the best validation score."""
+    """The progress of a run: `sums` of the loss terms in this epoch, and the `best` validation score."""
 
     step: int = 0
     best: float = -math.inf
@@ -44,89 +47,96 @@ class Counters:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """Everything that a step changes, as stored on disk."""
+    """Everything that a training step changes."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: dict[str, Tensor]
-    place: Counters
+    counters: Counters
 
 
-def check_out(run: TrainingRun) -> None:
-    """Reject a folder that is not empty, and one to resume that has no run or another run."""
+def check_output_folder(run: TrainingRun) -> None:
+    """Check that the output folder is empty, or holds the run to resume.
+
+    Raises OutputError for a folder in use or a run with other settings, UsageError for nothing to resume.
+    """
     state = run.out / STATE
     if not run.resume:
         if run.out.exists() and (not run.out.is_dir() or any(run.out.iterdir())):
-            hint = "--resume goes on with it" if state.exists() else "name a new folder"
+            hint = "use --resume to continue its run" if state.exists() else "choose a new folder"
             raise OutputError(f"{run.out}: exists and is not empty", hint=hint)
         return
     if not state.exists():
-        raise UsageError(f"{run.out}: nothing to resume", hint="leave out --resume to begin a run")
+        raise UsageError(f"{run.out}: nothing to resume", hint="omit --resume to start a new run")
     texts = read_metadata(state)
     if "identity" not in texts:
-        raise OutputError(f"{state}: not the state of a run")
-    before, now = _flat(json.loads(texts["identity"])), _flat(json.loads(json.dumps(run.identity)))
+        raise OutputError(f"{state}: not a training state")
+    before = _flatten(json.loads(texts["identity"]))
+    now = _flatten(json.loads(json.dumps(run.identity)))  # through JSON: tuples become lists
     if changed := sorted(key for key, value in before.items() if key not in now or now[key] != value):
-        first = "; ".join(f"{key} is {before[key]} there, {now.get(key)} here" for key in changed[:4])
+        changes = "; ".join(f"{key} was {before[key]}, is now {now.get(key)}" for key in changed[:4])
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        hint = "resume with the options it was begun with"
-        raise OutputError(f"{run.out}: another run: {first}{more}", hint=hint)
+        hint = "resume with the options that the run was started with"
+        raise OutputError(f"{run.out}: cannot resume: {changes}{more}", hint=hint)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 
-def begin(module: nn.Module, run: TrainingRun) -> TrainerState:
-    """A fresh start with `module`, or where the state on disk stands."""
+def start_or_resume(module: nn.Module, run: TrainingRun) -> TrainerState:
+    """The state of a new run of `module`, or the one on disk."""
     module = module.to(run.device)
     optimizer = torch.optim.AdamW(_decay_groups(module, run.config.weight_decay), lr=run.config.lr)
     scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype == torch.float16)
     ema = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    live = TrainerState(module, optimizer, scaler, ema, Counters())
-    return _restored(run, live) if run.resume else live
+    state = TrainerState(module, optimizer, scaler, ema, Counters())
+    return _restore(run, state) if run.resume else state
 
 
-def save(run: TrainingRun, live: TrainerState) -> None:
-    """Write the state atomically. OutputError if that fails."""
-    tensors = {f"model.{k}": v for k, v in live.module.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in live.ema.items()}
-    for i, moments in live.optimizer.state_dict()["state"].items():
+def save(run: TrainingRun, state: TrainerState) -> None:
+    """Write the state atomically. Raises OutputError if that fails."""
+    tensors = {f"model.{k}": v for k, v in state.module.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in state.ema.items()}
+    for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-    place = {**vars(live.place), "best": None if math.isinf(live.place.best) else live.place.best}
-    texts = {"place": place, "identity": dict(run.identity), "scaler": live.scaler.state_dict()}
+    counters = vars(state.counters)
+    if math.isinf(state.counters.best):
+        counters = {**counters, "best": None}  # JSON has no infinity
+    texts = {"place": counters, "identity": dict(run.identity), "scaler": state.scaler.state_dict()}
     save_state(run.out / STATE, tensors, {name: json.dumps(value) for name, value in texts.items()})
 
 
-def _restored(run: TrainingRun, live: TrainerState) -> TrainerState:
-    """`live` with everything in the state on disk."""
+def _restore(run: TrainingRun, state: TrainerState) -> TrainerState:
+    """Load the state on disk into `state`."""
     path = run.out / STATE
     tensors, texts = load_tensors(path), read_metadata(path)
-    live.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    for name in live.ema:
-        live.ema[name].copy_(tensors[f"ema.{name}"])
-    parameters = [p for each in live.optimizer.param_groups for p in each["params"]]
-    state = live.optimizer.state_dict()
+    state.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    for name in state.ema:
+        state.ema[name].copy_(tensors[f"ema.{name}"])
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    optimizer = state.optimizer.state_dict()
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, i, name = key.split(".")
             like = parameters[int(i)] if value.ndim else value
-            # In the parameter's memory layout: the same bits as without the stop, and as fast.
-            state["state"].setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value)
-    live.optimizer.load_state_dict(state)
-    if scaling := json.loads(texts.get("scaler", "{}")):
-        live.scaler.load_state_dict(scaling)
-    place = json.loads(texts["place"])
-    place["best"] = -math.inf if place["best"] is None else place["best"]
-    return replace(live, place=Counters(**place))
+            # The memory layout of the parameter makes a resumed run bit-identical, and as fast.
+            optimizer["state"].setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value)
+    state.optimizer.load_state_dict(optimizer)
+    if scaler := json.loads(texts.get("scaler", "{}")):
+        state.scaler.load_state_dict(scaler)
+    counters = json.loads(texts["place"])
+    counters["best"] = -math.inf if counters["best"] is None else counters["best"]
+    return replace(state, counters=Counters(**counters))
 
 
 def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only, not on biases and norms."""
+    """Parameter groups with weight decay for matrices and kernels, and without for biases and norms."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},

@@ -1,9 +1,9 @@
-"""Set up a training, for train-vae, train-cddpm and cross-validate: folders in, a model folder out."""
+"""Assemble and run a training: data folders in, a model folder out."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,22 +16,26 @@ from ..hashing import sha256_of
 from ..images.read import read_scan
 from ..inference.loading import load_model, load_refiner
 from ..inference.pipeline import Pipeline
+from ..resources import is_rank_zero
+from ..vae.model import MultiHeadedVAE
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
-from .datasets import FINER, OVERSIZE, Images, MaskedImages, Sample, discover, split
-from .loop import Outcome, Say, fit
-from .state import TrainingRun, check_out
+from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
+from .loop import Callback, Outcome, fit
+from .state import TrainingRun, check_output_folder
 from .vae_task import ModelInfo, VAETask, prepare_model
 
-UNLICENSED = "not stated: all rights reserved"
-PEEK = 32
-"""The number of images that are checked for colour."""
+DEFAULT_LICENSE = "not stated: all rights reserved"
+MAX_COLOUR_CHECKS = 32
+"""Maximum number of images inspected for colour."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training runs, beside what it trains: see the options of `train-vae`. `deadline` is a time of
-    `time.monotonic`."""
+    """How a training runs, apart from its recipe.
+
+    `deadline` is the time of `time.monotonic` at which to stop; `command` is recorded in the model card.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -42,13 +46,38 @@ class TrainingOptions:
     command: str = ""
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run, and its training and validation samples."""
+
+    run: TrainingRun
+    train: list[Sample]
+    val: list[Sample]
+
+    def splits(self, prefix: str) -> str:
+        """The splits as described in the model card."""
+        return f"{prefix}trained on {_describe(self.train)}, validated on {_describe(self.val)}"
+
+    def summary(self, model: torch.nn.Module) -> str:
+        """The splits and the number of parameters, for the terminal."""
+        count = sum(p.numel() for p in model.parameters()) / 1e6
+        splits = f"training on {_describe(self.train)}, validating on {_describe(self.val)}"
+        return f"{splits}; {count:.1f} M parameters"
+
+
+AnyImages = TypeVar("AnyImages", bound=Images)
+
+
 def gather(folders: Sequence[Path], *, masks: bool = True) -> list[Sample]:
-    """The samples of one folder, or of several, whose ids and subjects then begin with the folder's name."""
+    """The samples of data folders; with several, ids and subjects are prefixed with the folder's name.
+
+    Raises InputError as `datasets.discover`, and UsageError for two folders of the same name.
+    """
     if len(folders) == 1:
         return discover(folders[0], masks=masks)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
-        raise UsageError(f"two data folders of one name: {', '.join(map(str, folders))}")
+        raise UsageError(f"two data folders have the same name: {', '.join(map(str, folders))}")
     return [
         replace(sample, id=f"{name}/{sample.id}", subject=f"{name}/{sample.subject}")
         for name, folder in zip(names, folders, strict=True)
@@ -57,16 +86,16 @@ def gather(folders: Sequence[Path], *, masks: bool = True) -> list[Sample]:
 
 
 def hold_out(samples: Sequence[Sample], fold: int | None) -> list[Sample]:
-    """The samples outside `fold` of index.csv. UsageError if there is no such fold."""
+    """The samples outside a fold of index.csv. Raises UsageError if the fold does not exist."""
     if fold is None:
         return list(samples)
     if not any(s.fold == fold for s in samples):
-        raise UsageError(f"no fold {fold} in index.csv", hint="index.csv needs a column fold")
+        raise UsageError(f"no fold {fold} in index.csv", hint="index.csv defines folds in a column fold")
     return [s for s in samples if s.fold != fold]
 
 
 def with_channels(recipe: Recipe, given: set[str], samples: Sequence[Sample]) -> Recipe:
-    """The recipe with as many channels as the samples have, unless `given` says that they were set."""
+    """The recipe with the number of channels of the samples, unless "channels" is among the keys `given`."""
     if "channels" in given:
         return recipe
     return replace(recipe, model=replace(recipe.model, channels=channels_of(samples)))
@@ -74,7 +103,7 @@ def with_channels(recipe: Recipe, given: set[str], samples: Sequence[Sample]) ->
 
 def channels_of(samples: Sequence[Sample]) -> int:
     """1 if the first images are all grey (or RGB with equal channels), else 3."""
-    for sample in samples[:PEEK]:
+    for sample in samples[:MAX_COLOUR_CHECKS]:
         pixels = read_scan(sample.image).pixels
         if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
             return 3
@@ -84,162 +113,179 @@ def channels_of(samples: Sequence[Sample]) -> int:
 def train_vae(
     samples: Sequence[Sample],
     recipe: Recipe,
-    work: TrainingOptions,
+    options: TrainingOptions,
     out: Path,
     *,
     name: str | None = None,
     splits: str = "",
     reference: np.ndarray | None = None,
-    say: Say,
+    callback: Callback,
 ) -> Outcome:
-    """Train on `samples`, choosing on a validation part of their subjects; `out` ends as a model folder.
+    """Train a VAE on `samples`, some of whose subjects are used for validation, and write it to `out`.
 
-    Raises InputError (data), UsageError or OutputError (`out`), ModelError (pretrained), Diverged.
+    `splits` precedes the description of the splits in the model card. Raises InputError (data), UsageError or
+    OutputError (`out`), ModelError (pretrained weights) and Diverged.
     """
-    run, train, val = plan_run(samples, recipe, work, out, reference)
-    check_out(run)
+    plan = plan_vae(samples, recipe, options, out, reference=reference)
+    check_output_folder(plan.run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
-    oversize = FINER if recipe.train.augment.crop > 0 else OVERSIZE
-    say({"phase": f"reading {len(samples)} images"})
-    images, held = (
-        MaskedImages(part, **size, oversize=oversize, workers=max(1, work.workers)) for part in (train, val)
-    )
+    oversize = OVERSIZE_CROPPED if recipe.train.augment.crop > 0 else OVERSIZE
+    train, val = _read_images(MaskedImages, plan, size, callback, oversize=oversize)
     model = prepare_model(
         recipe.model,
-        images,
+        train,
         seed=recipe.train.seed,
         part=recipe.train.part,
-        pretrained=None if work.resume else recipe.pretrained,
+        pretrained=None if options.resume else recipe.pretrained,
         reference=reference,
-        offline=work.offline,
+        offline=options.offline,
     )
-    about = ModelInfo(
-        name or out.resolve().name,
-        {"license": UNLICENSED, "data": _data(samples), **recipe.card},
-        {
-            "command": work.command,
-            "splits": f"{splits}trained on {_count(train)}, chosen on {_count(val)}",
-            "pretrained": _origin(recipe.pretrained),
-            **to_dict(recipe.train),
-        },
-    )
-    parts = f"{_count(train)} to train on, {_count(val)} to choose on"
-    say({"phase": f"{parts}; {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"})
-    outcome = fit(VAETask(model, recipe.train, images, held, about, out=out), run, say=say)
-    if outcome.finished and os.environ.get("RANK", "0") == "0":
-        _calibrate(out, train, val, work)
+    training = {
+        "command": options.command,
+        "splits": plan.splits(splits),
+        "pretrained": _describe_pretrained(recipe.pretrained),
+        **to_dict(recipe.train),
+    }
+    card = {"license": DEFAULT_LICENSE, "data": _describe_data(samples), **recipe.card}
+    info = ModelInfo(name or out.resolve().name, card, training)
+    callback({"phase": plan.summary(model)})
+    outcome = fit(VAETask(model, recipe.train, train, val, info, out=out), plan.run, callback=callback)
+    if outcome.finished and is_rank_zero():
+        statistics = calibrate(load_trained(out, options).networks, plan.train, plan.val)
+        if statistics is not None:
+            write_statistics(out, statistics, images=len(plan.val))
     return outcome
-
-
-def _calibrate(model: Path, train: Sequence[Sample], val: Sequence[Sample], work: TrainingOptions) -> None:
-    trust = calibrate(load_trained(model, work).networks, train, val)
-    if trust is not None:
-        write_statistics(model, trust, images=len(val))
 
 
 def train_cddpm(
     model: Path,
     samples: Sequence[Sample],
     recipe: CDDPMRecipe,
-    work: TrainingOptions,
+    options: TrainingOptions,
     out: Path,
     *,
     name: str | None = None,
     splits: str = "",
-    say: Say,
+    callback: Callback,
 ) -> Outcome:
-    """Train a cDDPM for the VAE of the folder `model`, which stays as it is; `out` ends as a model folder.
+    """Train a cDDPM for the VAE in the model folder `model`, and write both to the model folder `out`.
 
-    A cDDPM of the same configuration that is in `model` already is trained on, its scale and density kept.
-    Raises InputError (data), UsageError or OutputError (`out`), ModelError (`model`), Diverged.
+    If `model` has a cDDPM of the same configuration, training starts from its weights, scale and density.
+    `splits` as in `train_vae`. Raises InputError (data), UsageError or OutputError (`out`), ModelError
+    (`model`) and Diverged.
     """
     vae, _ = load_model(model)
-    content, state = read_config(model), load_state(model)
-    config = vae.config
-    old = content.get("cddpm", {}).get("model", {}) | {"strength": recipe.diffusion.strength}
-    known = old == to_dict(recipe.diffusion)
-    if known:
-        refiner = load_refiner(model)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.train.seed)
-            refiner = Refiner(recipe.diffusion, channels=config.channels, codes=config.z_dim + vae.theta_dim)
-    train, val = _parts(samples, recipe.train)
-    identity = {
-        "diffusion": to_dict(recipe.diffusion),
-        "train": to_dict(recipe.train),
-        "model": digest(model),
-        "data": _ids(samples),
-        "validation": _ids(val),
+    content, vae_state = read_config(model), load_state(model)
+    refiner, pretrained = _prepare_refiner(model, vae, content, recipe)
+    identity = {"diffusion": to_dict(recipe.diffusion), "model": digest(model)}
+    plan = _plan(samples, recipe.train, identity, options, out)
+    check_output_folder(plan.run)
+    size = {"image_size": vae.config.image_size, "channels": vae.config.channels}
+    train, val = _read_images(Images, plan, size, callback)
+    training = {
+        "command": options.command,
+        "data": _describe_data(samples),
+        "splits": plan.splits(splits),
+        **to_dict(recipe.train),
     }
-    run = TrainingRun(
-        out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers
-    )
-    check_out(run)
-    say({"phase": f"reading {len(samples)} images"})
-    size = {"image_size": config.image_size, "channels": config.channels}
-    images, held = (Images(part, **size, workers=max(1, work.workers)) for part in (train, val))
-    about = {
+    cddpm = {
         "model": to_dict(recipe.diffusion),
-        "size": np.median(images.sizes, axis=0).astype(int).tolist(),
-        "training": {
-            "command": work.command,
-            "data": _data(samples),
-            "splits": f"{splits}trained on {_count(train)}, chosen on {_count(val)}",
-            **to_dict(recipe.train),
-        },
+        "size": np.median(train.sizes, axis=0).astype(int).tolist(),
+        "training": training,
     }
     card = {**content["card"], **recipe.card}
-    content = {**content, "name": name or out.resolve().name, "card": card, "cddpm": about}
     task = CDDPMTask(
         vae,
-        refiner.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch forgot it
+        refiner.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # missing in the stubs
         recipe.train,
-        images,
-        held,
-        content=content,
-        vae_state=state,
-        device=work.device,
+        train,
+        val,
+        content={**content, "name": name or out.resolve().name, "card": card, "cddpm": cddpm},
+        vae_state=vae_state,
+        device=options.device,
         out=out,
     )
-    if not work.resume and not known:
+    if not options.resume and not pretrained:
         task.measure()
-    parts = f"{_count(train)} to train on, {_count(val)} to choose on"
-    begun = "from the model's cDDPM on" if known else "from scratch"
-    weight = f"{sum(p.numel() for p in refiner.parameters()) / 1e6:.1f} M parameters"
-    say({"phase": f"{parts}; {weight}, {begun}"})
-    return fit(task, run, say=say)
+    start = "starting from the model's cDDPM" if pretrained else "from scratch"
+    callback({"phase": f"{plan.summary(refiner)}, {start}"})
+    return fit(task, plan.run, callback=callback)
 
 
-def plan_run(
-    samples: Sequence[Sample], recipe: Recipe, work: TrainingOptions, out: Path, reference: np.ndarray | None
-) -> tuple[TrainingRun, list[Sample], list[Sample]]:
-    """The run, the samples to train on, and those to choose on."""
-    train, val = _parts(samples, recipe.train)
+def plan_vae(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    options: TrainingOptions,
+    out: Path,
+    *,
+    reference: np.ndarray | None = None,
+) -> TrainingPlan:
+    """The run of `train_vae`, and its training and validation samples. Raises InputError and UsageError."""
     identity = {
         "model": to_dict(recipe.model),
-        "train": to_dict(recipe.train),
         "pretrained": recipe.pretrained,
         "reference": None if reference is None else _digest(f"{reference.shape}{reference.tobytes().hex()}"),
-        "data": _ids(samples),
-        "validation": _ids(val),
     }
-    run = TrainingRun(
-        out, recipe.train, identity, work.device, work.dtype, work.resume, work.deadline, work.workers
-    )
-    return run, train, val
+    return _plan(samples, recipe.train, identity, options, out)
 
 
-def _parts(samples: Sequence[Sample], config: FitConfig) -> tuple[list[Sample], list[Sample]]:
-    """The samples to train on, and those to choose on."""
+def load_trained(model: Path, options: TrainingOptions) -> Pipeline:
+    """A pipeline with the device and dtype of the training."""
+    return Pipeline.load(model, device=str(options.device), dtype=str(options.dtype).removeprefix("torch."))
+
+
+def _plan(
+    samples: Sequence[Sample],
+    config: FitConfig,
+    identity: Mapping[str, Any],
+    options: TrainingOptions,
+    out: Path,
+) -> TrainingPlan:
+    """Split the samples; complete the run's identity with its training configuration and its data."""
     if len({s.subject for s in samples}) < 2:
-        raise InputError(
-            f"{_count(samples)} are too few to train on", hint="some are kept to choose the model on"
-        )
+        hint = "training needs two or more: some are used for validation"
+        raise InputError(f"too few subjects: {_describe(samples)}", hint=hint)
     train, val = split(samples, fraction=config.val_fraction, seed=config.seed)
-    if not train:
-        raise UsageError(f"train.val_fraction = {config.val_fraction} leaves nothing to train on")
+    identity = {**identity, "train": to_dict(config), "data": _ids(samples), "validation": _ids(val)}
+    run = TrainingRun(
+        out,
+        config,
+        identity,
+        options.device,
+        options.dtype,
+        resume=options.resume,
+        deadline=options.deadline,
+        workers=options.workers,
+    )
+    return TrainingPlan(run, train, val)
+
+
+def _read_images(
+    kind: type[AnyImages],
+    plan: TrainingPlan,
+    size: Mapping[str, int],
+    callback: Callback,
+    *,
+    oversize: float = OVERSIZE,
+) -> tuple[AnyImages, AnyImages]:
+    """The training and the validation images."""
+    callback({"phase": f"reading {len(plan.train) + len(plan.val)} images"})
+    workers = max(1, plan.run.workers)
+    train, val = (kind(part, **size, oversize=oversize, workers=workers) for part in (plan.train, plan.val))
     return train, val
+
+
+def _prepare_refiner(
+    model: Path, vae: MultiHeadedVAE, content: Mapping[str, Any], recipe: CDDPMRecipe
+) -> tuple[Refiner, bool]:
+    """The cDDPM of the model folder if it has the same configuration (True), else a new one (False)."""
+    old = content.get("cddpm", {}).get("model", {}) | {"strength": recipe.diffusion.strength}
+    if old == to_dict(recipe.diffusion):
+        return load_refiner(model), True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        codes = vae.config.z_dim + vae.theta_dim
+        return Refiner(recipe.diffusion, channels=vae.config.channels, codes=codes), False
 
 
 def _ids(samples: Sequence[Sample]) -> str:
@@ -250,22 +296,19 @@ def _digest(text: str) -> str:
     return sha256_of(text.encode())[:16]
 
 
-def _data(samples: Sequence[Sample]) -> str:
+def _describe(samples: Sequence[Sample]) -> str:
+    images, subjects = len(samples), len({s.subject for s in samples})
+    return f"{images} image{'s' * (images != 1)} of {subjects} subject{'s' * (subjects != 1)}"
+
+
+def _describe_data(samples: Sequence[Sample]) -> str:
     folders = sorted({sample.image.resolve().parents[1].name for sample in samples})
-    return f"{_count(samples)} from {', '.join(folders)}"
+    return f"{_describe(samples)} from {', '.join(folders)}"
 
 
-def _origin(pretrained: str | None) -> str:
-    """What the model card says of it: a path's last name only."""
+def _describe_pretrained(pretrained: str | None) -> str:
+    """The weights as named in the model card: of a path the last component only."""
     if pretrained is None:
         return "none"
     path = Path(pretrained).expanduser()
     return path.resolve().name if path.exists() else pretrained
-
-
-def _count(samples: Sequence[Sample]) -> str:
-    return f"{len(samples)} images of {len({s.subject for s in samples})} subjects"
-
-
-def load_trained(model: Path, work: TrainingOptions) -> Pipeline:
-    return Pipeline.load(model, device=str(work.device), dtype=str(work.dtype).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""Section 3.4: the multi-headed VAE's objective, its validation, and the model folder it leaves."""
+"""Section 3.4: the loss of the multi-headed VAE, its validation, and its model folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,15 +23,18 @@ from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
 from ..vae.pretrained import start_from
 from .datasets import Batch, MaskedImages
-from .loop import sheet_due, weights
-from .validation import preview, second_looks, validation
+from .loop import sheet_due, swap_weights
+from .validation import contact_sheet, validate, validate_crops
 
 REFERENCE_SIZE = 256
 SHEET_ROWS = 6
 
 
 class Objective(nn.Module):
-    """The loss of one batch as a module, so that torch's data parallelism can wrap it."""
+    """The loss of a batch as a module, which DistributedDataParallel can wrap.
+
+    Parameters that `config.part` excludes are frozen.
+    """
 
     def __init__(self, model: MultiHeadedVAE, config: TrainConfig) -> None:
         super().__init__()
@@ -39,23 +42,23 @@ class Objective(nn.Module):
         self.config = config.loss
         self.position_only, self.style_only = config.part == "position", config.part == "style"
         encoder = model.encoder
-        parts: dict[str, list[nn.Module | None]] = {
+        trained: dict[str, list[nn.Module | None]] = {
             "all": [model],
             "position": [encoder.convnet, encoder.reduce, encoder.theta],
             "style": [encoder.z, model.image_head],
         }
         model.requires_grad_(False)
-        for part in parts[config.part]:
+        for part in trained[config.part]:
             assert part is not None
             part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Objective":
-        """As any module's, but what is frozen stays in evaluation."""
+        """Set the training mode, except in the style stage, where batch-norm statistics stay frozen."""
         super().train(mode and not self.style_only)
         return self
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Batch means of the loss parts; `loss` is their weighted sum (section 3.4)."""
+        """The batch means of the loss terms; "loss" is their weighted sum (section 3.4)."""
         device = next(self.parameters()).device
         image = batch.image.to(device, memory_format=torch.channels_last)
         c, kl = self.config, warmup(progress, self.config.kl_warmup)
@@ -63,43 +66,44 @@ class Objective(nn.Module):
             q_theta = self.model.locate(image)
             theta = q_theta.rsample(batch.eps_theta.to(device))
             mask_pred = self.model.mask(theta, (image.shape[2], image.shape[3]))
-            loss, parts = self.position(q_theta, theta, mask_pred, batch, kl)
-            return {"loss": loss, **parts}
+            loss, terms = self.position_loss(q_theta, theta, mask_pred, batch, kl)
+            return {"loss": loss, **terms}
         out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-        parts = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
-        loss = c.recon * parts["recon"] + kl * c.kl_z * parts["kl_z"]
+        terms = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
+        loss = c.recon * terms["recon"] + kl * c.kl_z * terms["kl_z"]
         if c.coarse > 0:
-            parts["coarse"] = coarse_miss(out.recon, image).mean()
-            loss = loss + c.coarse * parts["coarse"]
+            terms["coarse"] = coarse_miss(out.recon, image).mean()
+            loss = loss + c.coarse * terms["coarse"]
         if c.consistency > 0:
             pose = batch.pose.to(device)
-            parts["consistency"] = self.consistency(Latents(out.z, out.theta, pose), image.shape[-1])
-            loss = loss + c.consistency * parts["consistency"]
+            terms["consistency"] = self.consistency(Latents(out.z, out.theta, pose), image.shape[-1])
+            loss = loss + c.consistency * terms["consistency"]
         if self.model.warp is not None:
-            lost, more = self.position(out.q_theta, out.theta, out.mask_pred, batch, kl)
-            loss, parts = loss + lost, parts | more
-        return {"loss": loss, **parts}
+            position, position_terms = self.position_loss(out.q_theta, out.theta, out.mask_pred, batch, kl)
+            loss, terms = loss + position, terms | position_terms
+        return {"loss": loss, **terms}
 
-    def position(
+    def position_loss(
         self, q_theta: Gaussian, theta: Tensor, mask_pred: Tensor, batch: Batch, kl: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the position code loses of the masks: the weighted sum, and its parts."""
+        """The weighted sum of the loss terms of theta and its mask, and the terms."""
         c = self.config
-        parts = {
+        terms = {
             "dice": soft_dice(mask_pred, batch.mask.to(mask_pred.device)).mean(),
             "kl_theta": q_theta.kl().mean(),
         }
-        loss = c.dice * (1 - parts["dice"]) + kl * c.kl_theta * parts["kl_theta"]
+        loss = c.dice * (1 - terms["dice"]) + kl * c.kl_theta * terms["kl_theta"]
         if c.contour > 0:
-            level, slope = self._rim_level(theta, batch.rim)
-            parts["contour"] = contour_miss(level, slope, batch.rim_weight.to(theta.device)).mean()
-            loss = loss + c.contour * parts["contour"]
-        return loss, parts
+            level, slope = self._contour_level(theta, batch.rim)
+            terms["contour"] = contour_miss(level, slope, batch.rim_weight.to(theta.device)).mean()
+            loss = loss + c.contour * terms["contour"]
+        return loss, terms
 
     def consistency(self, latents: Latents, size: int) -> Tensor:
-        """What is lost when edited pictures are encoded again: relative error of z, and 1 - Dice of the mask.
+        """Consistency of edits: decode an edited latent code, encode the image, and compare the codes.
 
-        Figures 5, 6 and 8 in numbers: a quarter of the batch (B, ...) gets the style of another and a pose.
+        The sum of the squared error of z relative to its variance, and 1 - Dice of the mask. A quarter of
+        the batch is edited, as in figures 5, 6 and 8: each gets the z of another image and a random pose.
         """
         count = max(1, len(latents.z) // 4)
         z, theta = latents.z.roll(1, 0)[:count], latents.theta[:count].detach()
@@ -107,16 +111,16 @@ class Objective(nn.Module):
         if self.model.warp is not None:
             assert latents.pose is not None
             pose = latents.pose[:count]
-        found = self.model.encode(self.model.decode(Latents(z, theta, pose)))
-        spread = latents.z.detach().var(0, correction=0).mean()  # of one code 0, not NaN
-        lost = (found.z - z).square().mean() / spread.clamp_min(1e-3)
+        encoded = self.model.encode(self.model.decode(Latents(z, theta, pose)))
+        variance = latents.z.detach().var(0, correction=0).mean()  # uncorrected: 0 for one image, not NaN
+        z_error = (encoded.z - z).square().mean() / variance.clamp_min(1e-3)
         if self.model.warp is None:
-            return lost
-        asked = self.model.mask(theta, (size, size), pose).detach()
-        return lost + (1 - soft_dice(self.model.mask(found.theta, (size, size)), asked)).mean()
+            return z_error
+        target = self.model.mask(theta, (size, size), pose).detach()
+        return z_error + (1 - soft_dice(self.model.mask(encoded.theta, (size, size)), target)).mean()
 
-    def _rim_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The level (B, N) at the rim's points (B, N, 2); its gradient (B, 2, N), by central differences."""
+    def _contour_level(self, theta: Tensor, rim: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The level (B, N) at contour points (B, N, 2), and its gradient (B, 2, N) by central differences."""
         assert self.model.warp is not None
         step = np.eye(2) * 1e-2
         points = np.concatenate([rim, *(rim + s for s in step), *(rim - s for s in step)], axis=1)
@@ -128,7 +132,7 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the model folder says of itself: its name, its card's fields, and how it was made."""
+    """The entries `name`, `card` and `training` of the model folder's config.json."""
 
     name: str
     card: Mapping[str, Any]
@@ -136,7 +140,7 @@ class ModelInfo:
 
 
 class VAETask:
-    """Trains on `train`, chooses on `val`; `keep` writes the model folder `out`."""
+    """Training of a VAE on `train`, validated on `val`, with `out` as the model folder."""
 
     def __init__(
         self,
@@ -144,60 +148,61 @@ class VAETask:
         config: TrainConfig,
         train: MaskedImages,
         val: MaskedImages,
-        about: ModelInfo,
+        info: ModelInfo,
         *,
         out: Path,
     ) -> None:
         self.module = Objective(model, config)
         self.model, self.config = model, config
-        self.train, self.val, self.about, self.out = train, val, about, out
+        self.train, self.val, self.info, self.out = train, val, info, out
         self.dims = (model.theta_dim, model.config.z_dim)
 
     def __len__(self) -> int:
         return len(self.train)
 
     def batch(self, indices: list[int], epoch: int) -> Batch:
+        """An augmented batch of training images."""
         augment, seed = self.config.augment, self.config.seed
         return self.train.batch(indices, augment, seed=seed, epoch=epoch, dims=self.dims)
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
-        """Mean Dice and Hausdorff distance (256ths of the side) of the EMA weights on `val`, and its loss."""
-        with weights(self.module, ema):
+        """Metrics of the EMA weights (`validation.validate`); in some epochs also write a contact sheet."""
+        with swap_weights(self.module, ema):
             decoded = self.config.part != "position"
-            figures = validation(self.model, self.val, decoded=decoded)
+            metrics = validate(self.model, self.val, decoded=decoded)
             if self.config.augment.crop > 0 and self.model.warp is not None:
-                figures |= second_looks(self.model, self.val)
+                metrics |= validate_crops(self.model, self.val)
             if self.config.part == "style":
-                figures["score"] = -figures["val_recon"]
+                metrics["score"] = -metrics["val_recon"]
             if sheet_due(epoch, self.config.epochs):
-                picks = range(min(SHEET_ROWS, len(self.val)))
-                picture = preview(self.model, self.val, picks, decoded=decoded)
-                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(picture))
-        return figures
+                indices = range(min(SHEET_ROWS, len(self.val)))
+                pixels = contact_sheet(self.model, self.val, indices, decoded=decoded)
+                write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(pixels))
+        return metrics
 
-    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
-        """Write the model folder of the EMA weights, and `figures` into it."""
+    def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
+        """Write the model folder with the EMA weights and their validation metrics."""
         state = {k.removeprefix("model."): v for k, v in ema.items()}
-        write_model(self.out, self.model.config, state, self.about, {"validation": dict(figures)})
+        write_model(self.out, self.model.config, state, self.info, {"validation": dict(metrics)})
 
 
 def write_model(
     folder: Path,
     config: ModelConfig,
     state: Mapping[str, Tensor],
-    about: ModelInfo,
+    info: ModelInfo,
     figures: Mapping[str, Any],
     *,
     half: bool = False,
 ) -> None:
-    """A model folder: config.json, vae.safetensors and the card."""
+    """Write a model folder: config.json, vae.safetensors and the model card; in float16 if `half`."""
     content = {
         "format": 1,
         "kind": "mhvae",
-        "name": about.name,
+        "name": info.name,
         "model": to_dict(config),
-        "training": dict(about.training),
-        "card": dict(about.card),
+        "training": dict(info.training),
+        "card": dict(info.card),
         "figures": dict(figures),
     }
     card = model_card(content)
@@ -214,11 +219,12 @@ def prepare_model(
     reference: np.ndarray | None = None,
     offline: bool = False,
 ) -> MultiHeadedVAE:
-    """A fresh model, theta's statistics from warps fitted to the training masks.
+    """A model initialized with `seed`, with the statistics of theta from warps fitted to the training masks.
 
-    `pretrained`: ImageNet weights for the ConvNet, or a whole model (a bundled name or a model folder) of the
-    same configuration; unless `part` is "all" its style and image heads may be others, then drawn anew.
-    `reference`: a bool mask (H, W) in the disc's place. ModelError if weights do not fit.
+    `pretrained` is either ImageNet weights of the ConvNet, or a complete model (a bundled name or a model
+    folder) of the same configuration. Unless `part` is "all", its style and image heads may differ, and are
+    then initialized with `seed`. `reference` is a bool mask (H, W) used instead of the disc. Raises
+    ModelError if the weights do not match.
     """
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
@@ -227,39 +233,42 @@ def prepare_model(
         assert model.segmentation_head.reference is not None
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
-        model.load_state_dict(_whole(model, resolve(pretrained), part))
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it
+        model.load_state_dict(_pretrained_state(model, resolve(pretrained), part))
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         return model
     if pretrained:
         start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
     if model.warp is not None:
         offsets = np.stack([fit_warp(model.warp, mask) for mask in train.masks.numpy() > 127])
-        # A few masks (rings, slivers) defeat the fit; clipping at the 1st and 99th percentiles tames them.
+        # The fit fails for a few masks (rings, slivers): clip to the 1st and 99th percentiles.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model
 
 
-def _whole(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
-    """The state of a model folder, for `model`. Unless `part` is "all" its image head may differ (then
-    `model` keeps its own), and what only a model with a position code has is left out for one without."""
+def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
+    """The state of a model folder, adapted to `model`. Raises ModelError if it does not match.
+
+    Unless `part` is "all", `model` keeps its own weights of a style or image head that differs, and a model
+    without a position code ignores the weights of the position part.
+    """
     own = model.state_dict()
     shapes = {name: value.shape for name, value in own.items()}
     if part == "all":
         return load_state(folder, expected=shapes)
-    found = load_state(folder)
+    loaded = load_state(folder)
     if model.warp is None:
-        found = {n: v for n, v in found.items() if not n.startswith(("warp.", "encoder.theta."))}
+        loaded = {n: v for n, v in loaded.items() if not n.startswith(("warp.", "encoder.theta."))}
     first, thumbnail = "encoder.z.0.weight", model.config.channels * model.encoder.thumbnail**2
-    if first in found and found[first].shape[-1] == shapes[first][1] - thumbnail:
-        # A thumbnail that the folder's model does not see begins without weight.
-        found[first] = nn.functional.pad(found[first].float(), (0, thumbnail))
+    if first in loaded and loaded[first].shape[-1] == shapes[first][1] - thumbnail:
+        # The loaded style head has no thumbnail input: its new weights start at zero.
+        loaded[first] = nn.functional.pad(loaded[first].float(), (0, thumbnail))
     for head in ("encoder.z.", "image_head."):
-        mine, theirs = ({n for n in names if n.startswith(head)} for names in (own, found))
-        if mine != theirs or any(found[n].shape != shapes[n] for n in mine):
-            found = {n: v for n, v in found.items() if n not in theirs} | {n: own[n] for n in mine}
-    for name in sorted(own.keys() | found.keys()):
-        if name not in found or found[name].shape != shapes.get(name):
-            raise ModelError(f"{folder}: does not fit this configuration: {name} differs")
-    return found
+        needed, given = ({n for n in names if n.startswith(head)} for names in (own, loaded))
+        if needed != given or any(loaded[n].shape != shapes[n] for n in needed):
+            loaded = {n: v for n, v in loaded.items() if n not in given} | {n: own[n] for n in needed}
+    for name in sorted(own.keys() | loaded.keys()):
+        if name not in loaded or loaded[name].shape != shapes.get(name):
+            raise ModelError(f"{folder}: does not match this configuration: {name} differs")
+    return loaded

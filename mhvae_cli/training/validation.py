@@ -1,6 +1,6 @@
-"""How well a VAE finds objects in validation images, in numbers and as a sheet."""
+"""Validation of a VAE: metrics and contact sheets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,109 +18,133 @@ from ..vae.raster import Level
 from .datasets import MaskedImages
 
 TABLE_SIZE = 256
-"""Validation distances are in pixels of a squashed 256 x 256 image, as in table 1."""
+"""Validation distances are in pixels of the image resized to a square of this side, as in table 1."""
+BATCH_SIZE = 32
 
 
 @torch.inference_mode()
-def validation(model: MultiHeadedVAE, val: MaskedImages, *, decoded: bool = True) -> dict[str, float]:
-    """val_dice, val_hd, and the score that the best epoch is chosen by.
+def validate(model: MultiHeadedVAE, val: MaskedImages, *, decoded: bool = True) -> dict[str, float]:
+    """Mean validation metrics: val_dice, val_hd, and the score by which the best epoch is chosen.
 
-    If `decoded` also val_recon, moved_by_theta and moved_by_z. The last two are the mean absolute change of
-    the reconstruction when only that code is another image's: near 0 means that the decoder ignores it.
+    With `decoded`, also val_recon (log-cosh), and moved_by_theta and moved_by_z: the mean absolute change of
+    the reconstruction when that latent code is replaced by another image's. A change near 0 means that the
+    decoder ignores the code. A single-headed VAE has val_recon and the score alone.
     """
     model.eval()
-    dices, distances, recons, moves = [], [], [], []
-    for start in range(0, len(val), 32):
-        picks = range(start, min(start + 32, len(val)))
-        image = val.plain(picks)
+    dices, distances, recons, changes = [], [], [], []
+    for indices in _batches(len(val)):
+        image = val.plain(indices)
         if decoded:
-            latents, recon = encode(model, image)
+            latents, recon = reconstruct(model, image)
             theta = latents.theta
             recons += log_cosh(recon, image.to(recon.device)).tolist()
         else:
-            theta = locate(model, image)
+            theta = predict_theta(model, image)
         if model.warp is None:
             continue
         if decoded:
-            moves.append(_moves(model, latents, recon))
-        found = agreement(model, theta, val.masks[list(picks)].numpy() > 127)
-        dices += found[0]
-        distances += found[1]
-    figures = {"val_recon": float(np.mean(recons))} if decoded else {}
+            changes.append(_code_sensitivity(model, latents, recon))
+        batch_dices, batch_distances = score_masks(model, theta, val.masks[list(indices)].numpy() > 127)
+        dices += batch_dices
+        distances += batch_distances
+    metrics = {"val_recon": float(np.mean(recons))} if decoded else {}
     if not dices:
-        return {**figures, "score": -figures["val_recon"]}
-    figures |= {"val_dice": float(np.mean(dices)), "val_hd": float(np.mean(distances))}
+        return {**metrics, "score": -metrics["val_recon"]}
+    metrics |= {"val_dice": float(np.mean(dices)), "val_hd": float(np.mean(distances))}
     if decoded:
-        figures |= dict(zip(("moved_by_theta", "moved_by_z"), np.mean(moves, axis=0).tolist(), strict=True))
-    return {**figures, "score": figures["val_dice"] - figures["val_hd"] / TABLE_SIZE}
+        means = np.mean(changes, axis=0).tolist()
+        metrics |= dict(zip(("moved_by_theta", "moved_by_z"), means, strict=True))
+    return {**metrics, "score": metrics["val_dice"] - metrics["val_hd"] / TABLE_SIZE}
 
 
 @torch.inference_mode()
-def second_looks(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
-    """val_crop_dice and val_crop_hd: as in `validation`, but on crops about the true objects.
+def validate_crops(model: MultiHeadedVAE, val: MaskedImages) -> dict[str, float]:
+    """val_crop_dice and val_crop_hd: as in `validate`, on crops around the true objects.
 
-    Distances are in pixels of the whole image, so that both looks compare.
+    The distances are in pixels of the whole image, for comparison with val_hd.
     """
     model.eval()
     dices, distances = [], []
-    for start in range(0, len(val), 32):
-        image, mask, side = val.second_look(range(start, min(start + 32, len(val))))
-        found = agreement(model, locate(model, image), mask.numpy() > 0.5)
-        dices += found[0]
-        distances += [far * part for far, part in zip(found[1], side, strict=True)]
+    for indices in _batches(len(val)):
+        image, mask, side = val.object_crops(indices)
+        batch_dices, batch_distances = score_masks(model, predict_theta(model, image), mask.numpy() > 0.5)
+        dices += batch_dices
+        distances += [distance * part for distance, part in zip(batch_distances, side, strict=True)]
     return {"val_crop_dice": float(np.mean(dices)), "val_crop_hd": float(np.mean(distances))}
 
 
-def agreement(model: MultiHeadedVAE, theta: Tensor, truths: np.ndarray) -> tuple[list[float], list[float]]:
-    """Dice and Hausdorff distance (in 256ths of the side) of each theta (B, P) to its true mask (B, S, S)."""
-    side = truths.shape[-1]
-    preds = (model.mask(theta, (side, side)) > 0.5).cpu().numpy()
+def score_masks(model: MultiHeadedVAE, theta: Tensor, masks: np.ndarray) -> tuple[list[float], list[float]]:
+    """Dice and Hausdorff distance of the predicted mask of each theta (B, P) and its true mask (B, S, S).
+
+    Distances are in 1 / TABLE_SIZE of the side; if one mask is empty, the distance is the diagonal.
+    """
+    side = masks.shape[-1]
+    predictions = (model.mask(theta, (side, side)) > 0.5).cpu().numpy()
     dices, distances = [], []
-    for pred, truth in zip(preds, truths, strict=True):
-        dices.append(dice(pred, truth))
-        far = side * 2**0.5 if pred.any() != truth.any() else hausdorff(pred, truth)
-        distances.append(far * TABLE_SIZE / side)
+    for prediction, mask in zip(predictions, masks, strict=True):
+        dices.append(dice(prediction, mask))
+        one_empty = prediction.any() != mask.any()
+        distance = side * 2**0.5 if one_empty else hausdorff(prediction, mask)
+        distances.append(distance * TABLE_SIZE / side)
     return dices, distances
 
 
 @torch.inference_mode()
-def preview(
-    model: MultiHeadedVAE, val: MaskedImages, picks: Sequence[int], *, decoded: bool = True
+def contact_sheet(
+    model: MultiHeadedVAE, val: MaskedImages, indices: Sequence[int], *, decoded: bool = True
 ) -> np.ndarray:
-    """A sheet: image, true (yellow) and predicted (cyan) contour, its picture if `decoded`, deformed grid."""
+    """A row per image, uint8 RGB: the image, its true (yellow) and predicted (cyan) contour, its
+    reconstruction if `decoded`, and the deformed grid."""
     model.eval()
-    image, mask = val.with_masks(picks)
+    image, mask = val.with_masks(indices)
     if decoded:
-        latents, recon = encode(model, image)
-        thetas, refined = latents.theta, [[from_square(x)] for x in recon.float().cpu().numpy()]
+        latents, recon = reconstruct(model, image)
+        thetas, recons = latents.theta, [[from_square(x)] for x in recon.float().cpu().numpy()]
     else:
-        thetas, refined = locate(model, image), [[] for _ in picks]
+        thetas, recons = predict_theta(model, image), [[] for _ in indices]
     rows = []
-    for i in range(len(picks)):
-        picture = from_square(image[i].numpy())
-        row = [picture]
-        if model.warp is not None:
-            size = mask.shape[1:]
-            theta = thetas[i : i + 1]
-            found = [(p + 1) / 2 * size[0] for p in contours(partial(model.level, theta), cells=64)]
-            truth = [(p + 1) / 2 * size[0] for p in contours(_raster_level(mask[i].numpy()), cells=64)]
-            row.append(overlay(overlay(picture, truth, colour=YELLOW), found))
-            grid = model.warp.grid(theta, (size[0], size[1]))[0].float().cpu().numpy()
-            rows.append([*row, *refined[i], draw_grid(picture, grid)])
-        else:
-            rows.append([*row, *refined[i]])
+    for i in range(len(indices)):
+        original = from_square(image[i].numpy())
+        if model.warp is None:
+            rows.append([original, *recons[i]])
+            continue
+        size, theta = (mask.shape[1], mask.shape[2]), thetas[i : i + 1]
+        predicted = [(p + 1) / 2 * size[0] for p in contours(partial(model.level, theta), cells=64)]
+        true = [(p + 1) / 2 * size[0] for p in contours(_mask_level(mask[i].numpy()), cells=64)]
+        outlined = overlay(overlay(original, true, colour=YELLOW), predicted)
+        grid = model.warp.grid(theta, size)[0].float().cpu().numpy()
+        rows.append([original, outlined, *recons[i], draw_grid(original, grid)])
     titles = ["image", "true, predicted", *(["reconstruction"] if decoded else []), "grid"]
-    titles = titles if thetas.shape[1] else []
-    return sheet(rows, titles, cell=192)
+    return sheet(rows, titles if model.warp is not None else [], cell=192)
 
 
-def _moves(model: MultiHeadedVAE, latents: Latents, recon: Tensor) -> tuple[float, float]:
+def predict_theta(model: MultiHeadedVAE, image: Tensor) -> Tensor:
+    """The mean theta (B, P) of images (B, C, S, S), without the image head."""
+    device = next(model.parameters()).device
+    return model.locate(image.to(device, memory_format=torch.channels_last)).mean
+
+
+def reconstruct(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
+    """The latent codes and the reconstructions (B, C, S, S) of images."""
+    device = next(model.parameters()).device
+    latents = model.encode(image.to(device, memory_format=torch.channels_last))
+    return latents, model.decode(latents)
+
+
+def _batches(count: int) -> Iterator[range]:
+    for start in range(0, count, BATCH_SIZE):
+        yield range(start, min(start + BATCH_SIZE, count))
+
+
+def _code_sensitivity(model: MultiHeadedVAE, latents: Latents, recon: Tensor) -> tuple[float, float]:
+    """The mean absolute change of the reconstructions with the theta, and with the z, of another image."""
     by_theta = model.decode(Latents(latents.z, latents.theta.roll(1, 0)))
     by_z = model.decode(Latents(latents.z.roll(1, 0), latents.theta))
     return float((by_theta - recon).abs().mean()), float((by_z - recon).abs().mean())
 
 
-def _raster_level(mask: np.ndarray) -> Level:
+def _mask_level(mask: np.ndarray) -> Level:
+    """A level function, positive inside, that interpolates a mask (H, W) bilinearly."""
     from scipy.ndimage import map_coordinates
 
     h, w = mask.shape
@@ -131,15 +155,3 @@ def _raster_level(mask: np.ndarray) -> Level:
         return values
 
     return level
-
-
-def locate(model: MultiHeadedVAE, image: Tensor) -> Tensor:
-    """Theta (B, P) of images, without the image head."""
-    device = next(model.parameters()).device
-    return model.locate(image.to(device, memory_format=torch.channels_last)).mean
-
-
-def encode(model: MultiHeadedVAE, image: Tensor) -> tuple[Latents, Tensor]:
-    device = next(model.parameters()).device
-    latents = model.encode(image.to(device, memory_format=torch.channels_last))
-    return latents, model.decode(latents)

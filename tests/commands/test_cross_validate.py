@@ -159,7 +159,7 @@ def test_folds_are_dealt_by_subject_where_index_has_another_number(
         tested += ids
     assert sorted(tested) == sorted(home)
     ended = cross(data, tmp_path / "nine", "--folds", 9)
-    assert ended.code == 2 and "9 folds of 6 subjects" in ended.stderr
+    assert ended.code == 2 and "too few subjects for 9 folds: 6" in ended.stderr
 
 
 def test_it_goes_on_where_it_was_cut(
@@ -211,16 +211,16 @@ def test_runs_of_another_recipe_are_refused(heads: Path, cross: Any, tmp_path: P
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     for options, train, named in [((), {"lr": 0.5}, "train.lr"), ((), {"epochs": 2}, "train.epochs")]:
         ended = cross(heads, out, "--folds", 4, *options, **train)
-        assert ended.code == 7 and f"fold3: another run: {named}" in ended.stderr and ended.lines == []
+        assert ended.code == 7 and f"fold3: cannot resume: {named}" in ended.stderr and ended.lines == []
     ended = cross(heads, out, "--folds", 5, "--only", 3)
-    assert ended.code == 7 and "another run: data" in ended.stderr
+    assert ended.code == 7 and "cannot resume: data" in ended.stderr
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if "fold3" in path.parts[-2])
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--folds", "4", "--only", "4"], "no fold 4 among 4"),
+        (["--folds", "4", "--only", "4"], "no fold 4 of 4"),
         (["--folds", "1"], "--folds"),
         (["--only", "-1"], "--only"),
         (["--max-time", "soon"], "--max-time"),

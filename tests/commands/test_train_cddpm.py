@@ -306,23 +306,23 @@ def test_max_time_ends_well_and_goes_on(done: Path, heads: Path, train: Any, tmp
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--lr", "0.1"], "train.lr is 0.001 there, 0.1 here"),
-        (["--process", "diffusevae"], "diffusion.process is mhvae there, diffusevae here"),
-        (["--crop", "24"], "train.crop is 16 there, 24 here"),
-        (["--hold-out", "1"], "data is "),
+        (["--lr", "0.1"], "train.lr was 0.001, is now 0.1"),
+        (["--process", "diffusevae"], "diffusion.process was mhvae, is now diffusevae"),
+        (["--crop", "24"], "train.crop was 16, is now 24"),
+        (["--hold-out", "1"], "data was "),
     ],
 )
 def test_resume_names_what_differs(
     options: list[str], named: str, done: Path, heads: Path, train: Any
 ) -> None:
     ended = train(heads, done, "--resume", *options)
-    assert ended.code == 7 and f"another run: {named}" in ended.stderr
+    assert ended.code == 7 and f"cannot resume: {named}" in ended.stderr
     assert len(ended.stderr.splitlines()) == 2
 
 
 def test_resume_on_another_vae_is_refused(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     ended = train(heads, done, "--resume", model=_vae(tmp_path / "other"))
-    assert ended.code == 7 and "another run: model is" in ended.stderr
+    assert ended.code == 7 and "cannot resume: model was" in ended.stderr
 
 
 def test_a_folder_in_use_is_refused(done: Path, tiny_model: Path, heads: Path, train: Any) -> None:
@@ -357,7 +357,7 @@ def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: An
     before = {path.name: path.read_bytes() for path in tiny_refined.iterdir()}
     still = _write(tmp_path / "still.json", _with("train", epochs=1, lr=1e-30, weight_decay=0.0))
     ended = train(heads, tmp_path / "still", config=still, model=tiny_refined)
-    assert ended.code == 0 and "from the model's cDDPM on" in ended.stderr, ended.stderr
+    assert ended.code == 0 and "starting from the model's cDDPM" in ended.stderr, ended.stderr
     given, found = (load_state(folder, "cddpm") for folder in (tiny_refined, tmp_path / "still"))
     assert given.keys() == found.keys()
     for name, value in given.items():

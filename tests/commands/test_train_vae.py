@@ -176,7 +176,7 @@ def test_the_card_says_what_the_run_was(done: Path) -> None:
     card = (done / "README.md").read_text()
     assert card.startswith("---\nlicense: ")
     assert "12 images of 12 subjects from heads" in card
-    assert "trained on 10 images of 10 subjects, chosen on 2 images of 2 subjects" in card
+    assert "trained on 10 images of 10 subjects, validated on 2 images of 2 subjects" in card
     assert "### Validation" in card and "| Dice | " in card and "type: dice" in card
     assert "not stated: all rights reserved" in card
     assert "mhvae train-vae --data" in card
@@ -207,7 +207,9 @@ def test_lines_go_to_stderr_and_only_the_folder_to_stdout(heads: Path, train: An
     assert "\r" not in ended.stderr and "\x1b" not in ended.stderr
     said = ended.stderr.splitlines()
     assert said[0] == "reading 12 images"
-    assert said[1].startswith("10 images of 10 subjects to train on, 2 images of 2 subjects to choose on; 0.")
+    assert said[1].startswith(
+        "training on 10 images of 10 subjects, validating on 2 images of 2 subjects; 0."
+    )
     assert said[2].startswith("epoch 1 of 1, 0:0") and "val_dice" in said[2] and said[2].endswith("(best)")
 
 
@@ -295,12 +297,12 @@ def test_a_folder_in_use_is_refused(done: Path, heads: Path, train: Any, tmp_pat
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--lr", "0.1"], "train.lr is 0.0005 there, 0.1 here"),
-        (["--image-size", "64"], "model.image_size is 32 there, 64 here"),
-        (["--epochs", "9"], "train.epochs is 4 there, 9 here"),
-        (["--hold-out", "1"], "data is "),
-        (["--reference", "MASK"], "reference is None there"),
-        (["--pretrained", "else"], "pretrained is None there, else here"),
+        (["--lr", "0.1"], "train.lr was 0.0005, is now 0.1"),
+        (["--image-size", "64"], "model.image_size was 32, is now 64"),
+        (["--epochs", "9"], "train.epochs was 4, is now 9"),
+        (["--hold-out", "1"], "data was "),
+        (["--reference", "MASK"], "reference was None"),
+        (["--pretrained", "else"], "pretrained was None, is now else"),
     ],
 )
 def test_resume_names_what_differs(
@@ -308,7 +310,7 @@ def test_resume_names_what_differs(
 ) -> None:
     mask = str(heads / "masks" / "fetal-head_0000.png")
     ended = train(heads, done, "--resume", *[mask if option == "MASK" else option for option in options])
-    assert ended.code == 7 and f"another run: {named}" in ended.stderr
+    assert ended.code == 7 and f"cannot resume: {named}" in ended.stderr
     assert len(ended.stderr.splitlines()) == 2
 
 
@@ -328,7 +330,7 @@ def test_a_damaged_state_is_one_line(done: Path, heads: Path, train: Any, tmp_pa
     assert ended.code == 6 and "state.safetensors" in ended.stderr and len(ended.stderr.splitlines()) <= 2
     save_state(state, {}, {})
     ended = train(heads, out, "--resume")
-    assert ended.code == 7 and "not the state of a run" in ended.stderr
+    assert ended.code == 7 and "not a training state" in ended.stderr
 
 
 def test_nan_ends_in_one_line_and_keeps_what_is_good(
@@ -352,7 +354,7 @@ def test_nan_ends_in_one_line_and_keeps_what_is_good(
         ("no mask", "fetal-head_0003 (no mask)"),
         ("no image", "extra (no image)"),
         ("empty", "fetal-head_0003.png: empty mask"),
-        ("odd", "fetal-head_0003.png: 20 x 10 px, its image 64 x 48"),
+        ("odd", "fetal-head_0003.png: 20 x 10 px, but its image is 64 x 48 px"),
         ("text", "fetal-head_0003.png"),
         ("no folder", "no files in"),
     ],
@@ -385,7 +387,7 @@ def test_one_subject_is_too_few(heads: Path, train: Any, tmp_path: Path) -> None
     names = [path.stem for path in (data / "images").iterdir()]
     (data / "index.csv").write_text("id,subject\n" + "".join(f"{name},one\n" for name in names))
     ended = train(data, tmp_path / "run")
-    assert ended.code == 4 and "12 images of 1 subjects are too few" in ended.stderr
+    assert ended.code == 4 and "too few subjects: 12 images of 1 subject" in ended.stderr
 
 
 def _colour(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
@@ -414,7 +416,7 @@ def test_several_folders_train_one_model(heads: Path, train: Any, tmp_path: Path
     assert ended.code == 0 and ended.stderr.startswith("reading 18 images")
     assert "18 images of 18 subjects from heads, lesions" in (tmp_path / "run" / "README.md").read_text()
     ended = train(heads, tmp_path / "no", "--data", twin)
-    assert ended.code == 2 and "two data folders of one name" in ended.stderr
+    assert ended.code == 2 and "two data folders have the same name" in ended.stderr
 
 
 def test_a_subject_never_straddles(heads: Path, tmp_path: Path, monkeypatch: Any, train: Any) -> None:
@@ -747,7 +749,7 @@ def test_what_finds_the_object_must_be_the_folders(
 ) -> None:
     config = _style(tmp_path / "style.json", model=model)
     ended = train(heads, tmp_path / "run", "--pretrained", done, config=config)
-    assert ended.code == 6 and "does not fit" in ended.stderr and len(ended.stderr.splitlines()) <= 3
+    assert ended.code == 6 and "does not match" in ended.stderr and len(ended.stderr.splitlines()) <= 3
     assert not (tmp_path / "run").exists()
 
 
@@ -763,7 +765,7 @@ def test_a_single_head_starts_from_two(done: Path, heads: Path, train: Any, tmp_
         assert np.array_equal(value, given[name]) != _is_style(name), name
     assert "consistency" in _rows(tmp_path / "run")[0]
     ended = train(heads, tmp_path / "back", "--pretrained", tmp_path / "run", config=config)
-    assert ended.code == 6 and "does not fit" in ended.stderr  # there is no position to be had
+    assert ended.code == 6 and "does not match" in ended.stderr  # there is no position to be had
 
 
 def test_consistency_is_logged_and_falls(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:

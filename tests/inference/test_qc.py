@@ -116,10 +116,10 @@ def test_draws_depend_on_the_seed_and_the_image_alone() -> None:
 
 
 def test_limits_go_on_as_the_tail_does() -> None:
-    from mhvae_cli.training.calibration import BEYOND, limit
+    from mhvae_cli.training.calibration import EXCEEDANCE, limit
 
     values = np.random.default_rng(0).exponential(size=200_000)
-    assert limit(values) == pytest.approx(-math.log(BEYOND), rel=0.02)
+    assert limit(values) == pytest.approx(-math.log(EXCEEDANCE), rel=0.02)
     assert limit(np.ones(30)) == 1
 
 

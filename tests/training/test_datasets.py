@@ -162,7 +162,7 @@ def test_odd_sizes_and_empty_and_broken_files_are_named_together(tmp_path: Path)
     with pytest.raises(InputError) as caught:
         load(tmp_path)
     said = str(caught.value)
-    assert "odd.png: 20 x 30 px, its image 30 x 20" in said
+    assert "odd.png: 20 x 30 px, but its image is 30 x 20 px" in said
     assert "void.png: empty mask" in said and "torn.png" in said and "good" not in said
     assert "\n" not in said and caught.value.hint
 
@@ -364,7 +364,7 @@ def test_a_share_of_the_images_is_cropped_and_none_without(masks: MaskedImages) 
 
 
 def test_a_second_look_is_centred_and_tells_its_size(masks: MaskedImages) -> None:
-    image, mask, side = masks.second_look([0, 3])
+    image, mask, side = masks.object_crops([0, 3])
     torch.testing.assert_close((image[:, 0] + 1) / 2, mask, atol=1e-4, rtol=0)
     for i, rim in enumerate(masks.rims[[0, 3]]):
         assert abs(side[i] - np.ptp(rim, axis=0).max() / 2 / 0.7) < 1e-9

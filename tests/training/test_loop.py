@@ -21,7 +21,7 @@ from mhvae_cli.checkpoints.tensors import load_tensors, save_state
 from mhvae_cli.config import TrainConfig
 from mhvae_cli.errors import OutputError, UsageError
 from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule
-from mhvae_cli.training.state import STATE, TrainingRun, check_out
+from mhvae_cli.training.state import STATE, TrainingRun, check_output_folder
 from mhvae_cli.vae.encoder import BatchNorm2d
 
 COUNT, BATCH = 13, 4  # three steps an epoch, one sample left over
@@ -65,7 +65,7 @@ class ToyTask:
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         return {"val": float(ema["last.bias"]), "score": -((epoch - 2.4) ** 2)}  # epoch 2 is the best
 
-    def keep(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
+    def save_model(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         save_state(self.out / "kept.safetensors", ema, {"epoch": str(figures["epoch"])})
 
 
@@ -104,25 +104,25 @@ def _same(one: Path, other: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four epochs in one go."""
     out = tmp_path_factory.mktemp("toy") / "whole"
-    assert fit(ToyTask(out), _run(out), say=_quiet) == Outcome(True, 4)
+    assert fit(ToyTask(out), _run(out), callback=_quiet) == Outcome(True, 4)
     return out
 
 
 @pytest.mark.parametrize("step", [1, 3, 6, 8, 11])
 def test_a_run_cut_anywhere_ends_with_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
-    cut = fit(ToyTask(tmp_path), _run(tmp_path), say=_signal_at(step))
+    cut = fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(step))
     assert cut == Outcome(False, -(-step // 3), signal.SIGTERM)
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == step
-    assert fit(ToyTask(tmp_path), _run(tmp_path, resume=True), say=_quiet) == Outcome(True, 4)
+    assert fit(ToyTask(tmp_path), _run(tmp_path, resume=True), callback=_quiet) == Outcome(True, 4)
     _same(whole, tmp_path)
 
 
 def test_a_run_cut_at_every_step_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
     run = _run(tmp_path, deadline=time.monotonic() - 1)
-    stops = [fit(ToyTask(tmp_path), run, say=_quiet)]
+    stops = [fit(ToyTask(tmp_path), run, callback=_quiet)]
     run = _run(tmp_path, deadline=time.monotonic() - 1, resume=True)
     while not stops[-1].finished:
-        stops.append(fit(ToyTask(tmp_path), run, say=_quiet))
+        stops.append(fit(ToyTask(tmp_path), run, callback=_quiet))
     assert [stop.epoch for stop in stops] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
     assert {stop.signal for stop in stops} == {None}
     _same(whole, tmp_path)
@@ -131,15 +131,15 @@ def test_a_run_cut_at_every_step_ends_with_the_same_bits(whole: Path, tmp_path: 
 def test_workers_change_nothing(whole: Path, tmp_path: Path) -> None:
     for workers in (0, 5):
         out = tmp_path / str(workers)
-        fit(ToyTask(out), _run(out, workers=workers), say=_quiet)
+        fit(ToyTask(out), _run(out, workers=workers), callback=_quiet)
         _same(whole, out)
 
 
 def test_the_moments_keep_their_layout_on_disk_and_back(tmp_path: Path) -> None:
-    from mhvae_cli.training.state import begin
+    from mhvae_cli.training.state import start_or_resume
 
-    fit(ToyTask(tmp_path), _run(tmp_path), say=_signal_at(2))
-    live = begin(Toy(), _run(tmp_path, resume=True))
+    fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(2))
+    live = start_or_resume(Toy(), _run(tmp_path, resume=True))
     moments = live.optimizer.state[live.module.conv.weight]
     assert moments["exp_avg"].stride() == live.module.conv.weight.stride() != (27, 9, 3, 1)
 
@@ -147,7 +147,7 @@ def test_the_moments_keep_their_layout_on_disk_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_step_and_handlers_are_given_back(number: int, tmp_path: Path) -> None:
     before = signal.getsignal(number)
-    outcome = fit(ToyTask(tmp_path), _run(tmp_path), say=_signal_at(2, number))
+    outcome = fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(2, number))
     assert outcome == Outcome(False, 1, number)
     assert signal.getsignal(number) == before
 
@@ -159,13 +159,13 @@ def test_a_second_ctrl_c_acts_at_once(tmp_path: Path) -> None:
 
     threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        fit(ToyTask(tmp_path), _run(tmp_path), say=say)
+        fit(ToyTask(tmp_path), _run(tmp_path), callback=say)
     assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_in_the_last_step_is_too_late(whole: Path, tmp_path: Path) -> None:
-    assert fit(ToyTask(tmp_path), _run(tmp_path), say=_signal_at(12)) == Outcome(True, 4)
+    assert fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(12)) == Outcome(True, 4)
     _same(whole, tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(kind: str, tmp
             after_one.update({p.name: p.read_bytes() for p in tmp_path.iterdir()})
 
     with pytest.raises(Diverged, match=r"epoch 2, step 6") as caught:
-        fit(task, _run(tmp_path), say=say)
+        fit(task, _run(tmp_path), callback=say)
     assert caught.value.exit_code == 8 and "--lr" in caught.value.hint
     assert after_one.keys() == {STATE, "kept.safetensors", "log.csv"}
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == after_one
@@ -273,7 +273,7 @@ def test_a_validation_without_numbers_is_not_kept(tmp_path: Path) -> None:
     task = ToyTask(tmp_path)
     task.validate = lambda _ema, epoch: {"val": 1.0, "score": 1.0 if epoch == 1 else math.nan}
     with pytest.raises(Diverged, match="epoch 2"):
-        fit(task, _run(tmp_path), say=_quiet)
+        fit(task, _run(tmp_path), callback=_quiet)
     assert [row["epoch"] for row in _log(tmp_path)] == ["1"]
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == 3
 
@@ -297,12 +297,12 @@ def test_a_full_disk_costs_the_last_state_only(
 
     monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(OutputError, match="no space left") as caught:
-        fit(ToyTask(tmp_path), _run(tmp_path), say=_quiet)
+        fit(ToyTask(tmp_path), _run(tmp_path), callback=_quiet)
     assert caught.value.exit_code == 7
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.safetensors", "log.csv", STATE]
     monkeypatch.undo()
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == 6
-    fit(ToyTask(tmp_path), _run(tmp_path, resume=True), say=_quiet)
+    fit(ToyTask(tmp_path), _run(tmp_path, resume=True), callback=_quiet)
     _same(whole, tmp_path)
 
 
@@ -314,7 +314,7 @@ def test_a_fault_in_a_batch_comes_out_as_it_is_and_leaves_no_thread(tmp_path: Pa
 
     task.batch = fail
     with pytest.raises(RuntimeError, match="first"):
-        fit(task, _run(tmp_path), say=_quiet)
+        fit(task, _run(tmp_path), callback=_quiet)
     assert threading.active_count() == threads
 
 
@@ -322,24 +322,24 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_step(tmp_path: P
     (tmp_path / "file").write_text("")
     task = ToyTask(tmp_path)
     with pytest.raises(OutputError):
-        fit(task, _run(tmp_path / "file" / "run"), say=_quiet)
+        fit(task, _run(tmp_path / "file" / "run"), callback=_quiet)
     assert task.module.calls == 0
 
 
 def test_check_out_wants_an_empty_place_or_the_same_run(whole: Path, tmp_path: Path) -> None:
-    check_out(_run(tmp_path))
-    check_out(_run(tmp_path / "new"))
-    check_out(_run(whole, resume=True))
+    check_output_folder(_run(tmp_path))
+    check_output_folder(_run(tmp_path / "new"))
+    check_output_folder(_run(whole, resume=True))
     with pytest.raises(OutputError, match="not empty") as caught:
-        check_out(_run(whole))
+        check_output_folder(_run(whole))
     assert "--resume" in caught.value.hint
     with pytest.raises(UsageError, match="nothing to resume"):
-        check_out(_run(tmp_path, resume=True))
-    with pytest.raises(OutputError, match="another run: kind is toy there") as caught:
-        check_out(_run(whole, resume=True, identity={"kind": {"deep": 1}}))
+        check_output_folder(_run(tmp_path, resume=True))
+    with pytest.raises(OutputError, match="cannot resume: kind was toy, is now") as caught:
+        check_output_folder(_run(whole, resume=True, identity={"kind": {"deep": 1}}))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty") as caught:
-        check_out(_run(tmp_path))
+        check_output_folder(_run(tmp_path))
     assert "new folder" in caught.value.hint
 
 
@@ -357,12 +357,12 @@ torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 out, first = Path(sys.argv[1]), os.environ["RANK"] == "0"
 try:
-    fit(ToyTask(out), _run(out, config=replace(CONFIG, batch_size=3)), say=print)
+    fit(ToyTask(out), _run(out, config=replace(CONFIG, batch_size=3)), callback=print)
 except UsageError as error:
     print(error)
-outcome = fit(ToyTask(out), _run(out), say=_signal_at(5) if first else print)
+outcome = fit(ToyTask(out), _run(out), callback=_signal_at(5) if first else print)
 assert not outcome.finished and outcome.epoch == 2, outcome
-outcome = fit(ToyTask(out), _run(out, resume=True), say=_quiet if first else print)
+outcome = fit(ToyTask(out), _run(out, resume=True), callback=_quiet if first else print)
 assert outcome.finished
 torch.distributed.destroy_process_group()
 """
@@ -373,7 +373,7 @@ def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) 
     out = tmp_path / "two"
     ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parents[1])])
     for said, _ in ends:
-        assert said == "a batch of 3 does not divide among 2 processes\n"  # the second says nothing else
+        assert said == "batch size 3 is not divisible by 2 processes\n"  # the second says nothing else
     one, two = load_tensors(whole / STATE), load_tensors(out / STATE)
     assert one.keys() == two.keys()
     for name, value in one.items():
