@@ -1,7 +1,6 @@
 """Section 4: the cDDPM that sharpens the VAE's image x_hat, and the density of the training codes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +8,8 @@ from torch import Tensor, nn
 from ..config import DiffusionConfig
 from ..errors import UsageError
 from .noise import path_noise
-from .score import ScoreNetwork
+from .score import Known, ScoreNetwork
 from .solvers import END, SOLVERS
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of the images to be drawn: `image` (B, C, H, W) in [-1, 1], `weight` (B, 1, H, W) from 0,
-    unknown, to 1, and `until` (B, 1, H, W), the time in [0, 1] below which a pixel is free to change.
-    """
-
-    image: Tensor
-    weight: Tensor
-    until: Tensor
 
 
 class Refiner(nn.Module):
@@ -46,6 +34,7 @@ class Refiner(nn.Module):
         steps: int = 20,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
+        level: Tensor | None = None,
         known: Known | None = None,
     ) -> Tensor:
         """A sample of p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's images x_hat, of any H and W.
@@ -54,6 +43,7 @@ class Refiner(nn.Module):
         model's own. 1 samples the full p(x | x_hat); below 1, noise is added to x_hat up to that time, as in
         SDEdit, and structures coarser than the noise are kept. The noise depends only on seed, key and shape.
         With `known`, only the rest is drawn: what is known drives the process where and while it is known.
+        `level` (B, 1, H, W): see `ScoreNetwork.hints`.
         Raises UsageError for an unknown solver, and for a strength outside (0.001, 1].
         """
         network = self.network
@@ -65,9 +55,10 @@ class Refiner(nn.Module):
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
         first = x_hat if known is None else torch.lerp(x_hat, known.image, known.weight)
         still, sd = network.sde.marginal(network.target(first, x_hat), start)
+        hints = network.hints(x_hat, level, known)
 
         def score(u: Tensor, t: float) -> Tensor:
-            drawn = network.score(u, t, x_hat)
+            drawn = network.score(u, t, x_hat, hints)
             if known is None:
                 return drawn
             # The score of a distribution that holds the known image alone: its noised copy is then what the

@@ -1,11 +1,32 @@
 """Sections 2.2 and 4.2, equation 8: the network that learns the score, and its loss."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from ..config import DiffusionConfig
+from ..errors import UsageError
 from .sde import SDE
 from .unet import UNet
+
+CLIP = 0.25
+"""Level, in reference units, at and beyond which the network sees a mask's level function as 1 or -1."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of images to be drawn.
+
+    `image` (B, C, H, W) in [-1, 1]; `weight` (B, 1, H, W) from 0, unknown, to 1; `until` (B, 1, H, W): the
+    time in [0, 1] below which the pixel may change; `sharp` (B, 1, H, W): the share of `weight` that holds in
+    all detail, not only in structures coarser than the noise at that time.
+    """
+
+    image: Tensor
+    weight: Tensor
+    until: Tensor
+    sharp: Tensor
 
 
 class ScoreNetwork(nn.Module):
@@ -23,8 +44,11 @@ class ScoreNetwork(nn.Module):
         self.config = config
         self.sde = SDE(config.beta_min, config.beta_max)
         self.register_buffer("scale", torch.ones(()))
-        both = config.sees == "residual+recon"
-        self.unet = UNet(channels * (2 if both else 1), channels, config.unet)
+        self.sees_mask = "mask" in config.sees
+        self.sees_known = "known" in config.sees
+        inputs = channels * (2 if "recon" in config.sees else 1)
+        inputs += self.sees_mask + (channels + 1) * self.sees_known
+        self.unet = UNet(inputs, channels, config.unet)
 
     def target(self, image: Tensor, x_hat: Tensor) -> Tensor:
         """u(0) of images and their reconstructions, (B, C, H, W) in [-1, 1]."""
@@ -36,7 +60,24 @@ class ScoreNetwork(nn.Module):
         start = u * self.scale
         return start if self.config.process == "diffusevae" else x_hat + start
 
-    def forward(self, u: Tensor, t: Tensor, x_hat: Tensor) -> Tensor:
+    def hints(self, x_hat: Tensor, level: Tensor | None = None, known: Known | None = None) -> Tensor | None:
+        """The further channels (B, H, ...) that the network sees, if any.
+
+        `level` (B, 1, H, W) is the level function of the requested masks, positive inside. UsageError without
+        one, if the network sees the mask.
+        """
+        parts: list[Tensor] = []
+        if self.sees_mask:
+            if level is None:
+                raise UsageError("this cDDPM needs the mask of each image")
+            parts.append((level / CLIP).clamp(-1, 1))
+        if self.sees_known:
+            share = torch.zeros_like(x_hat[:, :1]) if known is None else known.weight * known.sharp
+            image = x_hat if known is None else known.image
+            parts += [self.target(image, x_hat) * share, share]
+        return torch.cat(parts, dim=1) if parts else None
+
+    def forward(self, u: Tensor, t: Tensor, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
         """v = alpha eps - sigma u(0), from u(t) (B, C, H, W), t (B,) and x_hat: of unit variance at every t.
 
         With `config.sees` = "x" it is eps: the paper's S(x, t), which has no x_hat to compute v from.
@@ -46,23 +87,25 @@ class ScoreNetwork(nn.Module):
         elif self.config.sees == "residual":
             seen = u
         else:
-            seen = torch.cat([u, x_hat], dim=1)
+            seen = torch.cat([u, x_hat] if hints is None else [u, x_hat, hints], dim=1)
         out: Tensor = self.unet(seen.to(self.unet.enter.weight.dtype), self.sde.log_snr(t)).to(u.dtype)
         return out
 
-    def score(self, u: Tensor, t: float, x_hat: Tensor) -> Tensor:
+    def score(self, u: Tensor, t: float, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
         """grad log p_t(u | x_hat), (B, C, H, W), as the solvers need it."""
         times = torch.full((len(u),), t, device=u.device)
-        found = self(u, times, x_hat)
+        found = self(u, times, x_hat, hints)
         eps = found if self.config.sees == "x" else self.sde.sigma(t) * u + self.sde.alpha(t) * found
         score: Tensor = -eps / self.sde.sigma(t)
         return score
 
-    def loss(self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def loss(
+        self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor, hints: Tensor | None = None
+    ) -> Tensor:
         """Equation 8 per sample (B,), with lambda such that errors of v (or eps) count the same at any t."""
         start = self.target(image, x_hat)
         u, _ = self.sde.marginal(start, t)
         alpha, sigma = (s.view(-1, 1, 1, 1) for s in (self.sde.alpha(t), self.sde.sigma(t)))
         sought = eps if self.config.sees == "x" else alpha * eps - sigma * start
-        loss: Tensor = (self(u + sigma * eps, t, x_hat).float() - sought).square().flatten(1).mean(1)
+        loss: Tensor = (self(u + sigma * eps, t, x_hat, hints).float() - sought).square().flatten(1).mean(1)
         return loss

@@ -3,7 +3,7 @@
 A warp moves the mask, and it can move the pixels as well. Within the edited object, the pixels that the same
 part of the object has in its image are shown; outside it, and outside the object's old position, the image's
 own ground. What remains, the area that the object left and what lies beyond the image's edge, is unknown:
-the cDDPM draws it, given the rest (`refiner.Known`).
+the cDDPM draws it, given the rest (`score.Known`).
 """
 
 from collections.abc import Sequence
@@ -63,8 +63,8 @@ class Carried:
     """What donors show of an edited image.
 
     `square` float32 (C, S, S) in [-1, 1] is the carried image, `known` float32 (S, S) in [0, 1] where it
-    holds, `kept` (S, S) where it is kept to the pixel, and `free` (S, S) the time in [0, 1] below which the
-    cDDPM may change it.
+    holds, `kept` (S, S) where it is kept to the pixel, `free` (S, S) the time in [0, 1] below which the cDDPM
+    may change it, and `sharp` (S, S) where its detail is fine enough to be an example for the cDDPM.
     """
 
     parts: tuple[_Moved, ...]
@@ -72,6 +72,7 @@ class Carried:
     known: np.ndarray
     kept: np.ndarray
     free: np.ndarray
+    sharp: np.ndarray
 
     @property
     def complete(self) -> bool:
@@ -151,7 +152,7 @@ def carry_detail(networks: Networks, target: LatentCode, donors: Sequence[Donor]
     magnified = max(part.magnified for part in parts)
     free = FREE + coarse * (min(0.5, 0.1 + FREE * magnified) - FREE)
     kept = _core(known) * (1 - seam) * (1 - coarse)
-    return Carried(parts, square, *(x.astype(np.float32) for x in (known, kept, free)))
+    return Carried(parts, square, *(x.astype(np.float32) for x in (known, kept, free, 1 - coarse)))
 
 
 def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:

@@ -25,7 +25,8 @@ from .loading import load_model, load_refiner
 from .qc import GRID, EncoderOutputs, QCStatistics, parse_statistics
 
 if TYPE_CHECKING:
-    from ..diffusion.refiner import Known, Refiner
+    from ..diffusion.refiner import Refiner
+    from ..diffusion.score import Known
 
 
 class Networks:
@@ -161,17 +162,24 @@ class Networks:
         steps: int = 20,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
+        codes: Sequence[LatentCode] = (),
         known: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Section 4: sharp images (B, C, S, S) in [-1, 1], sampled given the VAE's `recon` of the same shape.
 
         An image's noise depends only on `seed` and its key. `strength` in (0.001, 1], by default the model's
-        own, is the time at which the reverse process starts. `known`: the arrays of `refiner.Known`, if part
-        of the images is known. ModelError for a model without a cDDPM.
+        own, is the time at which the reverse process starts. `codes` are the images' latent codes, needed if
+        the cDDPM sees the mask; `known` the arrays of `score.Known`, if part of the images is known.
+        ModelError for a model without a cDDPM.
         """
         refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
         drawn = [
-            refine(self._image(recon[part]), keys[part], known=self._known(known, part))
+            refine(
+                self._image(recon[part]),
+                keys[part],
+                level=self._level_map(codes[part]),
+                known=self._known(known, part),
+            )
             for part in self._parts(len(recon))
         ]
         return torch.cat(drawn).float().cpu().numpy()
@@ -199,8 +207,15 @@ class Networks:
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
 
+    def _level_map(self, codes: Sequence[LatentCode]) -> torch.Tensor | None:
+        """The level functions of latent codes' masks on the square, if the cDDPM sees them."""
+        if not (codes and self.refiner.network.sees_mask):
+            return None
+        side, latents = self.config.image_size, self._latents(codes)
+        return self.model.level_map(latents.theta, (side, side), latents.pose).float().to(self.device)
+
     def _known(self, arrays: Sequence[np.ndarray], part: slice) -> "Known | None":
-        from ..diffusion.refiner import Known  # with the cDDPM: segmentation needs neither
+        from ..diffusion.score import Known  # with the cDDPM: segmentation needs neither
 
         return Known(*(self._image(array[part]) for array in arrays)) if arrays else None
 

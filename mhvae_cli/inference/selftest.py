@@ -196,7 +196,7 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
         found["warp"] = warp.grid(parameters, size, torch.from_numpy(POSE)[None])[0].cpu().numpy()
     found["decode"] = networks.decode([made])[0]
     x_hat = (given or found)["decode"]
-    found["refine"] = networks.refine(x_hat[None], ["self-test"], steps=STEPS)[0]
+    found["refine"] = networks.refine(x_hat[None], ["self-test"], steps=STEPS, codes=[made])[0]
     return found
 
 

@@ -236,6 +236,7 @@ def make(
                 steps=steps,
                 solver=solver,
                 strength=strength,
+                codes=[drafts[todo[row]].code for row in rows],
                 known=_known([carried[todo[row]] for row in rows], squares[rows]),
             )
         scans = [_fitted(square, drafts[i], carried[i]) for square, i in zip(squares, todo, strict=True)]
@@ -268,7 +269,8 @@ def _known(carried: Sequence[Carried | None], like: np.ndarray) -> tuple[np.ndar
     image = [each.square if each else x for x, each in zip(like, carried, strict=True)]
     weight = [each.known if each else blank for each in carried]
     free = [each.free if each else blank for each in carried]
-    return np.stack(image), np.stack(weight)[:, None], np.stack(free)[:, None]
+    sharp = [each.sharp if each else blank for each in carried]
+    return np.stack(image), *(np.stack(planes)[:, None] for planes in (weight, free, sharp))
 
 
 def _fitted(square: np.ndarray, draft: Draft, carried: Carried | None) -> Scan:

@@ -24,20 +24,22 @@ from ..vae.density import Density
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from .datasets import Images
+from .holes import HOLE_NUMBERS, level_map, make_hints
 from .loop import sheet_due, swap_weights
 
 MAX_MEASURED_IMAGES = 512
 """Maximum number of training images used to measure the scale and the density of the latent codes."""
 
 SHEET_ROWS = 6
-Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`CDDPMTask.reconstruct`."""
+Draw = Callable[[Tensor, Tensor, Tensor], Latents]
+"""`CDDPMTask.draw`."""
 
 
 @dataclass(frozen=True)
 class CropBatch:
     """Augmented images (B, C, S, S) in [-1, 1], standard normal noise for theta (B, P) and z (B, Z), and k
-    crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop)."""
+    crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop). `holes`
+    (B, 6) in [0, 1) are random numbers for `holes.known_weight`."""
 
     image: Tensor
     eps_theta: Tensor
@@ -45,25 +47,34 @@ class CropBatch:
     corners: np.ndarray
     t: Tensor
     eps: Tensor
+    holes: Tensor
 
 
 class Objective(nn.Module):
-    """The loss of a batch as a module, which DistributedDataParallel can wrap."""
+    """The loss of a batch as a module, which DistributedDataParallel can wrap.
 
-    def __init__(self, refiner: Refiner, reconstruct: Reconstruct) -> None:
+    `draw` and `vae` are those of the task: the VAE is frozen, and not a part of the module.
+    """
+
+    def __init__(self, refiner: Refiner, vae: MultiHeadedVAE, draw: Draw) -> None:
         super().__init__()
         self.refiner = refiner
-        self.reconstruct = reconstruct
+        self.draw = draw
+        self.frozen = (vae,)  # a tuple hides its parameters from the module
 
     def forward(self, batch: CropBatch, progress: float) -> dict[str, Tensor]:
         """The loss of equation 8, averaged over the crops."""
         device = self.refiner.codes_mean.device
         image = batch.image.to(device, memory_format=torch.channels_last)
-        x_hat = self.reconstruct(image, batch.eps_theta.to(device), batch.eps_z.to(device))
+        with torch.no_grad():
+            latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
+            x_hat = self.frozen[0].decode(latents)
+            hints = make_hints(self.refiner, self.frozen[0], image, x_hat, latents, batch.holes.to(device))
         size = batch.eps.shape[-1]
         crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
+        hint_crops = None if hints is None else _crops(hints, batch.corners, size)
         t, eps = batch.t.to(device).flatten(), batch.eps.to(device).flatten(0, 1)
-        return {"loss": self.refiner.network.loss(crops, crops_hat, t, eps).mean()}
+        return {"loss": self.refiner.network.loss(crops, crops_hat, t, eps, hint_crops).mean()}
 
 
 class CDDPMTask:
@@ -87,7 +98,7 @@ class CDDPMTask:
         out: Path,
     ) -> None:
         self.vae = vae.eval().requires_grad_(False).to(device)
-        self.module = Objective(refiner.to(device), self.reconstruct)
+        self.module = Objective(refiner.to(device), self.vae, self.draw)
         self.refiner, self.config = refiner, config
         self.train, self.val, self.out = train, val, out
         self.content, self.vae_state = content, vae_state
@@ -96,17 +107,12 @@ class CDDPMTask:
     def __len__(self) -> int:
         return len(self.train)
 
-    @torch.no_grad()
-    def reconstruct(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Tensor:
-        """Reconstructions (B, C, S, S) of images, from latent codes sampled from the posterior.
+    def draw(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Latents:
+        """Latent codes sampled from the posterior of images (B, C, S, S).
 
         The VAE fits its training images better than the new images that the cDDPM will refine; sampling
         reduces this difference.
         """
-        return self.vae.decode(self.draw(image, eps_theta, eps_z))
-
-    def draw(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Latents:
-        """Latent codes sampled from the posterior of images (B, C, S, S)."""
         q_theta, q_z = self.vae.encoder(image)
         theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
         return Latents(q_z.rsample(eps_z), theta)
@@ -144,7 +150,8 @@ class CDDPMTask:
         eps = [torch.from_numpy(r.standard_normal(shape, np.float32)) for r in rngs]
         quantiles = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
         t = torch.stack([times(self.refiner.network.sde, q, c) for q in quantiles])
-        return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps))
+        holes = torch.from_numpy(np.stack([r.random(HOLE_NUMBERS, np.float32) for r in rngs]))
+        return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps), holes)
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """The loss of equation 8 of the EMA weights; in some epochs also write a contact sheet."""
@@ -169,12 +176,15 @@ class CDDPMTask:
         losses = []
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
-            x_hat = self.vae.decode(self.vae.encode(image.contiguous(memory_format=torch.channels_last)))
+            latents = self.vae.encode(image.contiguous(memory_format=torch.channels_last))
+            x_hat = self.vae.decode(latents)
+            holes = torch.from_numpy(rng.random((len(image), HOLE_NUMBERS), np.float32)).to(device)
+            hints = make_hints(self.refiner, self.vae, image, x_hat, latents, holes)
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
             t = times(self.refiner.network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):
-                losses += self.refiner.network.loss(image, x_hat, t, eps).tolist()
+                losses += self.refiner.network.loss(image, x_hat, t, eps, hints).tolist()
         return float(np.mean(losses))
 
     def _contact_sheet(self) -> np.ndarray:
@@ -186,8 +196,10 @@ class CDDPMTask:
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"),
         ):
-            x_hat = self.vae.decode(self.vae.encode(image))
-            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in indices])
+            latents = self.vae.encode(image)
+            x_hat = self.vae.decode(latents)
+            level = level_map(self.refiner, self.vae, latents, image.shape[-1])
+            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in indices], level=level)
         rows = zip(image, x_hat, refined, strict=True)
         cells = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
         return sheet(cells, ["image", "VAE", "refined"], cell=192)

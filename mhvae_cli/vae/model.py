@@ -64,6 +64,11 @@ class MultiHeadedVAE(nn.Module):
         mask: Tensor = self.segmentation_head(self._warp(theta, size, pose))
         return mask
 
+    def level_map(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
+        """The mask's level function (B, 1, h, w), positive inside, at the pixel centres of `size`."""
+        level: Tensor = self.segmentation_head.level(self._warp(theta, size, pose))[:, None]
+        return level
+
     def level(self, theta: Tensor, points: np.ndarray) -> np.ndarray:
         """The mask's level function, float64 (N,), positive inside, of theta (1, P) at `points` (N, 2).
 
