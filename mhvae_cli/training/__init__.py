@@ -9,6 +9,7 @@ cross_validation  k-fold cross-validation
 distributed       process groups and stop signals
 vae_task          section 3.4: the loss and validation of the VAE
 cddpm_task        section 4: the loss and validation of the cDDPM
+holes             what the cDDPM is shown of an image: its mask, and the image with a hole
 calibration       statistics of validation images, for quality control
 datasets          data folders, splits, folds and batches
 augmentation      random geometric and intensity transforms

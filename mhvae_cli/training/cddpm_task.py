@@ -38,8 +38,8 @@ Draw = Callable[[Tensor, Tensor, Tensor], Latents]
 @dataclass(frozen=True)
 class CropBatch:
     """Augmented images (B, C, S, S) in [-1, 1], standard normal noise for theta (B, P) and z (B, Z), and k
-    crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop). `holes`
-    (B, 6) in [0, 1) are random numbers for `holes.known_weight`."""
+    crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop). The
+    random numbers `holes` (B, 6) in [0, 1) define what is known of each image (`holes.known_weight`)."""
 
     image: Tensor
     eps_theta: Tensor
