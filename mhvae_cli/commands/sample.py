@@ -1,6 +1,7 @@
 """`mhvae sample -n N --out SET/`: synthetic images and masks (figure 10, appendix G)."""
 
 import json
+import random
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ import typer
 from ..errors import ModelError, UsageError
 from ..runs.generation import generate
 from ..runs.generation_jobs import GenerationRequest
+from ..runs.inputs import Item, gather
 from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job
 from ..runs.results import Table
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mhvae sample -n 100 --min-dice 0.9 --tries 4 --out set/",
+    "mhvae sample -n 500 --from scans/ --out augmented/",
     "mhvae sample -n 8 --model skin-lesion --layout nnunet --out Dataset001/",
 )
 
@@ -46,13 +49,25 @@ def sample(
         ),
         NEUTRAL,
     ] = 0,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="IMAGES",
+            help="Carry the pixels of images drawn at random among these to new places and shapes; an image,"
+            " a folder or a quoted glob, repeatable. By default the whole image is generated.",
+            show_default=False,
+        ),
+        NEUTRAL,
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             "--size",
             metavar="WxH",
             help="Image width and height in pixels.",
-            show_default="median of the training images, else the model's image size",
+            show_default="median of the training images, else the model's image size; with --from that of the"
+            " source",
         ),
     ] = None,
     codes: Annotated[
@@ -85,18 +100,29 @@ def sample(
     dataset.json. A latent code whose object has no pixel in the image is drawn
     again. Each image is segmented again: --min-dice 0.9 --tries 4 reports
     pairs that disagree. --existing skip continues an interrupted set.
+
+    With --from, each image is one of the given ones with its object in a new
+    place and shape, as warp does it; its source is named in results.csv and is
+    its subject in index.csv, so that a split by subject keeps them together.
+    Such images contain pixels of the scans: protect them as you protect the
+    scans.
     """
     if layout == "nnunet" and settings.format == "tiff":
         raise UsageError("--layout nnunet needs PNG files", hint="leave --format out")
     given = None if size is None else _parse_size(size)
     model = {} if settings.dry_run else _read_model(settings, codes)
     options: _How = {"seed": settings.seed, "size": given or _default_size(model)}
+    items = _find_sources(sources, settings) if sources else []
+    if items and size is not None:
+        raise UsageError("--size and --from exclude each other", hint="the images keep their own sizes")
     requests = [
         GenerationRequest(
-            (),
+            _source_of(items, index, settings.seed),
             **_stems(layout, f"sample_s{settings.seed}_{index:06d}"),
             label=1 if layout == "nnunet" else 255,
+            sampled=True,
             edit=partial(_edit, codes, index, options),
+            row={"source": "".join(item.name for item in _source_of(items, index, settings.seed))},
             record={"edit": {"index": index, "codes": codes}},
         )
         for index in range(start, start + count)
@@ -115,8 +141,9 @@ def sample(
             requests,
             adjusted,
             many=many,
+            columns=["source"],
             command_words=command_words,
-            titles=[],
+            titles=["source"] if items else [],
             settled=dataset_index.add,
         )
     raise typer.Exit(code)
@@ -133,6 +160,20 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
         raise UsageError(f"--size {text}: must have 1 to {MAX_PIXELS // 1_000_000} million pixels")
     return height, width
+
+
+def _find_sources(sources: list[str], settings: GenerationSettings) -> list[Item]:
+    """The images of --from, sorted by name."""
+    items = gather(sources, recursive=True, out=settings.out).items
+    for item in items:
+        if item.error is not None:
+            raise item.error
+    return sorted(items, key=lambda item: item.name)
+
+
+def _source_of(items: Sequence[Item], index: int, seed: int) -> tuple[Item, ...]:
+    """The image that sample `index` carries: drawn at random, depends on nothing but `seed` and `index`."""
+    return (items[random.Random(f"{seed}/{index}").randrange(len(items))],) if items else ()
 
 
 class _How(TypedDict):
@@ -175,13 +216,15 @@ def _stems(layout: Layout, name: str) -> "_Places":
 
 
 def _edit(
-    codes: Codes, index: int, options: "_How", networks: "Networks", _sources: "Sequence[Source]"
+    codes: Codes, index: int, options: "_How", networks: "Networks", sources: "Sequence[Source]"
 ) -> "Draft":
-    from ..inference.synthesis import sample_code
+    from ..inference.synthesis import sample_code, vary_place
     from ..vae.density import Density
 
     prior = codes == "prior"
     density = Density.prior(networks.config.z_dim, networks.model.theta_dim) if prior else networks.density
+    if sources:
+        return vary_place(networks, density, index, sources[0], seed=options["seed"])
     return sample_code(networks, density, index, **options)
 
 
@@ -209,8 +252,9 @@ class DatasetIndex:
             return
         table = self.table or self._open()
         name = job.item.name
-        if (name, name) not in table.known:
-            table.add({"id": name, "subject": name})
+        subject = "".join(item.stem.name for item in job.made_of or ()) or name
+        if (name, subject) not in table.known:
+            table.add({"id": name, "subject": subject})
 
     def close(self) -> None:
         """Finish index.csv, or write dataset.json."""

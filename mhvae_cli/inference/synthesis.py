@@ -20,6 +20,9 @@ from .networks import Networks
 DRAWS = 100
 """Most latent codes that are drawn to get one with an object."""
 
+MOST_SCALED = 1.6
+"""The largest change of an object's size that a sample carries: beyond, its detail would be too coarse."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -196,6 +199,29 @@ def sample_code(
         if networks.mask(theta, size).any():
             return Draft(LatentCode(z=z, theta=theta, pose=None, size=size), key)
     raise InputError(f"none of {DRAWS} latent codes has an object", hint="generate larger images: --size")
+
+
+def vary_place(networks: Networks, density: Density, index: int, source: Source, *, seed: int) -> Draft:
+    """The draft of sample `index`: the pixels of `source` with the object's place and shape drawn anew.
+
+    Of up to DRAWS places the first is taken for which at most half of the image is left to be drawn and the
+    object neither grows nor shrinks by more than MOST_SCALED; then InputError. A latent code has no pixels:
+    InputError.
+    """
+    key = f"sample{index}"
+    if source.scan is None:
+        raise InputError("a latent file has no detail to carry", hint="give images to --from")
+    rng = np.random.default_rng(seed_of(f"{seed}/{key}/place", size=32))
+    for _ in range(DRAWS):
+        _, theta = density.draw(rng)
+        code = replace(source.code, theta=theta)
+        if not networks.mask(theta, code.size).any():
+            continue
+        draft = _carrying(networks, Draft(code, key, source.scan), [(source, 1.0)], carry=True)
+        carried = carry_detail(networks, code, draft.donors)
+        if carried.known.mean() >= 0.5 and 1 / MOST_SCALED <= carried.parts[0].magnified <= MOST_SCALED:
+            return draft
+    raise InputError(f"none of {DRAWS} places suits this image", hint="leave it out of --from")
 
 
 def make(

@@ -41,11 +41,12 @@ def unedited(_networks: "Networks", sources: "Sequence[Source]") -> "Draft":
 class GenerationRequest:
     """One result: an image, its mask and, optionally, its latent files.
 
-    `sources` are the inputs of the result, empty for a sampled image; the first names its row. `stem` is the
-    path of the files in the output folder, without a suffix; `mask` is the path of the mask, if not the stem
-    and "_mask", and `latents` that of the latent files, if not the stem; `label` is the value of the object's
-    pixels in the mask. `edit` returns the draft. `row` holds the verb's own columns, `record` what the files
-    record of this edit besides the command (no file names, as they may identify patients).
+    `sources` are the inputs of the result; the first names its row, unless the result is `sampled` and named
+    by its stem. `stem` is the path of the files in the output folder, without a suffix; `mask` is the path of
+    the mask, if not the stem and "_mask", and `latents` that of the latent files, if not the stem; `label` is
+    the value of the object's pixels in the mask. `edit` returns the draft. `row` holds the verb's own
+    columns, `record` what the files record of this edit besides the command (no file names, as they may
+    identify patients).
     """
 
     sources: tuple[Item, ...]
@@ -54,15 +55,17 @@ class GenerationRequest:
     mask: PurePath | None = None
     latents: PurePath | None = None
     label: int = 255
+    sampled: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def item(self) -> Item:
         """The item for the result's row: the first source with an error, else the first source."""
-        if not self.sources:
+        failed = next((item for item in self.sources if item.error), None)
+        if failed is None and (self.sampled or not self.sources):
             return Item(self.stem.name, b"", self.stem)
-        return next((item for item in self.sources if item.error), self.sources[0])
+        return failed or self.sources[0]
 
 
 @dataclass(frozen=True)
@@ -182,9 +185,8 @@ class JobRunner:
             return cached
         if isinstance(item.source, Path) and is_latents(item.source):
             return self._from_latents(item.source)
-        digest = sha256_of(
-            item.source
-        )  # before reading: a file that changes in between counts as stale later
+        # Hashed before it is read: a file that changes in between counts as stale later.
+        digest = sha256_of(item.source)
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
         return _Read(scan, digest, self.networks.prepare(scan))
 
