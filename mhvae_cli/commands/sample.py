@@ -1,7 +1,6 @@
 """`mhvae sample -n N --out SET/`: synthetic images and masks (figure 10, appendix G)."""
 
 import json
-import random
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDic
 import typer
 
 from ..errors import ModelError, UsageError
+from ..hashing import seed_of
 from ..runs.generation import generate
 from ..runs.generation_jobs import GenerationRequest
 from ..runs.inputs import Item, gather
@@ -173,7 +173,7 @@ def _find_sources(sources: list[str], settings: GenerationSettings) -> list[Item
 
 def _source_of(items: Sequence[Item], index: int, seed: int) -> tuple[Item, ...]:
     """The image that sample `index` carries: drawn at random, depends on nothing but `seed` and `index`."""
-    return (items[random.Random(f"{seed}/{index}").randrange(len(items))],) if items else ()
+    return (items[seed_of(f"{seed}/sample{index}/source") % len(items)],) if items else ()
 
 
 class _How(TypedDict):

@@ -49,16 +49,25 @@ def train_cddpm(
             show_default="64",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="REF|scratch",
+            help="Model whose cDDPM the weights start from, or scratch.",
+            show_default="the cDDPM of --model, else of a bundled model with as many channels",
+        ),
+    ] = None,
     *,
     settings: ModelTrainingSettings,
 ) -> None:
     """Train the diffusion model that sharpens the images of a VAE.
 
     Masks are not needed. RUN/ becomes a copy of the model folder with
-    cddpm.safetensors added; the weights of the VAE do not change. If the model
-    already has a cDDPM of the same configuration, training starts from it.
-    Ctrl-C, SIGTERM and --max-time stop after the current step, and training
-    can be resumed without loss.
+    cddpm.safetensors added; the weights of the VAE do not change. Training
+    starts from a trained cDDPM if one fits (--from). Ctrl-C, SIGTERM and
+    --max-time stop after the current step, and training can be resumed without
+    loss.
     """
     from ..training.recipe import load_cddpm_recipe
 
@@ -83,6 +92,7 @@ def train_cddpm(
             out,
             name=settings.name,
             splits=training_options.describe_fold(settings.hold_out),
+            start=start,
             callback=callback,
         )
     training_options.end_training(outcome, out, quiet=settings.quiet)

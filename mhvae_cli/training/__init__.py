@@ -10,6 +10,7 @@ distributed       process groups and stop signals
 vae_task          section 3.4: the loss and validation of the VAE
 cddpm_task        section 4: the loss and validation of the cDDPM
 holes             what the cDDPM is shown of an image: its mask, and the image with a hole
+warm_start        which trained cDDPM a training starts from
 calibration       statistics of validation images, for quality control
 datasets          data folders, splits, folds and batches
 augmentation      random geometric and intensity transforms

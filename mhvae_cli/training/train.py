@@ -10,20 +10,19 @@ import torch
 
 from ..checkpoints.folder import digest, load_state, read_config
 from ..config import CDDPMRecipe, FitConfig, Recipe, to_dict
-from ..diffusion.refiner import Refiner
 from ..errors import InputError, UsageError
 from ..hashing import sha256_of
 from ..images.read import read_scan
-from ..inference.loading import load_model, load_refiner
+from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
-from ..vae.model import MultiHeadedVAE
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
 from .loop import Callback, Outcome, fit
 from .state import TrainingRun, check_output_folder
 from .vae_task import ModelInfo, VAETask, prepare_model
+from .warm_start import start_refiner
 
 DEFAULT_LICENSE = "not stated: all rights reserved"
 MAX_COLOUR_CHECKS = 32
@@ -166,17 +165,17 @@ def train_cddpm(
     *,
     name: str | None = None,
     splits: str = "",
+    start: str | None = None,
     callback: Callback,
 ) -> Outcome:
     """Train a cDDPM for the VAE in the model folder `model`, and write both to the model folder `out`.
 
-    If `model` has a cDDPM of the same configuration, training starts from its weights, scale and density.
-    `splits` as in `train_vae`. Raises InputError (data), UsageError or OutputError (`out`), ModelError
-    (`model`) and Diverged.
+    Its weights start as `warm_start.start_refiner` says of `start`; `splits` as in `train_vae`. Raises
+    InputError (data), UsageError or OutputError (`out`), ModelError (`model` or `start`) and Diverged.
     """
     vae, _ = load_model(model)
     content, vae_state = read_config(model), load_state(model)
-    refiner, pretrained = _prepare_refiner(model, vae, content, recipe)
+    refiner, origin, measured = start_refiner(model, vae, recipe, start=start, offline=options.offline)
     identity = {"diffusion": to_dict(recipe.diffusion), "model": digest(model)}
     plan = _plan(samples, recipe.train, identity, options, out)
     check_output_folder(plan.run)
@@ -186,6 +185,7 @@ def train_cddpm(
         "command": options.command,
         "data": _describe_data(samples),
         "splits": plan.splits(splits),
+        "start": origin,
         **to_dict(recipe.train),
     }
     cddpm = {
@@ -205,10 +205,9 @@ def train_cddpm(
         device=options.device,
         out=out,
     )
-    if not options.resume and not pretrained:
+    if not options.resume and not measured:
         task.measure()
-    start = "starting from the model's cDDPM" if pretrained else "from scratch"
-    callback({"phase": f"{plan.summary(refiner)}, {start}"})
+    callback({"phase": f"{plan.summary(refiner)}, {origin}"})
     return fit(task, plan.run, callback=callback)
 
 
@@ -273,19 +272,6 @@ def _read_images(
     workers = max(1, plan.run.workers)
     train, val = (kind(part, **size, oversize=oversize, workers=workers) for part in (plan.train, plan.val))
     return train, val
-
-
-def _prepare_refiner(
-    model: Path, vae: MultiHeadedVAE, content: Mapping[str, Any], recipe: CDDPMRecipe
-) -> tuple[Refiner, bool]:
-    """The cDDPM of the model folder if it has the same configuration (True), else a new one (False)."""
-    old = content.get("cddpm", {}).get("model", {}) | {"strength": recipe.diffusion.strength}
-    if old == to_dict(recipe.diffusion):
-        return load_refiner(model), True
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.train.seed)
-        codes = vae.config.z_dim + vae.theta_dim
-        return Refiner(recipe.diffusion, channels=vae.config.channels, codes=codes), False
 
 
 def _ids(samples: Sequence[Sample]) -> str:
