@@ -11,7 +11,7 @@ from ..checkpoints.folder import read_config
 from ..checkpoints.registry import bundled, resolve
 from ..config import CDDPMRecipe, DiffusionConfig, to_dict
 from ..diffusion.refiner import Refiner
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..inference.loading import load_refiner
 from ..vae.model import MultiHeadedVAE
 
@@ -31,9 +31,11 @@ def start_refiner(
 
     `start` is a model with a cDDPM, "scratch", or None: the cDDPM in `model` itself, else that of a bundled
     model with as many channels, else none. A cDDPM fits if it has the same process and U-Net and sees no more
-    than the new one. ModelError if the named one does not.
+    than the new one. ModelError if the named one does not; UsageError if the VAE has no mask to be seen.
     """
     config, channels = recipe.diffusion, vae.config.channels
+    if "mask" in config.sees and vae.warp is None:
+        raise UsageError(f"diffusion.sees = {config.sees!r}: a single-headed VAE has no mask")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
         refiner = Refiner(config, channels=channels, codes=vae.config.z_dim + vae.theta_dim)
