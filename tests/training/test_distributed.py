@@ -1,0 +1,52 @@
+"""Several processes make the run that one makes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.toy_training import log_of
+from support.two_processes import two_processes
+
+from mhvae_cli.checkpoints.tensors import load_tensors
+from mhvae_cli.training.state import STATE
+
+TWO = """
+import sys, torch, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from support.toy_training import CONFIG, ToyTask, quiet, toy_run, signal_at
+from mhvae_cli.errors import UsageError
+from mhvae_cli.training.loop import fit
+from dataclasses import replace
+import os
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+out, first = Path(sys.argv[1]), os.environ["RANK"] == "0"
+try:
+    fit(ToyTask(out), toy_run(out, config=replace(CONFIG, batch_size=3)), say=print)
+except UsageError as error:
+    print(error)
+outcome = fit(ToyTask(out), toy_run(out), say=signal_at(5) if first else print)
+assert not outcome.finished and outcome.epoch == 2, outcome
+outcome = fit(ToyTask(out), toy_run(out, resume=True), say=quiet if first else print)
+assert outcome.finished
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) -> None:
+    """Weights, batch-norm statistics, EMA and log, the run cut and resumed in the middle of an epoch."""
+    out = tmp_path / "two"
+    ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parents[1])])
+    for said, _ in ends:
+        assert said == "a batch of 3 does not divide among 2 processes\n"  # the second says nothing else
+    one, two = load_tensors(whole / STATE), load_tensors(out / STATE)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.double(), two[name].double(), atol=1e-4, rtol=1e-4), name
+    for row, other in zip(log_of(whole), log_of(out), strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx(
+            {k: float(v) for k, v in other.items()}, rel=1e-3, abs=1e-4
+        )
