@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from safetensors import safe_open
 from support.model_folders import CONFIG, refused, tensors
 
 from mhvae_cli.checkpoints import folder as model_folder
-from mhvae_cli.checkpoints.folder import load_state, read_config
+from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_model
 from mhvae_cli.checkpoints.registry import load_pretrained
+from mhvae_cli.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,3 +142,27 @@ def test_saved_files_can_be_read_by_others(folder: Path):
     os.umask(mask)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {0o666 & ~mask}
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="the truth is coreutils'")
+def test_a_digest_is_what_sha256sum_makes_of_the_files(tiny_refined: Path) -> None:
+    def summed(*names: str) -> str:
+        line = f"sha256sum {' '.join(names)} | sha256sum"
+        return subprocess.run(line, shell=True, cwd=tiny_refined, capture_output=True, text=True).stdout[:64]
+
+    assert digest(tiny_refined) == summed("cddpm.safetensors", "config.json", "vae.safetensors")
+    assert digest(tiny_refined, ["vae"]) == summed("vae.safetensors")
+    assert digest(tiny_refined, ["vae", "cddpm"]) == summed("cddpm.safetensors", "vae.safetensors")
+
+
+def test_a_name_leaves_the_vaes_digest_and_a_weight_does_not(tiny_model: Path, tmp_path: Path) -> None:
+    state = load_state(tiny_model)
+    before = digest(tiny_model), digest(tiny_model, ["vae"])
+    save_model(tmp_path, config={**read_config(tiny_model), "name": "b"}, states={"vae": state}, card="")
+    assert digest(tmp_path) != before[0] and digest(tmp_path, ["vae"]) == before[1]
+    state["encoder.theta.2.weight"] = state["encoder.theta.2.weight"] + 1e-3
+    save_model(tmp_path, config=read_config(tiny_model), states={"vae": state}, card="")
+    assert digest(tmp_path) != before[0] and digest(tmp_path, ["vae"]) != before[1]
+    (tmp_path / "vae.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"vae\.safetensors: no such file"):
+        digest(tmp_path)

@@ -511,17 +511,6 @@ def test_numbers_that_make_no_model_is_a_usage_error(heads: Path, train: Any, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_is_told_without_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    typed = "mhvae train-vae --data /home/ann/scans --out=/home/ann --resume --config /home/anna/c"
-    monkeypatch.setattr(sys, "argv", [*typed.split(), "--reference", "/home/ann/my mask.png"])
-    told = console.command_line()
-    assert told.startswith("mhvae train-vae --data ~/scans --out=~ --config /home/anna/c --reference ")
-    assert "/home/ann/" not in told and "my mask.png" in told
-    monkeypatch.setenv("HOME", "/")
-    assert "--data /home/ann/scans" in console.command_line()
-
-
 # --- where it starts ---
 
 

@@ -174,9 +174,3 @@ def test_without_x_hat_the_mean_that_it_should_return_to_is_missed() -> None:
     assert spreads["residual+recon"].tolist() == pytest.approx([left] * 3, rel=0.05)
     for sees in ("residual", "x"):
         assert (slopes[sees] - slope).abs().min() > 0.3, slopes
-
-
-# The refiner
-
-
-# From a folder

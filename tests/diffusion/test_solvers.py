@@ -273,6 +273,3 @@ def test_fifteen_evaluations_do_what_a_thousand_of_euler_maruyama_do(name: str) 
 def test_the_other_fast_solvers_reach_it_in_thirty(name: str, steps: int) -> None:
     truth, sample, thousand = mixture()
     assert sliced(truth.solve(SOLVERS[name], steps), sample) <= 1.2 * sliced(thousand, sample)
-
-
-# The noise

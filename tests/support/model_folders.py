@@ -1,10 +1,14 @@
 """The configuration and the weights of a small model, and what a refusal looks like."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mhvae_cli.checkpoints.checksums import SUMS
+from mhvae_cli.checkpoints.folder import FILES
 from mhvae_cli.errors import ModelError
 
 CONFIG: dict[str, Any] = {
@@ -38,3 +42,12 @@ def refused(match: str, call: Any, *args: Any, **options: Any) -> ModelError:
         call(*args, **options)
     assert "\n" not in str(caught.value) and "\n" not in (caught.value.hint or "")
     return caught.value
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in FILES}
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in files_of(folder).items()}
+    return {name: sha256 for name, sha256 in found.items() if name != SUMS}

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -62,3 +63,11 @@ def smooth(size, phase=0.0):
     """Waves of some pixels' length over the whole image, in [0, 1]."""
     y, x = np.mgrid[: size[0], : size[1]] / np.max(size)
     return (2 + np.sin(7 * x + 3 * y + phase) + np.cos(5 * y - 4 * x + phase)) / 4
+
+
+def picture(path: Path, pages: int = 1) -> Path:
+    """A small grey image of the type the suffix says; a TIFF may have pages."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [Image.fromarray(np.full((6, 8), 40 * (page + 1) % 256, np.uint8)) for page in range(pages)]
+    images[0].save(path, **({"save_all": True, "append_images": images[1:]} if pages > 1 else {}))
+    return path

@@ -462,6 +462,3 @@ def test_grey_and_colour_become_what_the_model_takes(tmp_path: Path) -> None:
     assert torch.equal(image[1, 0], image[1, 1]) and torch.equal(image[1, 0], image[1, 2])
     luma = 0.299 * 200 + 0.114 * 100
     np.testing.assert_allclose(one.plain([0])[0], luma / 127.5 - 1, atol=0.01)
-
-
-# Tone

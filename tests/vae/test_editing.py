@@ -161,9 +161,3 @@ def test_poses_are_passed_through_on_their_arc() -> None:
         np.testing.assert_allclose(
             interpolate(a, quarter, style=0, position=share).pose, end.pose, atol=1e-12
         )
-
-
-# Density
-
-
-# Handles

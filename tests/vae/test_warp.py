@@ -196,9 +196,6 @@ def test_many_threads_may_ask_for_many_sizes() -> None:
     assert not faults
 
 
-# Shapes
-
-
 # A user's edits
 
 
