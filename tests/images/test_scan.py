@@ -7,7 +7,7 @@ from support.pictures import DEEP, GREY, SHAPE, saved, tiff
 
 from mhvae_cli.errors import InputError
 from mhvae_cli.images.read import read_scan
-from mhvae_cli.images.scan import scan_of
+from mhvae_cli.images.scan import scan_of, stored, stored_points, upright
 from mhvae_cli.images.transforms import to_square, to_uint8
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:PIL\.")  # pytest resets the filter of the module
@@ -75,3 +75,14 @@ def test_8_bits_need_no_window():
         scan = read_scan(saved(Image.fromarray(GREY), "PNG"), window=window)
         assert scan.window is None
         np.testing.assert_array_equal(scan.pixels, GREY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_points_go_where_their_pixels_go(orientation):
+    pixels = np.arange(1, 13).reshape(3, 4)
+    kept = stored(pixels, orientation)
+    np.testing.assert_array_equal(upright(kept, orientation), pixels)
+    ys, xs = np.mgrid[:3, :4]
+    points = np.stack([xs.ravel(), ys.ravel()], axis=1) + 0.5
+    there = np.floor(stored_points(points, (3, 4), orientation)).astype(int)
+    np.testing.assert_array_equal(kept[there[:, 1], there[:, 0]], pixels.ravel())

@@ -1,5 +1,6 @@
 """Several processes make the run that one makes."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from support.toy_training import log_of
 from support.two_processes import two_processes
 
 from mhvae_cli.checkpoints.tensors import load_tensors
+from mhvae_cli.training.distributed import agreed, averaged, group, stop_signals
 from mhvae_cli.training.state import STATE
 
 TWO = """
@@ -50,3 +52,27 @@ def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) 
         assert {k: float(v) for k, v in row.items()} == pytest.approx(
             {k: float(v) for k, v in other.items()}, rel=1e-3, abs=1e-4
         )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_kept_and_the_second_has_its_usual_effect(number: signal.Signals) -> None:
+    seen: list[int] = []
+    before = signal.signal(number, lambda got, _frame: seen.append(got))
+    try:
+        with stop_signals() as caught:
+            signal.raise_signal(number)
+            assert (caught, seen) == ([number], [])
+            signal.raise_signal(number)
+            assert (caught, seen) == ([number], [number])
+        signal.raise_signal(number)
+        assert (caught, seen) == ([number], [number] * 2)
+    finally:
+        signal.signal(number, before)
+
+
+def test_one_process_agrees_with_itself() -> None:
+    with group(torch.device("cpu")) as (rank, world):
+        assert (rank, world) == (0, 1) and not torch.distributed.is_initialized()
+    place = torch.device("cpu")
+    assert agreed(True, place) and not agreed(False, place)
+    assert averaged({"loss": 0.5}, place) == {"loss": 0.5}

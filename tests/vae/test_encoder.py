@@ -199,9 +199,6 @@ def test_folding_batch_norms_changes_no_output(arch: str) -> None:
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
 
 
-# Weights from elsewhere
-
-
 STAGES = [(1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6)]
 STAGES += [(3, 112, 5, 1, 6), (4, 192, 5, 2, 6), (1, 320, 3, 1, 6)]  # EfficientNet-B0's table 1, n c k s t
 
