@@ -18,6 +18,7 @@ def test_a_verb_has_its_own_options_and_the_shared_ones() -> None:
 
     parameters = inspect.signature(verb).parameters
     assert list(parameters)[:3] == ["out", "model", "depth"] and "settings" not in parameters
+    assert list(parameters).index("steps") < list(parameters).index("device")  # the shared ones follow
     values = {name: each.default for name, each in parameters.items()}
     verb(**values | {"depth": 3, "steps": 7})
     assert seen == [(3, GenerationSettings(steps=7))]

@@ -170,7 +170,7 @@ def test_numbers_are_padded_and_nothing_is_written_in_a_dry_run(mhvae: Mhvae) ->
     ]
     lines = done(mhvae("interpolate", "a.png", "b.png", "--frames", 11, "--grid", "--dry-run"))
     assert len(lines) == 243 and lines[-2:] == ["a__to-b_r10_c10_mask.png", "a__to-b_grid.png"]
-    assert sorted(os.listdir()) == ["a.png", "b.png"]
+    assert sorted(os.listdir()) == [f"{name}.png" for name in SIZES]
 
 
 def test_the_whole_needs_all_its_pictures(mhvae: Mhvae) -> None:

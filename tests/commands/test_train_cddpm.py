@@ -344,9 +344,8 @@ def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: An
 def test_a_cddpm_of_another_configuration_is_replaced(
     tiny_refined: Path, heads: Path, train: Any, tmp_path: Path
 ) -> None:
-    wide = write_json(
-        tmp_path / "wide.json", _with("diffusion", unet={"channels": 16, "levels": 2, "blocks": 1})
-    )
+    unet = {"channels": 16, "levels": 2, "blocks": 1}
+    wide = write_json(tmp_path / "wide.json", _with("diffusion", unet=unet))
     ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, config=wide, model=tiny_refined)
     assert ended.code == 0 and "from scratch" in ended.stderr, ended.stderr
     refiner = load_refiner(tmp_path / "run")

@@ -12,9 +12,9 @@ from mhvae_cli.errors import OutputError, UsageError
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_mask
 from mhvae_cli.training.cross_validation import cross_validate
-from mhvae_cli.training.datasets import discover, folds_of
+from mhvae_cli.training.datasets import Sample, discover, folds_of
 from mhvae_cli.training.loop import Outcome
-from mhvae_cli.training.train import TrainingOptions
+from mhvae_cli.training.train import TrainingOptions, train_vae
 
 MODEL = {
     "image_size": 32,
@@ -32,9 +32,19 @@ def run(data: Path, out: Path, say: Any = lambda event: None, **changed: Any) ->
     return dict(cross_validate(data, recipe, work, out, say=say, **given))
 
 
-def test_each_fold_is_scored_on_its_own_masks_once(phantom_folder: Path, tmp_path: Path) -> None:
+def test_each_fold_is_scored_on_its_own_masks_once(
+    phantom_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[list[str]] = []
+
+    def watched(samples: list[Sample], *args: Any, **options: Any) -> Outcome:
+        learnt.append([sample.id for sample in samples])
+        return train_vae(samples, *args, **options)
+
+    monkeypatch.setattr("mhvae_cli.training.cross_validation.train_vae", watched)
     folds = folds_of(discover(phantom_folder), 2, RECIPE.train.seed)
     found = run(phantom_folder, tmp_path)
+    assert learnt == [[sample.id for sample in fold] for fold in reversed(folds)]
     for number, fold in enumerate(folds):
         assert [row.id for row in found[number]] == [sample.id for sample in fold]
         for sample, row in zip(fold, found[number], strict=True):

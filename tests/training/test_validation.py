@@ -1,5 +1,6 @@
 """A model's figures on validation images are those of its masks, counted by hand."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,9 @@ def test_the_sheet_has_a_row_an_image(model: MultiHeadedVAE, val: MaskedImages) 
     assert one.shape[1] == two.shape[1] and two.shape[0] - one.shape[0] >= 192
     short = preview(model, val, range(1), decoded=False)
     assert short.shape[1] < one.shape[1]  # no reconstruction
+    blind = copy.deepcopy(model)
+    for parameter in blind.image_head.parameters():
+        parameter.data.zero_()
+    assert np.array_equal(preview(blind, val, range(1), decoded=False), short)
+    changed = (preview(blind, val, range(1)) != one).reshape(*one.shape[:2], -1).any(axis=(0, 2))
+    assert changed.any() and np.ptp(np.flatnonzero(changed)) < 192  # the reconstruction alone
