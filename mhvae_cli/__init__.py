@@ -8,7 +8,7 @@ Start with `Pipeline.load("fetal-head").segment(image)`; the others are what `Pi
 Importing this package imports nothing heavy: each name is loaded when it is first used (PEP 562).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .images.scan import Scan
@@ -46,7 +46,7 @@ _MODULES = {
 """The module that defines each exported class."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from .version import version
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet, each with its exit code on the command line.
+"""The errors that users can encounter, each with its exit code on the command line.
 
 Every message is one line that names the root cause; `hint` is one more line that says what to do.
 """
@@ -54,7 +54,7 @@ class QualityError(MhvaeError):
 
 def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:
     """Which memory ran out; None for any other error."""
-    # torch raises a RuntimeError where the host's allocator fails: only its text tells it from the rest.
+    # If the host's allocator fails, torch raises a RuntimeError that only its text tells from others.
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text or "can't allocate memory" in text:
         return "host"

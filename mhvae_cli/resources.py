@@ -6,8 +6,8 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-MOST_WORKERS = 8
-"""Most threads that read and encode files by default: more of them only use more memory."""
+MAX_WORKERS = 8
+"""The default limit of threads that read and encode files: more of them only use more memory."""
 
 
 def cores() -> int:
@@ -70,7 +70,7 @@ def use_threads(count: int | None) -> None:
 
 def worker_count(requested: int | None) -> int:
     """The number of threads that read and encode files: `requested`, or `threads`, at most 8."""
-    return min(threads(), MOST_WORKERS) if requested is None else requested
+    return min(threads(), MAX_WORKERS) if requested is None else requested
 
 
 def is_rank_zero() -> bool:

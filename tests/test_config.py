@@ -1,4 +1,4 @@
-"""Configurations: strict JSON both ways, and presets that are what they say."""
+"""Configurations: strict JSON both ways."""
 
 import json
 import typing

@@ -16,7 +16,7 @@ SUMS_CAP = 2**16
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][\w.-]{0,99})", re.ASCII)
 
 
-def record_of(folder: Path) -> Path:
+def sums_file(folder: Path) -> Path:
     """The file that holds the checksums of a model folder, or of a snapshot in the Hub's cache."""
     if folder.parent.name == "snapshots":
         return folder.parents[1] / "mhvae" / f"{folder.name}.sha256"
@@ -46,9 +46,9 @@ def read_sums(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
 
 
-def pinned(folder: Path) -> dict[str, str]:
+def expected_sums(folder: Path) -> dict[str, str]:
     """The expected SHA-256 of each file of a model folder; empty if none are recorded."""
-    for path in (record_of(folder), folder / SUMS):
+    for path in (sums_file(folder), folder / SUMS):
         if path.is_file() and path.stat().st_size:
             return read_sums(path)
     return {}
@@ -59,7 +59,7 @@ def check(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
 
     ModelError if no checksums are recorded, or if a file is missing, not recorded or different.
     """
-    wanted = pinned(folder)
+    wanted = expected_sums(folder)
     present = [name for name in names if (folder / name).is_file()]
     if not wanted and folder.parent.name == "snapshots":
         raise ModelError(f"{folder}: not yet checked against the Hub", hint="run mhvae models pull")
@@ -68,14 +68,14 @@ def check(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
         raise ModelError(f"{folder}: no {SUMS}, so its files cannot be verified", hint=hint)
     for name in present:
         if name not in wanted and name != SUMS:
-            raise ModelError(f"{folder / name}: not listed in {record_of(folder).name}")
+            raise ModelError(f"{folder / name}: not listed in {sums_file(folder).name}")
     for name, sha256 in wanted.items():
         if sha256_of(folder / name, error=ModelError) != sha256:
-            raise altered(folder / name)
+            raise mismatch(folder / name)
     return wanted
 
 
-def altered(path: Path) -> ModelError:
+def mismatch(path: Path) -> ModelError:
     """The error for a file whose SHA-256 is not the recorded one."""
     hint = "download or copy the model again: mhvae models pull, or import"
     return ModelError(f"{path}: checksum mismatch", hint=hint)

@@ -34,7 +34,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "data": content["card"].get("data"),
         "intended_use": content["card"].get("intended_use") or INTENDED_USE,
         "figures": content["figures"],
-        "files": {name: _size_and_sum(folder / name) for name in FILES if (folder / name).is_file()},
+        "files": {name: _size_and_sha256(folder / name) for name in FILES if (folder / name).is_file()},
     }
 
 
@@ -43,7 +43,7 @@ def components(folder: Path) -> list[str]:
     return [name for name in ("vae", "cddpm") if (folder / f"{name}.safetensors").is_file()]
 
 
-def _size_and_sum(path: Path) -> dict[str, Any]:
+def _size_and_sha256(path: Path) -> dict[str, int | str]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path, error=ModelError)}
 
 

@@ -1,7 +1,7 @@
 """Models on the Hugging Face Hub: downloads into its usual cache, verified, and uploads.
 
 Before a snapshot is first used, every file is compared with the Hub's hash for its commit; large files before
-they enter the cache. The checksums are recorded in `checksums.record_of(snapshot)`.
+they enter the cache. The checksums are recorded in `checksums.sums_file(snapshot)`.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from ..errors import ModelError, OutputError
 from ..hashing import git_blob_id, sha256_of
-from .checksums import format_sums, read_sums, record_of
+from .checksums import format_sums, read_sums, sums_file
 from .hub_errors import hub_error
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Request(Protocol):
     extensions: dict[str, Any]
 
 
-class _Wanted(TypedDict):
+class _SnapshotFiles(TypedDict):
     revision: str | None
     allow_patterns: list[str]
 
@@ -46,12 +46,14 @@ def fetch(
 
     repo, _, revision = ref.partition("@")
     names, offline = [*needs, *also], offline or is_offline_mode()
-    files: _Wanted = {"revision": revision or None, "allow_patterns": names}
+    files: _SnapshotFiles = {"revision": revision or None, "allow_patterns": names}
     if offline and check:
         raise ModelError(f"{ref}: cannot be checked offline", hint="unset HF_HUB_OFFLINE")
     local, cause = _cached(repo, files, needs)
-    if offline:
-        return local or _absent(ref, cause, names)
+    if offline and local is None:
+        raise _absent_error(ref, cause, names)
+    if offline and local is not None:
+        return local
     try:
         try:
             info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
@@ -59,13 +61,13 @@ def fetch(
             if local and not check and not isinstance(error, errors.RevisionNotFoundError):
                 return local
             raise
-        if local and local.name == info.sha and record_of(local).exists() and not check:
+        if local and local.name == info.sha and sums_file(local).exists() and not check:
             return local
         hashes = {file.rfilename: file for file in info.siblings or () if file.rfilename in names}
         for name in hashes:
             _download(repo, info.sha, hashes[name])
         folder = Path(snapshot_download(repo, **files, tqdm_class=_bar(disable=True)))
-        _compare(folder, hashes, ref)
+        _verify_snapshot(folder, hashes, ref)
     except (OSError, ValueError, errors.HTTPError) as error:
         raise hub_error(error, ref) from error
     if missing := [name for name in needs if not (folder / name).is_file()]:
@@ -125,11 +127,11 @@ def _prepare() -> None:
     if not sys.stderr.isatty():
         disable_progress_bars()
     hooks = get_session().event_hooks
-    if _limit not in hooks["request"]:
-        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit]}
+    if _set_timeout not in hooks["request"]:
+        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _set_timeout]}
 
 
-def _limit(request: _Request) -> None:
+def _set_timeout(request: _Request) -> None:
     """Request hook: the client's calls to the Hub's API have no timeout and could wait forever."""
     from huggingface_hub import constants
 
@@ -148,7 +150,9 @@ def _bar(**settings: Any) -> type:
     return Bar
 
 
-def _cached(repo: str, files: _Wanted, needs: Sequence[str]) -> tuple[Path | None, BaseException | None]:
+def _cached(
+    repo: str, files: _SnapshotFiles, needs: Sequence[str]
+) -> tuple[Path | None, BaseException | None]:
     """The cached snapshot if it has all files in `needs`, or the error otherwise; opens no socket."""
     from huggingface_hub import errors, snapshot_download
 
@@ -158,21 +162,21 @@ def _cached(repo: str, files: _Wanted, needs: Sequence[str]) -> tuple[Path | Non
         return None, error
     if missing := [name for name in needs if not (folder / name).is_file()]:
         incomplete = errors.LocalEntryNotFoundError(missing[0])
-        incomplete.snapshot_path = folder  # type: ignore[attr-defined]  # for `_absent`
+        incomplete.snapshot_path = folder  # type: ignore[attr-defined]  # for `_absent_error`
         return None, incomplete
     return folder, None
 
 
-def _absent(ref: str, cause: BaseException | None, names: Sequence[str]) -> Path:
-    """Raises ModelError: what the cache lacks, and how to download it."""
+def _absent_error(ref: str, cause: BaseException | None, names: Sequence[str]) -> ModelError:
+    """The error that says what the cache lacks, and how to download it."""
     from huggingface_hub import errors
 
     if not isinstance(cause, errors.LocalEntryNotFoundError):
-        raise hub_error(cause or OSError(), ref)
+        return hub_error(cause or OSError(), ref)
     snapshot = Path(getattr(cause, "snapshot_path", ""))
     missing = next((name for name in names if not (snapshot / name).is_file()), names[0])
     what = f"{ref}: no such folder, and offline: {missing} is not in the Hub's cache"
-    raise ModelError(what, hint=f"download it while online: mhvae models pull {ref}")
+    return ModelError(what, hint=f"download it while online: mhvae models pull {ref}")
 
 
 def _download(repo: str, commit: str | None, file: "RepoSibling") -> None:
@@ -197,7 +201,7 @@ def _download(repo: str, commit: str | None, file: "RepoSibling") -> None:
             _stream(hf_hub_url(repo, file.rfilename, revision=commit), out, file)
         if sha256_of(part, error=ModelError) != file.lfs.sha256:
             part.unlink()
-            raise _altered(repo, file.rfilename)
+            raise _mismatch(repo, file.rfilename)
         os.replace(part, blob)
 
 
@@ -233,7 +237,7 @@ def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
                 raise OSError(f"received only {start} of {size} bytes of {file.rfilename}")
 
 
-def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
+def _verify_snapshot(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
     """Compare each file of the snapshot with the Hub's hash: SHA-256, or git's blob id for small files."""
     sums, bad = {}, []
     for name, file in hashes.items():
@@ -246,10 +250,10 @@ def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
             path.resolve().unlink()  # the blob, then the link to it
             path.unlink(missing_ok=True)
     if bad:
-        raise _altered(ref, ", ".join(bad))
+        raise _mismatch(ref, ", ".join(bad))
     if not sums:
         return
-    record = record_of(folder)
+    record = sums_file(folder)
     if record.exists():
         sums = {**read_sums(record), **sums}
     record.parent.mkdir(exist_ok=True)
@@ -258,7 +262,7 @@ def _compare(folder: Path, hashes: "dict[str, RepoSibling]", ref: str) -> None:
     os.replace(beside, record)
 
 
-def _altered(ref: str, name: str) -> ModelError:
+def _mismatch(ref: str, name: str) -> ModelError:
     what = f"{ref}: checksum mismatch with the Hub, removed from the cache: {name}"
     hint = f"run mhvae models pull {ref}; if this happens again, the download is altered on its way"
     return ModelError(what, hint=hint)

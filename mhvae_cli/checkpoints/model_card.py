@@ -15,8 +15,8 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
 INTENDED_USE = "Research; not a medical device."
 
 BIAS = (
-    "The model knows only images like those listed under Training data. Its accuracy has not been measured"
-    " separately by patient group, device or site, and may be lower for any that the training data lack."
+    "The model was trained only on the images listed under Training data. Its accuracy has not been measured"
+    " separately by patient group, device or site, and may be lower for those missing from the training data."
     " Evaluate it on your own images before you rely on it."
 )
 
@@ -156,14 +156,14 @@ def _description(config: Mapping[str, Any]) -> str:
 def _use_and_limits(config: Mapping[str, Any]) -> str:
     model, limits = config["model"], []
     if not model.get("single_head"):
-        limits.append("Each image is taken to show one object.")
+        limits.append("Each image is assumed to show exactly one object.")
         if not model.get("reference"):
             affine = model.get("warp", {}).get("family") == "affine"
             shape = "an ellipse" if affine else "a single smooth shape without holes"
             limits.append(f"The mask is always {shape}.")
     if "trust" in config:
         limits.append(
-            "Check the column `qc` of results.csv: it flags images and outlines that are unusual for it."
+            "The column `qc` of results.csv flags images and outlines unlike those of the validation set."
         )
     limits.append(
         "Generated images are synthetic: their fine texture is invented. Do not use them for diagnosis."
@@ -182,7 +182,7 @@ def _training_data(config: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _split(value: Any) -> str:
+def _split(value: object) -> str:
     return f"Split: {value}" if value and isinstance(value, str) else _prose(value)
 
 
@@ -236,7 +236,7 @@ def _how_to_use(config: Mapping[str, Any]) -> str:
         python = f'image = {call}.reconstruct("scan.png", refine={"cddpm" in config}).pixels'
     code = ["```", *uses, "```", "", "```python", "from mhvae_cli import Pipeline", "", python, "```", ""]
     return "\n".join(
-        [*code, "A path of this folder, or ORG/NAME on the Hub, can stand in place of the name."]
+        [*code, "Instead of the name, you can give the path of this folder, or ORG/NAME on the Hub."]
     )
 
 
@@ -249,21 +249,21 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     if value is None or isinstance(value, float):
         return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
     return _plain(value).replace("|", "\\|")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key} ")
@@ -271,7 +271,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _prose(value: Any) -> str:
+def _prose(value: object) -> str:
     """Text as it is, an object or a list as bullets."""
     if isinstance(value, Mapping):
         return "\n".join(f"- {_line(key)}: {_line(item)}" for key, item in _flat(value))

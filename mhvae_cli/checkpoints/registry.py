@@ -40,7 +40,7 @@ def imported() -> list[str]:
     return sorted(name for name in found if not name.startswith("."))
 
 
-def known() -> list[tuple[str, str, Path]]:
+def list_models() -> list[tuple[str, str, Path]]:
     """Every model on this machine: its ref, its origin ("bundled", "imported" or "hub") and its folder."""
     found = [(name, "bundled", MODELS / name) for name in bundled()]
     found += [(name, "imported", home() / "models" / name) for name in imported()]

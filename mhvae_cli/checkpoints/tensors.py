@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..errors import ModelError, os_error_text
 from ..filesystem import write_atomic
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_header(path: Path) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
         end = 8 + length + _extent(header)
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
+        raise ModelError(f"{path}: {os_error_text(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = error if type(error) is ValueError else "its header is damaged"
         raise ModelError(f"{path}: invalid safetensors file: {cause}") from error
@@ -75,7 +75,7 @@ def _extent(header: dict[str, Any]) -> int:
     return covered
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object from `pairs`; ValueError for a duplicate key."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -87,7 +87,7 @@ def _versions() -> dict[str, str]:
     return found | {name: installed_version(name) or "not installed" for name in PACKAGES}
 
 
-def _machine() -> dict[str, Any]:
+def _machine() -> dict[str, object]:
     """Cores, threads and memory, and the environment variables that affect them."""
     from ..resources import cores, cpu_quota, memory, threads, worker_count
 
@@ -104,7 +104,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _models() -> dict[str, Any]:
+def _models() -> dict[str, object]:
     from ..checkpoints.registry import MODELS, bundled, home, imported
 
     return {
@@ -115,7 +115,7 @@ def _models() -> dict[str, Any]:
     }
 
 
-def _hub(environment: Mapping[str, str]) -> dict[str, Any]:
+def _hub(environment: Mapping[str, str]) -> dict[str, object]:
     """The Hub client's cache, and whether it may use the network, from its environment variables."""
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
     home = Path(environment.get("HF_HOME") or f"{cache}/huggingface").expanduser()
@@ -178,7 +178,7 @@ def _hint(wrong: list[str]) -> str:
     return "use --device cpu until the test passes with another version of torch or of the driver"
 
 
-def _record(test: "Outcome") -> dict[str, Any]:
+def _record(test: "Outcome") -> dict[str, object]:
     """A test for --json; non-finite errors become null."""
     off = {name: value if math.isfinite(value) else None for name, value in test.off.items()}
     return asdict(test) | {"off": off, "ok": test.ok}

@@ -89,42 +89,41 @@ def evaluate(
     folders = [pred] if compare is None else [pred, compare]
     pairings = [pair(folder, truth) for folder in folders]
     sizes = read_spacing_csv(spacing_csv) if spacing_csv else SpacingTable()
-    warnings = [line for each in zip(folders, pairings, strict=True) for line in _unpaired(*each)]
+    warnings = [line for each in zip(folders, pairings, strict=True) for line in _pairing_warnings(*each)]
     if spacing_csv:
-        warnings += _unsized(pairings[0], sizes, spacing_csv)
+        warnings += _spacing_warnings(pairings[0], sizes, spacing_csv)
     for line in () if quiet else warnings:
         print_warning(line)
-    scored = [_score(pairing, profile, sizes) for pairing in pairings]
-    errors = list(dict.fromkeys(row.error for rows in scored for row in rows if row.error))
+    rows_by_folder = [_score(pairing, profile, sizes) for pairing in pairings]
+    errors = list(dict.fromkeys(row.error for rows in rows_by_folder for row in rows if row.error))
     for line in errors:
         print_error(InputError(line))
     if csv_file is not None and not (existing == "skip" and csv_file.exists()):
-        write_atomic(csv_file, _as_csv(scored[0]).encode(errors="surrogateescape"))
-    report = {"profile": profile, "truth": str(truth), **_compared(folders, scored, seed)}
+        write_atomic(csv_file, _as_csv(rows_by_folder[0]).encode(errors="surrogateescape"))
+    report = {"profile": profile, "truth": str(truth), **_report(folders, rows_by_folder, seed)}
     if as_json:
-        write_line(json.dumps(report | {"images": [_record(row) for row in scored[0]]}))
+        write_line(json.dumps(report | {"images": [_record(row) for row in rows_by_folder[0]]}))
     else:
-        _show(report)
+        _print_report(report)
     if errors:
-        raise typer.Exit(3 if all(any(row.scores for row in rows) for rows in scored) else 4)
+        raise typer.Exit(3 if all(any(row.scores for row in rows) for rows in rows_by_folder) else 4)
 
 
-def _unpaired(folder: Path, pairing: "Pairing") -> list[str]:
+def _pairing_warnings(folder: Path, pairing: "Pairing") -> list[str]:
     """Warnings about masks without a counterpart."""
     missing = [pair.truth.name for pair in pairing.pairs if pair.pred is None]
-    strays = [path.name for path in pairing.strays]
+    unmatched = [path.name for path in pairing.unmatched]
     lines = []
     if missing:
         share = f"{len(missing)} of {len(pairing.pairs)} (first: {missing[0]})"
         lines.append(f"{folder}: ground-truth masks without a prediction, scored as missed objects: {share}")
-    if strays:
-        lines.append(
-            f"{folder}: predictions without a ground-truth mask, ignored: {len(strays)} (first: {strays[0]})"
-        )
+    if unmatched:
+        share = f"{len(unmatched)} (first: {unmatched[0]})"
+        lines.append(f"{folder}: predictions without a ground-truth mask, ignored: {share}")
     return lines
 
 
-def _unsized(pairing: "Pairing", sizes: "SpacingTable", source: Path) -> list[str]:
+def _spacing_warnings(pairing: "Pairing", sizes: "SpacingTable", source: Path) -> list[str]:
     """Warnings about images without a pixel size in `source`; UsageError if none of them has one."""
     unsized = [pair.id for pair in pairing.pairs if sizes.find(pair.truth.name) is None]
     if len(unsized) == len(pairing.pairs):
@@ -139,7 +138,7 @@ def _score(pairing: "Pairing", profile: "Profile", sizes: "SpacingTable") -> lis
     return [score(pair, profile=profile, spacing=sizes.find(pair.truth.name)) for pair in pairing.pairs]
 
 
-def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: int) -> dict[str, Any]:
+def _report(folders: Sequence[Path], rows_by_folder: Sequence[Sequence["Row"]], seed: int) -> dict[str, Any]:
     """What --json prints, as plain values: `pred`, `counts`, `summary`; also `other` and `comparison`."""
     import numpy as np
 
@@ -151,16 +150,16 @@ def _compared(folders: Sequence[Path], scored: Sequence[Sequence["Row"]], seed: 
             "counts": dataclasses.asdict(count(rows)),
             "summary": {name: dataclasses.asdict(spread) for name, spread in summarise(rows).items()},
         }
-        for folder, rows in zip(folders, scored, strict=True)
+        for folder, rows in zip(folders, rows_by_folder, strict=True)
     ]
     if len(sets) == 1:
         return sets[0]
-    differences = compare(scored[0], scored[1], rng=np.random.default_rng(seed))
+    differences = compare(rows_by_folder[0], rows_by_folder[1], rng=np.random.default_rng(seed))
     comparison = {name: dataclasses.asdict(difference) for name, difference in differences.items()}
     return sets[0] | {"other": sets[1], "comparison": comparison}
 
 
-def _record(row: "Row") -> dict[str, Any]:
+def _record(row: "Row") -> dict[str, object]:
     """One image as plain values, with the same keys for every status."""
     from ..evaluation.scoring import METRICS
 
@@ -187,7 +186,7 @@ def _as_csv(rows: Sequence["Row"]) -> str:
     return text.getvalue()
 
 
-def _show(report: dict[str, Any]) -> None:
+def _print_report(report: dict[str, Any]) -> None:
     """Print the report as tables: counts, the metrics of each folder, the comparison."""
     sets = [report, report["other"]] if "other" in report else [report]
     overview = [["profile", *([report["profile"]] * len(sets))]]
@@ -196,15 +195,15 @@ def _show(report: dict[str, Any]) -> None:
     ]
     show_table(["", *(each["pred"] for each in sets)], overview)
     for each in sets:
-        show_table([each["pred"], "n", "mean", "sd", "median"], _figures(each["summary"]))
+        show_table([each["pred"], "n", "mean", "sd", "median"], _table_rows(each["summary"]))
     if "comparison" in report:
         show_table(
             ["PRED - OTHER", "n", "PRED", "OTHER", "diff", "2.5 %", "97.5 %", "Wilcoxon p"],
-            _figures(report["comparison"]),
+            _table_rows(report["comparison"]),
         )
 
 
-def _figures(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
+def _table_rows(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
     """One row per metric: its name and unit, then its figures rounded to significant digits."""
     rows = []
     for name, figures in metrics.items():

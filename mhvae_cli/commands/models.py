@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,9 +48,9 @@ def list_models(as_json: options.AsJson = False) -> None:
     Prints one line per model: REF, source, size and licence, tab-separated.
     """
     from ..checkpoints.folder import FILES, read_config
-    from ..checkpoints.registry import known
+    from ..checkpoints.registry import list_models
 
-    for ref, source, folder in known():
+    for ref, source, folder in list_models():
         try:
             content = read_config(folder)
         except ModelError:  # the Hub cache also holds models of other programs
@@ -109,7 +109,7 @@ def verify(
     failed = False
     for ref in refs:
         try:
-            facts: dict[str, Any] = {"input": ref, "status": "ok", **_verified(ref)}
+            facts: dict[str, object] = {"input": ref, "status": "ok", **_verified(ref)}
             write_line(json.dumps(facts) if as_json else f"{facts['sha256']}  {ref}")
         except ModelError as error:
             failed = True
@@ -225,7 +225,7 @@ def push(
     write_line(f"{repo}@{upload(resolved, repo, FILES, private=private)}")
 
 
-def _verified(ref: str) -> dict[str, Any]:
+def _verified(ref: str) -> dict[str, object]:
     from ..checkpoints.folder import digest
     from ..checkpoints.registry import resolve
     from ..inference.loading import verify_model

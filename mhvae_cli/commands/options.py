@@ -136,12 +136,7 @@ Deterministic = Annotated[
 
 Offline = Annotated[
     bool,
-    option(
-        "--offline",
-        envvar="MHVAE_OFFLINE",
-        help="Never download a model.",
-        panel=MODEL_PANEL,
-    ),
+    option("--offline", envvar="MHVAE_OFFLINE", help="Never download a model.", panel=MODEL_PANEL),
     NEUTRAL,
 ]
 
@@ -223,6 +218,7 @@ ExistingFile = Annotated[
     ),
     NEUTRAL,
 ]
+
 OnError = Annotated[
     settings.OnError,
     option("--on-error", help="What to do after an unusable input.", panel=RUN_PANEL),
@@ -287,31 +283,33 @@ def with_settings(
     and keep their defaults.
     """
     annotations = globals() if types is None else types
-    offered = {each.name: each for each in fields(kind) if each.name not in without}
-    own, first = vars(kind)["__annotations__"], ("out", "model")
-    behind = sorted((name for name in offered if name not in first), key=lambda name: name not in own)
+    shared = {each.name: each for each in fields(kind) if each.name not in without}
+    leading = ("out", "model")
+    # The fields that `kind` adds to its base class precede the inherited ones.
+    added = vars(kind)["__annotations__"]
+    trailing = sorted((name for name in shared if name not in leading), key=lambda name: name not in added)
+
+    def shared_parameter(name: str) -> inspect.Parameter:
+        annotation = annotations[name.title().replace("_", "")]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(name, keyword, default=shared[name].default, annotation=annotation)
 
     def decorate(verb: Verb) -> Verb:
-        def parameter(name: str) -> inspect.Parameter:
-            hint = annotations[name.title().replace("_", "")]
-            keyword = inspect.Parameter.KEYWORD_ONLY
-            return inspect.Parameter(name, keyword, default=offered[name].default, annotation=hint)
-
         hints = typing.get_type_hints(verb, include_extras=True)
         signature = inspect.signature(verb)
-        mine = [
+        own = [
             each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
             for each in signature.parameters.values()
             if each.name != "settings"
         ]
-        inputs = [each for each in mine if each.name == "inputs"]
-        others = [each for each in mine if each.name != "inputs"]
-        parameters = [*inputs, *map(parameter, first), *others, *map(parameter, behind)]
+        inputs = [each for each in own if each.name == "inputs"]
+        others = [each for each in own if each.name != "inputs"]
+        parameters = [*inputs, *map(shared_parameter, leading), *others, *map(shared_parameter, trailing)]
 
         @wraps(verb)
         def command(**values: Any) -> None:
-            given = kind(**{name: values.pop(name) for name in offered})
-            verb(**values, settings=given)
+            settings = kind(**{name: values.pop(name) for name in shared})
+            verb(**values, settings=settings)
 
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         vars(command)["__signature__"] = signature.replace(parameters=parameters)

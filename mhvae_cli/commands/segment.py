@@ -1,22 +1,17 @@
 """`mhvae segment INPUTS`: the mask of the object in each image, at the image's original size."""
 
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import InputError, UsageError
-from ..resources import worker_count
+from ..errors import UsageError
 from ..runs.fingerprint import RunFingerprint, apply_existing_policy
 from ..runs.inputs import gather, parse_shard, parse_window
 from ..runs.invocation import NEUTRAL
-from ..runs.models import load_networks
 from ..runs.outputs import Job, choose_format, find_target, plan
-from ..runs.reporter import Reporter, drive, preview
-from ..runs.results import Result
+from ..runs.reporter import preview
 from ..runs.settings import RunSettings
 from . import options, segmentation_options
 
@@ -44,7 +39,8 @@ def segment(
         Format | None,
         typer.Option(
             "--format",
-            help="png and tiff are masks, 0 and 255; svg and geojson the exact contour, in pixels, y down.",
+            help="png and tiff are masks with values 0 and 255; svg and geojson are the exact contour in"
+            " pixels, with y pointing down.",
             show_default="the suffix of --out, else png",
         ),
         NEUTRAL,
@@ -63,18 +59,18 @@ def segment(
     fail_on_qc: segmentation_options.FailOnQc = False,
     posterior: segmentation_options.Posterior = None,
     tta: segmentation_options.Tta = False,
-    page: segmentation_options.Page = None,
+    review_page: segmentation_options.ReviewPage = None,
     *,
     settings: RunSettings,
 ) -> None:
     """Segment the object in each image and write its mask.
 
-    scans/a.jpg with -o masks/ becomes masks/a.png: 8-bit, 0 and 255, with the
-    size and orientation of the stored pixels, written even when empty. Pages
-    of a TIFF file become a_p0.png, a_p1.png and so on. An output folder also
-    contains results.csv, with measurements of the exact outline in pixels of
-    the mask, and in mm if the pixel size is known. --seed only affects the
-    samples of --posterior.
+    scans/a.jpg with -o masks/ becomes masks/a.png: an 8-bit mask with values 0
+    and 255 and the size and orientation of the stored pixels, written even
+    when empty. Pages of a TIFF file become a_p0.png, a_p1.png and so on. An
+    output folder also contains results.csv, with measurements of the exact
+    outline in pixels of the mask, and in mm if the pixel size is known. --seed
+    only affects the samples of --posterior.
     """
     shard, window = parse_shard(settings.shard), parse_window(settings.window)
     gathered = gather(
@@ -91,10 +87,10 @@ def segment(
             "--measure cup-disc and --cup-model need each other", hint="--model segments the disc"
         )
     spacings = _spacings(spacing, spacing_csv, trust_dpi, [item.name for item in gathered.items])
-    if page is not None:
+    if review_page is not None:
         from ..runs.review.page import check_page
 
-        check_page(page, settings.existing)
+        check_page(review_page, settings.existing)
     endings = [f".{kind}", *["__overlay.png"] * overlay, *["__probability.png"] * bool(posterior)]
     fingerprint = RunFingerprint("segment", settings.model, offline=settings.offline, seed=settings.seed)
     planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)[shard]]
@@ -102,41 +98,19 @@ def segment(
     if settings.dry_run:
         raise typer.Exit(preview(jobs, settings.as_json))
 
-    from ..runs import segmentation  # imported late: usage errors need no NumPy
+    from ..runs.segmentation import QCOptions, SegmentationOptions, segment_jobs  # needs NumPy
 
-    qc_options = segmentation.QCOptions(qc, fail_on_qc, posterior or 0, tta, settings.seed)
-    todo = [job for job in jobs if not job.skip and job.item.error is None]
-    results: Generator[Result | InputError] = (_ for _ in ())
-    if todo:
-        networks, *cup = load_networks(settings, *([cup_model] if cup_model else []))
-        qc_options.check(networks)
-        task = segmentation.SegmentationTask(
-            networks,
-            cup[0] if cup else None,
-            spacings,
-            measure,
-            qc_options,
-            format=kind,
-            overlay=overlay,
-            window=window,
-            report=page is not None,
-        )
-        fingerprint.networks = networks
-        results = fingerprint.stream(
-            todo,
-            load=task.load,
-            run=task.run,
-            finish=task.finish,
-            batch_size=1 if settings.deterministic else settings.batch_size,
-            workers=worker_count(settings.workers),
-        )
-    columns = segmentation.columns(measure, qc_options)
-    reporter = Reporter(
-        "segment", jobs, target, settings, columns=columns, fingerprint=fingerprint, page=page
+    chosen = SegmentationOptions(
+        format=kind,
+        overlay=overlay,
+        window=window,
+        measure=measure,
+        cup_model=cup_model,
+        spacings=spacings,
+        qc=QCOptions(qc, fail_on_qc, posterior or 0, tta, settings.seed),
+        review_page=review_page,
     )
-    with closing(results), reporter:
-        code = drive(reporter, jobs, results, settings.on_error)
-    raise typer.Exit(code)
+    raise typer.Exit(segment_jobs(jobs, target, chosen, settings, fingerprint))
 
 
 def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: list[str]) -> "SpacingSources":
@@ -151,7 +125,6 @@ def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: l
 
 
 def _with_spacing(job: Job, spacings: "SpacingSources") -> Job:
-    """The job with its segmentation_options row of --spacing-csv as part of its record, so that other rows"
-    " do not matter."""
+    """The job with its row of --spacing-csv in its record, so that a change of other rows does not matter."""
     given = spacings.table.find(job.item.name) if spacings.table is not None else None
     return job if given is None else replace(job, record={"spacing": given})

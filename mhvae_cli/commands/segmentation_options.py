@@ -37,8 +37,7 @@ SpacingCsv = Annotated[
         "--spacing-csv",
         metavar="FILE",
         help="CSV of pixel sizes per input, which takes precedence over --spacing: columns filename, and"
-        " spacing"
-        " or spacing_x and spacing_y.",
+        " spacing or spacing_x and spacing_y.",
         panel=MEASURE_PANEL,
         show_default=False,
     ),
@@ -90,22 +89,20 @@ Posterior = Annotated[
         "--posterior",
         metavar="N",
         min=20,
-        help="Also sample N plausible outlines from the posterior. Writes NAME__probability.png, the"
-        " fraction of"
-        " outlines that contain each pixel (0 to 255), and adds 90 % intervals to results.csv.",
+        help="Also sample N plausible outlines from the posterior. Writes NAME__probability.png, the fraction"
+        " of outlines that contain each pixel (0 to 255), and adds 90 % intervals to results.csv.",
         panel=_PANEL,
         show_default=False,
     ),
 ]
 
-Page = Annotated[
+ReviewPage = Annotated[
     Path | None,
     option(
         "--report",
         metavar="FILE",
         help="Also write a self-contained HTML page to review the run: thumbnail with contour, measurements"
-        " and"
-        " quality flags for each input.",
+        " and quality flags for each input.",
         show_default=False,
     ),
     NEUTRAL,

@@ -28,16 +28,16 @@ COLUMNS = ("area_px", *OUTLINE_PX, *BOX, "spacing_x", "spacing_y", *OUTLINE_MM)
 HEAD_COLUMNS = ("hc_px", "bpd_px", "ofd_px", "hc_mm", "bpd_mm", "ofd_mm")
 CUP_COLUMNS = ("vcdr", "acdr", "cup")
 
-SEEN = 0.9
+LEAST_VISIBLE = 0.9
 """The fraction of a head that must be in the image for its ellipse to be reported."""
-ROUND = 1e-6
+CIRCLE_TOLERANCE = 1e-6
 """Axes whose relative difference is below this have no direction."""
 
 
 @dataclass(frozen=True)
 class Ellipse:
     """Full axes, `major` >= `minor`; `angle` of the major one, degrees in (-90, 90] from the x axis, counter-
-    clockwise as seen on the screen, or None for a circle; `x`, `y` the centre."""
+    clockwise as visible on the screen, or None for a circle; `x`, `y` the centre."""
 
     x: float
     y: float
@@ -89,14 +89,14 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
     They are those of an ellipse along the skull's outer edge: the head circumference (HC) is its
     circumference, the occipitofrontal diameter (OFD) its major axis and the biparietal diameter (BPD), outer
     to outer, its minor axis. It is the ellipse with the outline's second moments. For a head that is cut off
-    by the image's border it is fitted to the rest of the outline, if at least SEEN of it is in the image;
-    otherwise all values are None.
+    by the image's border it is fitted to the rest of the outline, if at least LEAST_VISIBLE of it is in the
+    image; otherwise all values are None.
     """
     found: Figures = dict.fromkeys(HEAD_COLUMNS)
     height, width = size
     for unit, (sx, sy) in {"px": (1.0, 1.0), **({"mm": spacing} if spacing else {})}.items():
         scaled = _in_mm(rings, Spacing(sx, sy))
-        head = _whole(scaled, (width * sx, height * sy))
+        head = _fit_head(scaled, (width * sx, height * sy))
         if head is not None:
             found[f"hc_{unit}"] = head.circumference
             found[f"bpd_{unit}"], found[f"ofd_{unit}"] = head.minor, head.major
@@ -140,10 +140,11 @@ def _ellipse(x: float, y: float, xx: float, yy: float, xy: float) -> Ellipse:
     major, minor = 4 * sqrt(half + gap), 4 * sqrt(max(half - gap, 0.0))
     angle = -degrees(atan2(2 * xy, xx - yy)) / 2 + 0.0  # y points down
     angle = 90.0 if angle <= -90 else angle
-    return Ellipse(float(x), float(y), major, minor, angle if major - minor > ROUND * major else None)
+    is_circle = not major - minor > CIRCLE_TOLERANCE * major
+    return Ellipse(float(x), float(y), major, minor, None if is_circle else angle)
 
 
-def _whole(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
+def _fit_head(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
     """The ellipse of a head in a frame (width, height) that may cut it off; None if too much is cut off."""
     if not rings:
         return None
@@ -151,12 +152,12 @@ def _whole(rings: Rings, frame: tuple[float, float]) -> Ellipse | None:
     free = ((points > 1e-6 * edge) & (points < (1 - 1e-6) * edge)).all(1)
     if free.all():
         return fit_ellipse(rings)
-    ellipse = _through(points[free]) if free.sum() > 5 else None
-    seen = abs(sum(map(signed_area, rings)))
-    return ellipse if ellipse and seen >= SEEN * ellipse.area else None
+    ellipse = _fit_conic(points[free]) if free.sum() > 5 else None
+    visible = abs(sum(map(signed_area, rings)))
+    return ellipse if ellipse and visible >= LEAST_VISIBLE * ellipse.area else None
 
 
-def _through(points: np.ndarray) -> Ellipse | None:
+def _fit_conic(points: np.ndarray) -> Ellipse | None:
     """The algebraic least-squares conic through points (n, 2), if it is an ellipse."""
     middle, scale = points.mean(0), points.std()
     x, y = ((points - middle) / scale).T

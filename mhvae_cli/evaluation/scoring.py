@@ -32,7 +32,7 @@ class Pairing:
     """`pairs`, one per truth, sorted by name, and the predictions that have no truth."""
 
     pairs: tuple[Pair, ...]
-    strays: tuple[Path, ...]
+    unmatched: tuple[Path, ...]
 
 
 @dataclass(frozen=True)

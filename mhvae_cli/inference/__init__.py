@@ -5,7 +5,7 @@ networks      the networks of a model on a device
 loading       load the networks of a model folder, and verify it
 synthesis     generated images: reconstruct, swap style, interpolate, warp, sample
 qc            quality control: can a result be trusted?
-posterior     samples of theta, and intervals of measurements on them
+posterior     samples of theta: probability maps, and intervals of measurements
 latent_files  latent codes as files
 provenance    the provenance record of a generated file
 selftest      does a device compute correct results?

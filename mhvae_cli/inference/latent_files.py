@@ -8,7 +8,7 @@ valid for one model's VAE, identified by `folder.digest(folder, ["vae"])`.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
@@ -30,7 +30,7 @@ SIZE_CAP = 2**20
 class About(TypedDict):
     model: str
     vae_sha256: str
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
     handles: NotRequired[np.ndarray | None]
 
 
@@ -39,7 +39,7 @@ def encode_latents(
     *,
     model: str,
     vae_sha256: str,
-    record: Mapping[str, Any],
+    record: Mapping[str, object],
     handles: np.ndarray | None = None,
 ) -> tuple[bytes, bytes]:
     """The bytes of NAME.safetensors and of NAME.json.

@@ -51,18 +51,21 @@ def load_refiner(
     state = load_state(folder, "cddpm", expected=_shapes(refiner))
     refiner.load_state_dict(_widened(state), assign=True)
     refiner.network.unet.to(dtype)
-    place = layout(torch.device(device))
-    refiner.eval().to(device=device, memory_format=place)  # type: ignore[call-overload]  # torch forgot it
+    memory_format = layout(torch.device(device))
+    refiner.eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs
     return refiner
 
 
 def verify_model(folder: Path) -> dict[str, str]:
-    """The SHA-256 of a model's files. ModelError unless all checksums and config.json match."""
+    """Check a model folder: checksums, config.json, and weights that fit it; returns its files' SHA-256.
+
+    ModelError if anything is wrong.
+    """
     sums = check(folder, FILES)
     content = read_config(folder)
     parts = ["vae"] + ["cddpm"] * ("cddpm" in content)
-    if lost := [name for part in parts if (name := f"{part}.safetensors") not in sums]:
-        raise ModelError(f"{folder}: no {lost[0]}")
+    if missing := [name for part in parts if (name := f"{part}.safetensors") not in sums]:
+        raise ModelError(f"{folder}: no {missing[0]}")
     load_model(folder)
     if "cddpm" in parts:
         load_refiner(folder)

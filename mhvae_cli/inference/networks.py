@@ -1,4 +1,4 @@
-"""Figure 1 and section 4 on a device: the networks of a model folder, arrays in, arrays out."""
+"""The networks of a model folder (figure 1, section 4) on a device: arrays in, arrays out."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -14,18 +14,15 @@ from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
 from ..images.transforms import to_square
-from ..vae.contour import contours, ellipse
 from ..vae.density import Density
 from ..vae.editing import LatentCode
 from ..vae.encoder import fold_batch_norms
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
-from ..vae.raster import Level, rasterise
-from ..vae.tta import FLIPS, aligned, unflipped
-from ..vae.warp import RADIUS
+from ..vae.outline import mask, outline
+from ..vae.tta import average_theta
 from .loading import load_model, load_refiner
-from .posterior import draw
-from .qc import GRID, EncoderOutputs, QCStatistics, parse
+from .qc import GRID, EncoderOutputs, QCStatistics, parse_statistics
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
@@ -39,7 +36,7 @@ class Networks:
     ) -> None:
         fold_batch_norms(model.eval().encoder.convnet)
         self.model = model
-        model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # torch forgot it
+        model.to(device=device, memory_format=layout(device))  # type: ignore[call-overload]  # missing from torch's stubs
         self.model.encoder.convnet.to(dtype)
         self.model.segmentation_head.cpu()  # outlines are evaluated in float64, which MPS lacks
         self.config = model.config
@@ -58,15 +55,15 @@ class Networks:
         """The networks of the model `ref`; see `Pipeline.load`."""
         if deterministic:
             torch.use_deterministic_algorithms(True)
-        place = resolve_device(device)
-        number = resolve_dtype(dtype, place)
+        torch_device = resolve_device(device)
+        torch_dtype = resolve_dtype(dtype, torch_device)
         folder = resolve(ref, offline=offline)
         model, name = load_model(folder)
-        return cls(model, name=name, folder=folder, device=place, dtype=number)
+        return cls(model, name=name, folder=folder, device=torch_device, dtype=torch_dtype)
 
     def __str__(self) -> str:
-        number = str(self.dtype).removeprefix("torch.")
-        return f"{self.name} ({self.folder}), {self.device}, {number}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.name} ({self.folder}), {self.device}, {dtype}"
 
     @cached_property
     def refiner(self) -> "Refiner":
@@ -79,9 +76,14 @@ class Networks:
         content = read_config(self.folder).get("trust")
         if content is None or self.model.warp is None:
             return None
-        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim}
-        sizes["tones"] = 4 if self.config.channels == 1 else 11
-        return parse(content, sizes, where=str(self.folder))
+        tones = 4 if self.config.channels == 1 else 11  # see `qc.tones`
+        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim, "tones": tones}
+        return parse_statistics(content, sizes, where=str(self.folder))
+
+    @property
+    def temperature(self) -> float:
+        """The factor that calibrates the sd of theta's posterior; 1 without `qc_statistics`."""
+        return self.qc_statistics.temperature if self.qc_statistics else 1.0
 
     @property
     def density(self) -> Density:
@@ -114,11 +116,13 @@ class Networks:
         all but theta and its Jacobian are of the original image.
         """
         self.need_position()
+        if tta and self.model.segmentation_head.reference is not None:
+            raise ModelError(f"{self.name}: --tta needs the disc as reference")
         image, encoder = self._image(batch), self.model.encoder
         flat = encoder.features(image)
         q_theta, q_z = encoder.position(flat), encoder.style(flat, image)
         means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
-        theta = self._averaged(image, q_theta.mean) if tta else q_theta.mean
+        theta = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
         warp = self.model.warp
         assert warp is not None
         source = warp(theta, (GRID, GRID)).cpu()
@@ -130,33 +134,6 @@ class Networks:
         parts = (part.cpu().numpy() for part in (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means))
         rows = zip(*parts, batch, source.numpy(), inside.numpy(), errors, strict=True)
         return [EncoderOutputs(*row) for row in rows]
-
-    def _averaged(self, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """The mean of theta (B, P) of images (B, C, S, S) and of their mirror images."""
-        if self.model.segmentation_head.reference is not None:
-            raise ModelError(f"{self.name}: --tta needs the disc as reference")
-        warp, found = self.model.warp, [theta]
-        assert warp is not None
-        for signs in FLIPS:
-            axes = [axis for axis, sign in zip((3, 2), signs, strict=True) if sign < 0]
-            seen = self.model.locate(image.flip(axes)).mean
-            found.append(aligned(warp, unflipped(warp, seen, signs), theta))
-        return torch.stack(found).mean(0)
-
-    def draws(self, evidence: EncoderOutputs, count: int, *, seed: int, key: str) -> np.ndarray:
-        """`count` samples (count, P) float32 of theta's posterior, calibrated by `qc_statistics` if any.
-
-        They depend only on `seed` and the image's `key`.
-        """
-        warmth = self.qc_statistics.temperature if self.qc_statistics else 1.0
-        return draw(evidence, count, temperature=warmth, seed=seed, key=key)
-
-    def probability(self, thetas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The fraction of the masks of thetas (N, P) that contain each pixel: float32 (h, w) in [0, 1]."""
-        total = np.zeros(size, np.float32)
-        for theta in thetas:
-            total += self.mask(theta, size)
-        return total / len(thetas)
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,23 +172,16 @@ class Networks:
         return torch.cat(drawn).float().cpu().numpy()
 
     def mask(self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None) -> np.ndarray:
-        """The mask bool (h, w) of theta (P,), evaluated at that size, not resized.
-
-        `pose` (2, 3) is the user's edit (see `editing.LatentCode`).
-        """
-        return rasterise(self._level(theta, pose), size)
+        """The mask bool (h, w) of theta (P,), as `outline.mask`."""
+        self.need_position()
+        return mask(self.model, theta, size, pose)
 
     def contour(
         self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None
     ) -> list[np.ndarray]:
-        """The exact outline of theta (P,) in an image of `size` (h, w): closed polygons (n, 2) xy in pixels.
-
-        The frame is 0..w by 0..h, pixel centres at +0.5; outer rings have a positive shoelace area. `pose` as
-        in `mask`.
-        """
-        level = self._level(theta, pose)
-        polygons = self._ellipse(theta, pose) or contours(level) or contours(level, cells=512)
-        return [(p + 1) / 2 * [size[1], size[0]] for p in polygons]
+        """The exact outline of theta (P,) in an image of `size` (h, w), as `outline.outline`."""
+        self.need_position()
+        return outline(self.model, theta, size, pose)
 
     def centre(self, code: LatentCode) -> tuple[float, float]:
         """The centre of a latent code's object, xy in native pixels; InputError if there is no object."""
@@ -229,30 +199,15 @@ class Networks:
         theta = torch.from_numpy(np.stack([code.theta for code in codes])).to(self.device)
         if all(code.pose is None for code in codes):
             return Latents(z, theta)
-        still = np.eye(2, 3)
-        poses = np.stack([still if code.pose is None else code.pose for code in codes])
+        identity = np.eye(2, 3)
+        poses = np.stack([identity if code.pose is None else code.pose for code in codes])
         return Latents(z, theta, torch.from_numpy(poses))
 
     def _parts(self, count: int) -> list[slice]:
-        """The slices of a batch that are processed together."""
+        """The slices of a batch of `count` that are processed together."""
         return [slice(i, i + 1) for i in range(count)] if self.single_image_batches else [slice(0, count)]
-
-    def _level(self, theta: np.ndarray, pose: np.ndarray | None) -> Level:
-        self.need_position()
-        level = self.model.level_of(torch.from_numpy(theta)[None])
-        return level if pose is None else lambda points: level(points @ pose[:, :2].T + pose[:, 2])
-
-    def _ellipse(self, theta: np.ndarray, pose: np.ndarray | None) -> list[np.ndarray]:
-        """The outline of an affine warp of the disc in closed form; empty if there is none."""
-        warp = self.model.warp
-        if warp is None or warp.points is not None or self.model.segmentation_head.reference is not None:
-            return []
-        matrix = warp.parameters_of(torch.from_numpy(theta)[None].to(warp.identity))[0].cpu().double().numpy()
-        if pose is not None:
-            matrix = matrix @ np.concatenate([pose, [[0, 0, 1]]])
-        return ellipse(matrix, RADIUS)
 
     def need_position(self) -> None:
         """ModelError for a single-headed VAE, which has no position code and no masks."""
         if self.model.warp is None:
-            raise ModelError(f"{self.name}: a single-headed VAE finds no object")
+            raise ModelError(f"{self.name}: a single-headed VAE cannot find objects")

@@ -14,6 +14,7 @@ from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
 from .networks import Networks
+from .posterior import draw, probability
 from .provenance import noise_key
 from .qc import QCResult
 from .synthesis import (
@@ -28,7 +29,7 @@ from .synthesis import (
     warp_image,
 )
 
-Given = np.ndarray | Path | str | Scan
+ImageInput = np.ndarray | Path | str | Scan
 """A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
 
 
@@ -85,7 +86,7 @@ class Pipeline:
         )
 
     def segment(
-        self, image: Given, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
+        self, image: ImageInput, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
     ) -> Segmentation:
         """Segment the object. Raises InputError if the input is not an image.
 
@@ -99,19 +100,19 @@ class Pipeline:
             return Segmentation(
                 self.networks.mask(theta, size), theta, partial(self.networks.contour, theta, size), None
             )
-        evidence = self.networks.examine(batch, recon=recon, tta=tta)[0]
-        theta = evidence.theta
+        outputs = self.networks.examine(batch, recon=recon, tta=tta)[0]
+        theta = outputs.theta
         statistics = self.networks.qc_statistics
-        quality = statistics.judge(evidence, self.networks.contour(theta, size)) if statistics else None
-        thetas = probability = None
+        quality = statistics.judge(outputs, self.networks.contour(theta, size)) if statistics else None
+        thetas = coverage = None
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = self.networks.draws(evidence, posterior, seed=seed, key=key)
-            probability = self.networks.probability(thetas, size)
+            thetas = draw(outputs, posterior, temperature=self.networks.temperature, seed=seed, key=key)
+            coverage = probability(self.networks.mask(each, size) for each in thetas)
         outline = partial(self.networks.contour, theta, size)
-        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, probability)
+        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, coverage)
 
-    def source(self, image: Given | LatentCode) -> Source:
+    def source(self, image: ImageInput | LatentCode) -> Source:
         """Encode an image, or wrap a latent code, as a source to generate images from."""
         if isinstance(image, LatentCode):
             digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
@@ -123,17 +124,17 @@ class Pipeline:
         return Source(code, scan, digest, noise_key(digest, scan.page))
 
     @staticmethod
-    def _sha256(image: Given, scan: Scan) -> str:
+    def _sha256(image: ImageInput, scan: Scan) -> str:
         return sha256_of(Path(image) if isinstance(image, str | Path) else scan.pixels.tobytes())
 
-    def reconstruct(self, image: Given | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
+    def reconstruct(self, image: ImageInput | LatentCode, **how: Unpack[GenerationOptions]) -> GeneratedImage:
         """Figures 3 and 4: the image reconstructed from its latent code, at its own size."""
         return make(self.networks, [draft_of(self.source(image))], **how)[0]
 
     def swap_style(
         self,
-        content: Given | LatentCode,
-        style: Given | LatentCode,
+        content: ImageInput | LatentCode,
+        style: ImageInput | LatentCode,
         *,
         mix: float = 1.0,
         **how: Unpack[GenerationOptions],
@@ -147,7 +148,7 @@ class Pipeline:
 
     def warp(
         self,
-        image: Given | LatentCode,
+        image: ImageInput | LatentCode,
         *,
         rotate: float = 0.0,
         scale: float = 1.0,
@@ -186,7 +187,7 @@ class Pipeline:
             yield make(self.networks, [draft], **how)[0]
 
 
-def _scan(image: Given) -> Scan:
+def _scan(image: ImageInput) -> Scan:
     if isinstance(image, str | Path):
         return read_scan(Path(image))
     return image if isinstance(image, Scan) else scan_of(image)

@@ -1,6 +1,6 @@
-"""Samples of theta from its posterior, and intervals of measurements on them."""
+"""Samples of theta from its posterior: probability maps, and intervals of measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -8,21 +8,31 @@ from ..hashing import seed_of
 from .qc import EncoderOutputs
 
 
-def warmed(sd: np.ndarray, temperature: float) -> np.ndarray:
+def calibrated_sd(sd: np.ndarray, temperature: float) -> np.ndarray:
     """The posterior's sd times `temperature`, combined with the prior's sd of 1, which it never exceeds."""
     warm = np.float32(temperature) * sd
     factors: np.ndarray = warm / np.sqrt(1 + warm * warm)
     return factors
 
 
-def draw(evidence: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
-    """`count` samples (count, P) float32 of theta's `warmed` posterior.
+def draw(outputs: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+    """`count` samples (count, P) float32 of theta's posterior, with its `calibrated_sd`.
 
     They depend only on `seed` and the image's `key`.
     """
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
-    noise = rng.standard_normal((count, len(evidence.theta)), np.float32)
-    return evidence.theta + warmed(evidence.sd, temperature) * noise
+    noise = rng.standard_normal((count, len(outputs.theta)), np.float32)
+    return outputs.theta + calibrated_sd(outputs.sd, temperature) * noise
+
+
+def probability(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """The fraction of masks (h, w), at least one, that contain each pixel: float32 (h, w) in [0, 1]."""
+    remaining = iter(masks)
+    total, count = next(remaining).astype(np.float32), 1
+    for mask in remaining:
+        total += mask
+        count += 1
+    return total / count
 
 
 def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:

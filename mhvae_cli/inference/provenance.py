@@ -53,11 +53,11 @@ def make_record(origin: Origin, sources: Sequence[str] = (), **extra: object) ->
     }
 
 
-def embed(record: Mapping[str, Any]) -> dict[str, str]:
+def embed(record: Mapping[str, object]) -> dict[str, str]:
     """The texts that store a record, all ASCII: for the encoders' `text`, and for safetensors metadata."""
     return {
         RECORD: json.dumps(record, allow_nan=False),
-        "Description": record["notice"],
+        "Description": str(record["notice"]),
         "Software": f"mhvae {record['mhvae']}",
     }
 

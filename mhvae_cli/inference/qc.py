@@ -27,9 +27,11 @@ from ..polygons import signed_area
 SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
 DISTANCES = ("tones", "features", "z")
 COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
+Numbers = float | list["Numbers"]
+"""Nested lists of numbers, as in JSON."""
 GRID = 64
 """Side of the grid that is searched for folds."""
-BELOW = 8e-3
+LEAST_CONTRAST = 8e-3
 """Smallest contrast that is distinguished; the range is 2."""
 
 
@@ -83,7 +85,7 @@ class QCResult:
         """ "warn" if there is any problem."""
         return "warn" if self.why else "ok"
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, str | float | int | None]:
         """The values of COLUMNS, rounded."""
         values = [self.percentiles.get(name) for name in SIGNALS]
         shares = [None if value is None else round(value, 1) for value in values]
@@ -96,9 +98,9 @@ class QCResult:
 class QCStatistics:
     """The statistics of a model's validation set.
 
-    `temperature` multiplies the posterior's sd (`posterior.warmed`), so that 90 % intervals of the area cover
-    90 %. Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix. Keyed by
-    SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
+    `temperature` multiplies the posterior's sd (`posterior.calibrated_sd`), so that 90 % intervals of the
+    area cover 90 %. Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix.
+    Keyed by SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
     """
 
     temperature: float
@@ -107,28 +109,28 @@ class QCStatistics:
     quantiles: Mapping[str, np.ndarray]
     limits: Mapping[str, float]
 
-    def signals(self, evidence: EncoderOutputs) -> dict[str, float]:
+    def signals(self, outputs: EncoderOutputs) -> dict[str, float]:
         """The values of SIGNALS; without recon if the image was not decoded."""
-        parts = (evidence.tones, evidence.features, evidence.z)
+        parts = (outputs.tones, outputs.features, outputs.z)
         named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
-        named |= {"theta": _rms(evidence.theta), "spread": _rms(evidence.sd)}
-        if evidence.recon is not None:
-            named["recon"] = evidence.recon
+        named |= {"theta": _rms(outputs.theta), "spread": _rms(outputs.sd)}
+        if outputs.recon is not None:
+            named["recon"] = outputs.recon
         return named
 
-    def judge(self, evidence: EncoderOutputs, rings: Sequence[np.ndarray]) -> QCResult:
+    def judge(self, outputs: EncoderOutputs, rings: Sequence[np.ndarray]) -> QCResult:
         """Check a result: its signals, and its outline `rings` (`Networks.contour`)."""
-        values = self.signals(evidence)
+        values = self.signals(outputs)
         why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
         turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
-        folded = evidence.jacobian is not None and evidence.jacobian <= 0
+        folded = outputs.jacobian is not None and outputs.jacobian <= 0
         problems = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
         why += [name for name, found in problems.items() if found]
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
-        return QCResult(tuple(why), shares, evidence.jacobian, components, holes)
+        return QCResult(tuple(why), shares, outputs.jacobian, components, holes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As stored in config.json, with five significant digits."""
         distances = {
             name: {"mean": _plain(self.means[name]), "scale": _plain(self.scales[name])} for name in DISTANCES
@@ -145,7 +147,7 @@ class QCStatistics:
         return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
 
 
-def parse(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:
+def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:
     """Parse "trust" of a config.json, for a model whose DISTANCES have these `sizes`; else ModelError."""
     try:
         distances = {name: content["distances"][name] for name in DISTANCES}
@@ -185,7 +187,7 @@ def tones(square: np.ndarray) -> np.ndarray:
         red, green, blue = planes
         width = planes.max(0) - planes.min(0)
         levels += [np.abs(red - green).mean(), np.abs(green - blue).mean(), width.std()]
-    return np.concatenate([planes.mean(1), np.log(np.array(levels) + BELOW)]).astype(np.float64)
+    return np.concatenate([planes.mean(1), np.log(np.array(levels) + LEAST_CONTRAST)]).astype(np.float64)
 
 
 def smallest_jacobian(source: np.ndarray, inside: np.ndarray) -> float | None:
@@ -212,7 +214,7 @@ def _percentile(value: float, quantiles: np.ndarray) -> float:
     return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
 
 
-def _plain(values: np.ndarray | np.float64) -> Any:
+def _plain(values: np.ndarray | np.float64) -> Numbers:
     """Nested lists of numbers with five significant digits."""
     if isinstance(values, np.float64) or values.ndim == 0:
         return float(f"{values:.5g}")

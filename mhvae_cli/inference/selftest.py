@@ -119,7 +119,7 @@ def _against(
         found = run(load(device=device, dtype=dtype), reference)
     except DEVICE_ERRORS as error:
         return outcome(fault=_first_line(error))
-    return outcome(apart(found, reference), {name: tolerance(name, dtype) for name in found})
+    return outcome(deviations(found, reference), {name: tolerance(name, dtype) for name in found})
 
 
 def _first_line(error: BaseException) -> str:
@@ -134,7 +134,7 @@ def noise(count: int, key: int) -> np.ndarray:
     return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2**52 - 1
 
 
-def picture(size: int, channels: int) -> np.ndarray:
+def phantom(size: int, channels: int) -> np.ndarray:
     """The phantom, float32 (C, S, S) in [-1, 1]: a bright ring around a grey disc, with coarse noise."""
     y, x = (2 * np.mgrid[:size, :size] + 1) / size - 1
     r2 = (x - 0.1) ** 2 / 0.36 + (y + 0.05) ** 2 / 0.25
@@ -185,7 +185,7 @@ def run(networks: Networks, given: Mapping[str, np.ndarray] | None = None) -> di
     config = networks.config
     found: dict[str, np.ndarray] = {}
     size = (config.image_size, config.image_size)
-    z, theta = networks.encode(picture(config.image_size, config.channels)[None])
+    z, theta = networks.encode(phantom(config.image_size, config.channels)[None])
     found["encode"] = np.concatenate([z[0], theta[0]])
     code = (given or found)["encode"]
     made = LatentCode(z=code[: config.z_dim], theta=code[config.z_dim :], pose=POSE, size=size)
@@ -213,7 +213,7 @@ def from_truth(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: _worst(np.subtract(project(found[name]), truth)) for name, truth in TRUTH.items()}
 
 
-def apart(found: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
+def deviations(found: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Each stage's deviation from the reference, relative to its largest value: infinite for NaN."""
     return {name: _worst((found[name] - right) / np.abs(right).max()) for name, right in reference.items()}
 

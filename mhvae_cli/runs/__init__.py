@@ -7,7 +7,7 @@ invocation       the options given, and which of them change results
 fingerprint      what produced a result, and whether it is up to date
 models           loading the networks of a run
 streaming        reading and encoding files in threads alongside inference
-segmentation     what segment does to each scan
+segmentation     the workflow of segment
 generation       the workflow of the verbs that generate images
 generation_jobs  one generated image and its files
 handle_drawings  warp --handles

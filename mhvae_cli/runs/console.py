@@ -15,10 +15,12 @@ from typing import Any
 from ..errors import OutputError, os_error_text
 from ..resources import is_rank_zero
 
-EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between two plain progress lines."""
-TRAINING_EVERY = 30.0
+TRAINING_LINE_INTERVAL = 30.0
 """Seconds between two plain progress lines during training."""
+CLEAR_LINE = "\r\x1b[K"
+"""Moves the cursor of a terminal to the start of its line, and clears the line."""
 
 
 @contextmanager
@@ -40,10 +42,9 @@ class Progress:
     """A progress bar on a terminal, occasional lines elsewhere; nothing for a single job or with `off`."""
 
     def __init__(self, verb: str, total: int, mode: str) -> None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
         self.verb, self.total, self.done = verb, total, 0
         self.shown = mode == "on" or (mode == "auto" and total > 1)
-        self.bar = mode == "on" or terminal
+        self.bar = mode == "on" or _has_terminal()
         self.begun = time.monotonic()
         self.last = 0.0 if self.bar else self.begun
 
@@ -51,27 +52,28 @@ class Progress:
         """Count one more finished job."""
         self.done += 1
         now = time.monotonic()
-        if not self.shown or (now - self.last < (0.1 if self.bar else EVERY) and self.done < self.total):
+        too_early = now - self.last < (0.1 if self.bar else LINE_INTERVAL)
+        if not self.shown or (too_early and self.done < self.total):
             return
         self.last = now
         if self.bar:
-            draw(self._state(now), share=self.done / max(self.total, 1))
+            draw_status(self._state(now), share=self.done / max(self.total, 1))
         elif self.done < self.total:
             print(self._state(now), file=sys.stderr, flush=True)
 
-    def wipe(self) -> None:
+    def clear(self) -> None:
         """Clear the line of the bar, so that another line can be printed; the next step redraws the bar."""
         if self.shown and self.bar:
             self.last = 0.0
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def _state(self, now: float) -> str:
         rate = self.done / max(now - self.begun, 1e-9)
         left = (self.total - self.done) / rate
-        return f"{self.verb}: {self.done} of {self.total}, {rate:.1f}/s, {clock(left)} left"
+        return f"{self.verb}: {self.done} of {self.total}, {rate:.1f}/s, {format_duration(left)} left"
 
 
-def draw(text: str, *, share: float | None = None) -> None:
+def draw_status(text: str, *, share: float | None = None) -> None:
     """Replace the last line of the terminal by a text, after a bar for a `share` in [0, 1] if it fits.
 
     It is cut to the width of the terminal, because only the last part of a wrapped line could be cleared.
@@ -81,14 +83,19 @@ def draw(text: str, *, share: float | None = None) -> None:
     if share is not None and cells >= 8:
         filled = int(cells * share)
         text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
-    print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+    print(f"{CLEAR_LINE}{text[:width]}", end="", file=sys.stderr, flush=True)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`0:07`, `12:05` or `1:00:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _has_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line, and not the log of a CI job."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 
 def _columns() -> int:
@@ -153,9 +160,8 @@ class TrainingProgress:
     """
 
     def __init__(self, *, quiet: bool, progress: str) -> None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
         self.quiet = quiet or not is_rank_zero()
-        self.bar = progress == "on" or (progress == "auto" and terminal)
+        self.bar = progress == "on" or (progress == "auto" and _has_terminal())
         self.shown = progress != "off"
         self.begun: tuple[float, int] | None = None
         self.last = time.monotonic()
@@ -167,7 +173,7 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar and self.begun and not self.quiet:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show an event of `training.loop.fit`."""
@@ -184,15 +190,15 @@ class TrainingProgress:
     def _step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
         self.begun = self.begun or (now, event["step"])
-        if now - self.last < (0.2 if self.bar else TRAINING_EVERY):
+        if now - self.last < (0.2 if self.bar else TRAINING_LINE_INTERVAL):
             return
         self.last = now
         rate = (event["step"] - self.begun[1]) / max(now - self.begun[0], 1e-9)
-        left = f", {clock((event['of'] - event['step']) / rate)} left" if rate else ""
+        left = f", {format_duration((event['of'] - event['step']) / rate)} left" if rate else ""
         where = f"epoch {event['epoch']}: step {event['step']} of {event['of']}"
         text = f"{where}, loss {event['loss']:.4g}{left}"
         if self.bar:
-            draw(text)
+            draw_status(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -204,10 +210,11 @@ class TrainingProgress:
             if isinstance(value, float) and name not in ("seconds", "score")
         ]
         best = " (best)" if row["score"] >= event["best"] else ""
-        return f"epoch {row['epoch']} of {event['of']}, {clock(row['seconds'])}: {', '.join(figures)}{best}"
+        took = format_duration(row["seconds"])
+        return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(figures)}{best}"
 
     def _line(self, text: str) -> None:
-        print(("\r\x1b[K" if self.bar else "") + text, file=sys.stderr, flush=True)
+        print((CLEAR_LINE if self.bar else "") + text, file=sys.stderr, flush=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,13 +5,13 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError, os_error_text
 from ..hashing import sha256_of
@@ -24,13 +24,37 @@ from .streaming import stream
 if TYPE_CHECKING:
     from ..inference.networks import Networks
 
-WHY = ("from another input", "by another model", "with other options")
-HASHED = 512
+DIFFERENCES = ("from another input", "by another model", "with other options")
+CACHED_HASHES = 512
 """Number of inputs whose SHA-256 is cached, so that a file of many pages is hashed once."""
 
 Input = TypeVar("Input")
 Kept = TypeVar("Kept")
 Row = TypeVar("Row")
+
+
+class InputHashes:
+    """The SHA-256 of inputs, each computed once: cached by path, inode, size and modification time."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, str] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, item: Item) -> str:
+        """The SHA-256 of an item's file. InputError if it is unreadable."""
+        key: Hashable = item.source
+        if isinstance(item.source, Path):
+            try:
+                status = os.stat(item.source)
+            except OSError as error:
+                raise InputError(f"{item.name}: {os_error_text(error)}") from error
+            key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
+        sha256 = self._known.get(key) or sha256_of(item.source)
+        with self._guard:
+            self._known[key] = sha256
+            if len(self._known) > CACHED_HASHES:
+                self._known.popitem(last=False)
+        return sha256
 
 
 class RunFingerprint:
@@ -46,10 +70,9 @@ class RunFingerprint:
         self.invocation = current()  # read here, as other threads do not see the context variable
         self.networks: Networks | None = None
         self.halved_to: int | None = None
+        self.hashes = InputHashes()
         self._begun = datetime.now(UTC)
         self._id = os.urandom(8).hex()
-        self._hashes: OrderedDict[tuple[Path, int, int, int], str] = OrderedDict()
-        self._guard = threading.Lock()
 
     @cached_property
     def model_sha256(self) -> str:
@@ -63,13 +86,13 @@ class RunFingerprint:
         return _sha256([self.verb, values])
 
     def made_by(
-        self, sources: Sequence[Item], record: Mapping[str, Any], hashes: Sequence[str] | None = None
+        self, sources: Sequence[Item], record: Mapping[str, object], hashes: Sequence[str] | None = None
     ) -> str:
         """The fingerprint of a result; `record` distinguishes results from the same sources.
 
         `hashes` are the SHA-256 of the sources, if they are known. InputError if a source is unreadable.
         """
-        hashes = [self._hash(item) for item in sources] if hashes is None else hashes
+        hashes = [self.hashes.of(item) for item in sources] if hashes is None else hashes
         pages = [item.page for item in sources]
         source = _sha256([list(hashes), pages, dict(record)])
         return f"{source[:16]}-{self.model_sha256[:8]}-{self.options[:8]}"
@@ -108,7 +131,7 @@ class RunFingerprint:
             halved=self.halved,
         )
 
-    def judge(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
+    def why_stale(self, jobs: Sequence[Job], folder: Path | None) -> list[str | InputError]:
         """Why the existing outputs of each job are stale; "" for outputs that are up to date.
 
         InputError for inputs that are no longer readable.
@@ -120,10 +143,10 @@ class RunFingerprint:
             known.update({parts[-size:]: row.get("made_by", "") for size in sizes if len(parts) >= size})
         found: list[str | InputError] = []
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for first in range(0, len(jobs), HASHED):
-                part = jobs[first : first + HASHED]
+            for first in range(0, len(jobs), CACHED_HASHES):
+                part = jobs[first : first + CACHED_HASHES]
                 found += pool.map(
-                    lambda job: self._why(job, known.get(_relative_parts(job, folder), "")), part
+                    lambda job: self._reason(job, known.get(_relative_parts(job, folder), "")), part
                 )
         return found
 
@@ -131,7 +154,7 @@ class RunFingerprint:
         """Record that memory limits batches to `batch_size` inputs from now on."""
         self.halved_to = batch_size
 
-    def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, Any]:
+    def describe(self, status: str, counts: Mapping[str, int], code: int | None = None) -> dict[str, object]:
         """The entry of mhvae-run.json, without input names (see results.csv) and the home directory."""
         from .manifest import versions, without_home
 
@@ -158,40 +181,20 @@ class RunFingerprint:
             "exit_code": code,
         }
 
-    def _why(self, job: Job, known: str) -> str | InputError:
+    def _reason(self, job: Job, known: str) -> str | InputError:
         if not known:
             return "no record of how it was made"
         try:
             mine = self.made_by(job.sources, job.record)
         except InputError as error:
             return error
-        pairs = zip(mine.split("-"), known.split("-"), WHY, strict=False)
+        pairs = zip(mine.split("-"), known.split("-"), DIFFERENCES, strict=False)
         reasons = [why for own, other, why in pairs if own != other]
         return "" if mine == known else "made " + (", ".join(reasons) or "differently")
 
-    def _hash(self, item: Item) -> str:
-        """The SHA-256 of an item's file, cached by path, inode, size and modification time."""
-        from ..hashing import sha256_of
-
-        if isinstance(item.source, bytes):
-            return sha256_of(item.source)
-        try:
-            status = os.stat(item.source)
-        except OSError as error:
-            raise InputError(f"{item.name}: {os_error_text(error)}") from error
-        key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self._hashes.get(key) or sha256_of(item.source)
-        with self._guard:
-            self._hashes[key] = known
-            if len(self._hashes) > HASHED:
-                self._hashes.popitem(last=False)
-        return known
-
-    def _content(self, name: str, value: Any) -> Any:
+    def _content(self, name: str, value: object) -> object:
         """The value of an option for hashing: the digest of a model or file, any other value as it is."""
-        from ..hashing import sha256_of
-
-        if name.endswith("-model"):
+        if name.endswith("-model") and isinstance(value, str):
             return _model_sha256(value, self.offline)
         return sha256_of(Path(value)) if isinstance(value, str) and os.path.isfile(value) else value
 
@@ -200,15 +203,15 @@ def apply_existing_policy(
     jobs: Iterable[Job], policy: str, fingerprint: RunFingerprint, target: Target
 ) -> list[Job]:
     """Apply --existing: `error` raises OutputError if an output exists; `skip` marks jobs whose outputs exist
-    as done or, if this run would give a different result, as stale (see `RunFingerprint.judge`).
+    as done or, if this run would give a different result, as stale (see `RunFingerprint.why_stale`).
     """
     checked = list(jobs)
     refuse_existing(checked, policy)
     if policy != "skip":
         return checked
     existing = [index for index, job in enumerate(checked) if job.item.error is None and _exists(job)]
-    judged = fingerprint.judge([checked[index] for index in existing], target.folder)
-    for index, why in zip(existing, judged, strict=True):
+    reasons = fingerprint.why_stale([checked[index] for index in existing], target.folder)
+    for index, why in zip(existing, reasons, strict=True):
         job = checked[index]
         if isinstance(why, str):
             checked[index] = replace(job, skip=True, stale=why)

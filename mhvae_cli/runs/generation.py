@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError, UsageError
 from ..filesystem import write_atomic
@@ -59,7 +59,7 @@ class Compilation:
     stem: PurePath
     ending: str
     encode: Callable[[Mapping[str, str]], bytes]
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def need_spline(settings: GenerationSettings) -> None:
     content = read_config(resolve(settings.model, offline=settings.offline))
     config = from_dict(ModelConfig, content["model"], where="model.")
     if config.single_head:
-        raise ModelError(f"{content['name']}: a single-headed VAE finds no object")
+        raise ModelError(f"{content['name']}: a single-headed VAE cannot find objects")
     if config.warp.family == "affine":
         hint = "use --rotate, --scale, --shift, or another --model"
         raise UsageError(f"{content['name']}: an affine model has no handles", hint=hint)

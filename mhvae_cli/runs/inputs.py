@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 class Item:
     """One input image, or an operand that is not usable as one.
 
-    `name` identifies it in messages and tables; `place` is a path or the bytes of stdin; `base` is the path
-    of the output without a suffix, including subfolders; `page` counts from 0. An item with an `error` fails
-    without being opened. Tens of thousands are held at once, so Path objects are only built on demand.
+    `name` identifies it in messages and tables; `path_or_bytes` is a path, or the bytes read from stdin;
+    `base` is the path of the output without a suffix, including subfolders; `page` counts from 0. An item
+    with an `error` fails without being opened. Path objects are built on demand, as there may be tens of
+    thousands of items.
     """
 
     name: str
-    place: str | os.PathLike[str] | bytes
+    path_or_bytes: str | os.PathLike[str] | bytes
     base: str | os.PathLike[str]
     page: int = 0
     error: InputError | None = None
 
     @property
     def source(self) -> Path | bytes:
-        """`place`, as a Path unless it is bytes."""
-        return self.place if isinstance(self.place, bytes) else Path(self.place)
+        """`path_or_bytes`, as a Path unless it is bytes."""
+        return self.path_or_bytes if isinstance(self.path_or_bytes, bytes) else Path(self.path_or_bytes)
 
     @property
     def stem(self) -> PurePath:
@@ -62,7 +63,7 @@ def gather(
     """
     if inputs.count("-") + (from_file == "-") > 1:
         raise UsageError("stdin can be read only once", hint="use - only once")
-    named = [*inputs, *(_lines(from_file) if from_file else [])]
+    named = [*inputs, *(_read_list(from_file) if from_file else [])]
     if not named:
         raise UsageError("no inputs", hint="give files, folders or globs; see --help")
     found: list[Item] = []
@@ -72,7 +73,7 @@ def gather(
         else:
             found.extend(_expand(operand, recursive, os.path.abspath(out) if out else None))
     pages = [paged for item in _unique(found) for paged in _pages(item)]
-    many = len(pages) > 1 or from_file is not None or not all(map(_plain, inputs))
+    many = len(pages) > 1 or from_file is not None or not all(map(_is_single_file, inputs))
     return Gathered(pages, many)
 
 
@@ -106,13 +107,13 @@ def parse_window(window: str) -> "Window":
     return low, high
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key for natural order: scan2 before scan10, ignoring case."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", name.casefold())
     return [(0, int(digits), "") if digits else (1, 0, text) for digits, text in parts]
 
 
-def _lines(path: str) -> list[str]:
+def _read_list(path: str) -> list[str]:
     try:
         text = (
             sys.stdin.read()
@@ -135,7 +136,7 @@ def _stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _plain(operand: str) -> bool:
+def _is_single_file(operand: str) -> bool:
     """Whether an operand is a single file: not a folder and not a glob."""
     return operand == "-" or (
         not os.path.isdir(operand) and (os.path.lexists(operand) or not glob.has_magic(operand))
@@ -147,19 +148,19 @@ def _expand(operand: str, recursive: bool, out: str | None) -> list[Item]:
         return _folder(operand, recursive, out)
     if os.path.lexists(operand) or not glob.has_magic(operand):
         return [_file(operand)]
-    matches = sorted(glob.glob(operand, recursive=True), key=natural)
+    matches = sorted(glob.glob(operand, recursive=True), key=natural_key)
     if not matches:
-        return [_failing(operand, "no matching files")]
+        return [_unusable(operand, "no matching files")]
     return [item for match in matches for item in _expand(match, recursive, out)]
 
 
 def _file(path: str) -> Item:
     if not os.path.exists(path):
-        return _failing(path, "broken link" if os.path.islink(path) else "no such file or folder")
+        return _unusable(path, "broken link" if os.path.islink(path) else "no such file or folder")
     return Item(path, path, _stem(os.path.basename(path)))
 
 
-def _failing(name: str, what: str, hint: str | None = None) -> Item:
+def _unusable(name: str, what: str, hint: str | None = None) -> Item:
     return Item(name, name, Path(name).stem, error=InputError(f"{name}: {what}", hint=hint))
 
 
@@ -176,18 +177,18 @@ def _folder(folder: str, recursive: bool, out: str | None) -> list[Item]:
     """
     items: list[Item] = []
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         misnamed = [name for name in folders if _has_image_suffix(name) and not recursive]
         images = [name for name in files if not name.startswith(".") and _is_image(root, name)]
         above, below = str(Path(root)), os.path.relpath(root, folder)
-        for name in sorted([*images, *misnamed], key=natural):
+        for name in sorted([*images, *misnamed], key=natural_key):
             path, base = (_path_in(*pair) for pair in ((above, name), (below, _stem(name))))
             items.append(Item(path, path, base))
         folders[:] = [
             name for name in folders if recursive and os.path.abspath(os.path.join(root, name)) != out
         ]
     hint = None if recursive else "use --recursive to include subfolders"
-    return items or [_failing(folder, "no images in this folder", hint)]
+    return items or [_unusable(folder, "no images in this folder", hint)]
 
 
 def _path_in(folder: str, name: str) -> str:
@@ -224,14 +225,16 @@ def _unique(items: Iterable[Item]) -> list[Item]:
     """Each file once, at its first position."""
     first: dict[str, Item] = {}
     for item in items:
-        first.setdefault("" if isinstance(item.place, bytes) else os.path.abspath(item.place), item)
+        first.setdefault(
+            "" if isinstance(item.path_or_bytes, bytes) else os.path.abspath(item.path_or_bytes), item
+        )
     return list(first.values())
 
 
 def _pages(item: Item) -> Iterator[Item]:
     """One item per page, with `_p0` and so on (zero-padded) after the stem if there are several."""
     pages = 1
-    if item.error is None and _may_have_pages(item.place):
+    if item.error is None and _may_have_pages(item.path_or_bytes):
         from ..images.read import count_pages
 
         try:
@@ -246,12 +249,12 @@ def _pages(item: Item) -> Iterator[Item]:
         yield replace(item, page=page, base=f"{item.base}_p{number}")
 
 
-def _may_have_pages(place: str | os.PathLike[str] | bytes) -> bool:
+def _may_have_pages(path_or_bytes: str | os.PathLike[str] | bytes) -> bool:
     """Whether a file may have several pages, by its suffix, or as a DICOM file with another name."""
-    if isinstance(place, bytes):
+    if isinstance(path_or_bytes, bytes):
         return True
     from ..images.dicom import SUFFIXES
 
-    path = os.fspath(place)
+    path = os.fspath(path_or_bytes)
     paged = {".tif", ".tiff", *SUFFIXES}
     return os.path.splitext(path)[1].lower() in paged or (not _has_image_suffix(path) and _is_dicom(path))

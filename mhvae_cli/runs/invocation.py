@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import typer
@@ -23,8 +23,8 @@ class Invocation:
     `changing` is the subset that changes results.
     """
 
-    options: Mapping[str, Any] = field(default_factory=dict)
-    changing: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    changing: Mapping[str, object] = field(default_factory=dict)
 
 
 _CURRENT: ContextVar[Invocation] = ContextVar("invocation")

@@ -22,7 +22,7 @@ MAX_RUNS = 1000
 """Number of most recent runs in the manifest of a folder."""
 
 
-def write_run(folder: Path, run: Mapping[str, Any], *, guard: Path) -> None:
+def write_run(folder: Path, run: Mapping[str, object], *, guard: Path) -> None:
     """Add a run to the folder's manifest, or replace its entry with the same "id".
 
     `guard` is the file that is locked meanwhile, so that concurrent runs do not lose entries. Raises

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, UsageError
 
@@ -39,7 +39,7 @@ class Job:
     skip: bool = False
     stale: str = ""
     made_of: "tuple[Item, ...] | None" = None
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def sources(self) -> "tuple[Item, ...]":

@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, MhvaeError, OutputError, QualityError
 from .console import Progress, defer_signals, print_error, print_note, print_warning, write_bytes, write_line
 from .fingerprint import RunFingerprint
 from .manifest import write_run
 from .outputs import Job, Target
-from .results import Keep, Key, Result, Table, commit_files, sweep
+from .results import Keep, Key, Result, Table, commit_files, remove_leftovers
 from .settings import RunSettings
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Counts:
     by_status: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     flagged: int = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         """Count a row of results.csv."""
-        self.by_status[row["status"]] += 1
+        self.by_status[str(row["status"])] += 1
         self.flagged += row.get("qc") == "warn"
 
     @property
@@ -63,7 +63,7 @@ class Reporter:
 
     Columns of results.csv and keys of the JSON lines: input, page, output, status (one of STATUSES), the
     verb's own `columns`, error, made_by. `settled` is called with each job once its files exist.
-    `page` is the path of the review page; a run that is stopped also writes it, with the jobs done so far.
+    `review_page` is the path of --report; a run that is stopped also writes it, with the jobs done so far.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Reporter:
         columns: Sequence[str],
         fingerprint: RunFingerprint,
         settled: Callable[[Job], None] | None = None,
-        page: Path | None = None,
+        review_page: Path | None = None,
     ) -> None:
         self.verb, self.settings, self.fingerprint = verb, settings, fingerprint
         self.settled = settled
@@ -85,7 +85,9 @@ class Reporter:
         self.first_stale: Job | None = None
         self.halving_reported = False
         self.table = _open_table(jobs, target, self.columns)
-        self.review = None if page is None else _open_review(page, verb, self.columns, len(jobs))
+        self.review = (
+            None if review_page is None else _open_review(review_page, verb, self.columns, len(jobs))
+        )
         self.earlier: dict[Key, str] = {}
         self.progress = Progress(verb, len(jobs), "off" if settings.quiet else settings.progress)
 
@@ -106,7 +108,7 @@ class Reporter:
                 self.review.close()
         if kind is not None and issubclass(kind, BrokenPipeError):
             return
-        self.progress.wipe()
+        self.progress.clear()
         if self.first_stale is not None and error is None:
             print_error(_stale_error(self.first_stale, self.counts.by_status["stale"]))
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -118,7 +120,7 @@ class Reporter:
         with defer_signals():
             status = "missed" if result.missed else "ok"
             row = self._row(job, status, **result.fields, error=result.missed, made_by=result.made_by)
-            with nullcontext(len) if self.table is None else self.table.held() as append:
+            with nullcontext(len) if self.table is None else self.table.appending() as append:
                 table = None if self.table is None else self.table.path
                 commit_files(job.outputs, result.files, lambda: append(row), table=table)
             self.counts.add(row)
@@ -126,7 +128,7 @@ class Reporter:
                 self.review.add(row, result.thumbnail)
             self._settle(job)
         if result.missed:
-            self.progress.wipe()
+            self.progress.clear()
             print_error(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {result.missed}"))
         if not job.outputs:
             write_bytes(result.files[0])
@@ -152,7 +154,7 @@ class Reporter:
 
     def failed(self, job: Job, error: InputError) -> None:
         """Record an unusable input."""
-        self.progress.wipe()
+        self.progress.clear()
         print_error(error)
         row = self._row(job, "failed", error=str(error).removeprefix(f"{job.item.name}: "))
         self.counts.add(row)
@@ -182,18 +184,18 @@ class Reporter:
         if self.settled is not None:
             self.settled(job)
 
-    def _row(self, job: Job, status: str, **fields: object) -> dict[str, Any]:
+    def _row(self, job: Job, status: str, **fields: object) -> dict[str, object]:
         output = str(job.outputs[0]) if job.outputs and status != "failed" else None
         return {"input": job.item.name, "page": job.item.page, "output": output, "status": status, **fields}
 
-    def _print(self, row: Mapping[str, Any], written: Sequence[Path] = ()) -> None:
+    def _print(self, row: Mapping[str, object], written: Sequence[Path] = ()) -> None:
         """Print a job's line to stdout: its row as JSON, or the paths written."""
         if self.fingerprint.halved_to is not None and not self.halving_reported:
             self.halving_reported = True
-            self.progress.wipe()
+            self.progress.clear()
             print_warning(f"out of memory: batch size reduced to {self.fingerprint.halved_to}")
         if sys.stdout.isatty():
-            self.progress.wipe()
+            self.progress.clear()
         if self.settings.as_json:
             write_line(json.dumps({column: row.get(column) for column in self.columns}))
         for path in () if self.settings.as_json else written:
@@ -273,9 +275,9 @@ def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> 
     if target.folder is None:
         return None
     table = Table(target.folder / "results.csv", columns, row_policy(jobs))
-    with table.held():
+    with table.appending():
         for folder in {path.parent for job in jobs for path in job.outputs}:
-            sweep(folder, table.path)
+            remove_leftovers(folder, table.path)
     return table
 
 

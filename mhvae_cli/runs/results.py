@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, os_error_text
 from ..filesystem import locked, place, stage, staging, write_atomic
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Key = tuple[str, ...]
 """The first three cells of a row: in results.csv input, page and output (empty for a failed input)."""
 Keep = Callable[[dict[str, str]], dict[str, str] | None]
+"""Decides about a row of an earlier run: returns it, unchanged or changed, or None to drop it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Result:
     """
 
     files: Sequence[bytes]
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     missed: str | None = None
     thumbnail: "Thumbnail | None" = None
     made_by: str | None = None
@@ -39,9 +40,9 @@ class Table:
     """One row per result, appended by a single write, so that a killed run leaves no partial line.
 
     The first three columns are the key; of several rows with one key the last is kept. `keep` decides about
-    each row of earlier runs: unchanged, changed, or dropped (None). Their additional columns are kept, too.
-    Different verbs and concurrent runs (shards) may share a folder, as the file is locked while it is
-    changed. Raises OutputError for a table with other key columns, or one that cannot be written.
+    each row of earlier runs; by default all stay. Their additional columns are kept, too. Different verbs and
+    concurrent runs (shards) may share a folder, as the file is locked while it is changed. Raises OutputError
+    for a table with other key columns, or one that cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: Keep = dict) -> None:
@@ -51,25 +52,25 @@ class Table:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path):
-                sweep(path.parent, path)
-                self.known = self._take_over(keep)
+                remove_leftovers(path.parent, path)
+                self.known = self._tidy(keep)
         except OSError as error:
             raise self._output_error(error) from error
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         """Append one row; on a full disk the table is left unchanged."""
-        with self.held() as append:
+        with self.appending() as append:
             append(row)
 
     @contextmanager
-    def held(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    def appending(self) -> Iterator[Callable[[Mapping[str, object]], None]]:
         """Lock the table while its row is appended, by the function this yields, and its files are placed.
 
         If that fails, or the disk is full, the row is removed again.
         """
         try:
             with locked(self.path) as file:
-                begun = self._begin(file)
+                begun = self._next_row(file)
                 try:
                     yield partial(self._append, file)
                 except BaseException:
@@ -85,11 +86,11 @@ class Table:
             return
         try:
             with locked(self.path):
-                self._take_over(dict)
+                self._tidy(dict)
         except OSError as error:
             raise self._output_error(error) from error
 
-    def _begin(self, file: int) -> int:
+    def _next_row(self, file: int) -> int:
         """The position of the next row, after the last complete line."""
         end = os.fstat(file).st_size
         self._shared |= end != self._end
@@ -98,7 +99,7 @@ class Table:
             os.ftruncate(file, end)
         return end
 
-    def _append(self, file: int, row: Mapping[str, Any]) -> None:
+    def _append(self, file: int, row: Mapping[str, object]) -> None:
         if self._shared:  # another process may have added columns, or the table may have been removed
             self.columns = next(_parsed(os.pread(file, 2**16, 0).partition(b"\n")[0]), self.columns)
         data = _line([row.get(column) for column in self.columns])
@@ -108,7 +109,7 @@ class Table:
             raise OSError("no space left on device")
         self._end = os.fstat(file).st_size
 
-    def _take_over(self, keep: Keep) -> set[Key]:
+    def _tidy(self, keep: Keep) -> set[Key]:
         """Create the table or tidy the existing one; return the keys of the rows kept."""
         text = self.path.read_bytes()
         lines = _parsed(text[: text.rfind(b"\n") + 1])  # ignores a partial last line
@@ -126,7 +127,7 @@ class Table:
             kept[(*cells[:3],)] = _line(cells)
         content = _line(self.columns) + b"".join(kept.values())
         if content != text:
-            write_atomic(self.path, content, beside=held_name(self.path, self.path))
+            write_atomic(self.path, content, beside=staged_name(self.path, self.path))
         self._end = len(content)
         return set(kept)
 
@@ -134,12 +135,12 @@ class Table:
         return OutputError(f"{self.path}: {os_error_text(error)}")
 
 
-def held_name(path: Path, table: Path | None) -> Path:
+def staged_name(path: Path, table: Path | None) -> Path:
     """A temporary name beside `path`, for a file to be moved there while the table, if any, is locked."""
     return staging(path, f"{table.name}-" if table else "")
 
 
-def sweep(folder: Path, table: Path) -> None:
+def remove_leftovers(folder: Path, table: Path) -> None:
     """Remove such temporary files of killed runs; with the table locked, no other run has any."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [entry.path for entry in entries if entry.name.startswith(f".{table.name}-")]:
@@ -175,7 +176,7 @@ def commit_files(
     Existing files are removed first, and the record precedes the new files: if the process is killed at any
     point, no file exists that is not recorded.
     """
-    staged = [held_name(path, table) for path in outputs]
+    staged = [staged_name(path, table) for path in outputs]
     placed: list[Path] = []
     try:
         for beside, path, data in zip(staged, outputs, files, strict=bool(outputs)):

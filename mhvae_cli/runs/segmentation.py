@@ -1,14 +1,15 @@
-"""What `segment` does with each scan: read, segment, measure, check quality, and encode the files."""
+"""The workflow of `segment`: scans are read, segmented, measured, checked, and encoded as files."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..evaluation import biometry
-from ..hashing import sha256_of
 from ..images.encode import encode_png, encode_tiff
 from ..images.read import read_scan
 from ..images.render import geojson, overlay, svg
@@ -16,18 +17,24 @@ from ..images.scan import Spacing, Window, stored, stored_points
 from ..images.spacing import SpacingSources
 from ..images.transforms import to_uint8
 from ..inference import qc
-from ..inference.posterior import interval
+from ..inference.posterior import draw, interval, probability
 from ..inference.provenance import noise_key
 from ..inference.qc import QCResult
-from .outputs import Job
+from ..resources import worker_count
+from .fingerprint import InputHashes, RunFingerprint
+from .models import load_networks
+from .outputs import Job, Target
+from .reporter import Reporter, drive
 from .results import Result
 from .review.thumbnails import shrink, thumbnail_of
+from .settings import RunSettings
 
 if TYPE_CHECKING:
     from ..inference.networks import Networks
 
 Rings = list[np.ndarray]
-Fields = dict[str, Any]
+Fields = dict[str, str | int | float | None]
+V = TypeVar("V")
 Measure = Literal["fetal-head", "cup-disc"]
 MEASURE_COLUMNS: dict[Measure | None, tuple[str, ...]] = {
     None: (),
@@ -40,11 +47,11 @@ HEAD_INTERVALS = ("hc_px", "hc_mm")
 
 @dataclass(frozen=True)
 class QCOptions:
-    """--qc, --fail-on-qc, --posterior, --tta and --seed."""
+    """--qc (`level`), --fail-on-qc, --posterior (`samples`), --tta and --seed."""
 
     level: Literal["quick", "full", "off"]
     fail: bool
-    draws: int
+    samples: int
     tta: bool
     seed: int
 
@@ -53,6 +60,23 @@ class QCOptions:
         if self.fail and networks.qc_statistics is None:
             hint = "add them to the model with examples/training/calibrate.py"
             raise ModelError(f"{networks.name}: has no QC statistics, which --fail-on-qc needs", hint=hint)
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """The options of `segment` besides its `RunSettings`.
+
+    `cup_model` segments the cup for `measure` "cup-disc"; `review_page` is the path of --report.
+    """
+
+    format: str
+    overlay: bool
+    window: Window
+    measure: Measure | None
+    cup_model: str | None
+    spacings: SpacingSources
+    qc: QCOptions
+    review_page: Path | None
 
 
 @dataclass(frozen=True)
@@ -88,23 +112,50 @@ class ScanContext:
         return [stored_points(ring, self.size, self.orientation) for ring in rings]
 
 
+def segment_jobs(
+    jobs: Sequence[Job],
+    target: Target,
+    options: SegmentationOptions,
+    settings: RunSettings,
+    fingerprint: RunFingerprint,
+) -> int:
+    """Segment, write and report every job; return the exit code."""
+    todo = [job for job in jobs if not job.skip and job.item.error is None]
+    results: Generator[Result | InputError] = (_ for _ in ())
+    if todo:
+        networks, *cup = load_networks(settings, *([options.cup_model] if options.cup_model else []))
+        options.qc.check(networks)
+        fingerprint.networks = networks
+        task = SegmentationTask(networks, cup[0] if cup else None, options, fingerprint.hashes)
+        results = fingerprint.stream(
+            todo,
+            load=task.load,
+            run=task.run,
+            finish=task.finish,
+            batch_size=1 if settings.deterministic else settings.batch_size,
+            workers=worker_count(settings.workers),
+        )
+    reporter = Reporter(
+        "segment",
+        jobs,
+        target,
+        settings,
+        columns=columns(options.measure, options.qc),
+        fingerprint=fingerprint,
+        review_page=options.review_page,
+    )
+    with closing(results), reporter:
+        return drive(reporter, jobs, results, settings.on_error)
+
+
 @dataclass(frozen=True)
 class SegmentationTask:
-    """Segments scans: `load`, `run` and `finish` are the three parts that `streaming.stream` calls.
-
-    `cup` segments the cup for `measure` "cup-disc"; `format` is that of the mask; `report` requests
-    thumbnails.
-    """
+    """Segments scans: `load`, `run` and `finish` are the three parts that `streaming.stream` calls."""
 
     networks: "Networks"
     cup: "Networks | None"
-    spacings: SpacingSources
-    measure: Measure | None
-    qc: QCOptions
-    format: str
-    overlay: bool
-    window: Window
-    report: bool
+    options: SegmentationOptions
+    hashes: InputHashes
 
     @property
     def _all_networks(self) -> "list[Networks]":
@@ -114,14 +165,14 @@ class SegmentationTask:
     def load(self, job: Job) -> tuple[list[np.ndarray], ScanContext]:
         """Read a scan: the input (C, S, S) of each network, and the context for `finish`."""
         item = job.item
-        scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
+        scan = read_scan(item.source, page=item.page, name=item.name, window=self.options.window)
         context = ScanContext(
             size=scan.pixels.shape[:2],
             orientation=scan.orientation,
-            spacing=self.spacings.of(item.name, scan, item.source),
-            pixels=to_uint8(scan.pixels, scan.window) if self.overlay else None,
-            small=shrink(scan.pixels, scan.window) if self.report else None,
-            key=noise_key(sha256_of(item.source), item.page) if self.qc.draws else "",
+            spacing=self.options.spacings.of(item.name, scan, item.source),
+            pixels=to_uint8(scan.pixels, scan.window) if self.options.overlay else None,
+            small=shrink(scan.pixels, scan.window) if self.options.review_page is not None else None,
+            key=noise_key(self.hashes.of(item), item.page) if self.options.qc.samples else "",
         )
         return [each.prepare(scan) for each in self._all_networks], context
 
@@ -142,70 +193,78 @@ class SegmentationTask:
         upright, *cups = outlines
         rings = context.stored_rings(upright)
         height, width = context.stored_size
-        fields = {"width": width, "height": height, **self._measure(context, rings)}
-        if self.measure == "cup-disc":
+        fields: Fields = {"width": width, "height": height, **self._measure(context, rings)}
+        if self.options.measure == "cup-disc":
             fields |= _rounded(biometry.measure_cup(cups[0], upright))
         qc_result = self._check_quality(found[0], upright)
         fields |= {} if qc_result is None else qc_result.fields()
-        rejected = self.qc.fail and qc_result is not None and qc_result.why
-        files, intervals = self._posterior(context, found[0])
+        problems = qc_result.why if qc_result is not None and self.options.qc.fail else ()
+        probability_files, intervals = self._posterior(context, found[0])
         fields |= intervals
         contours = [ring for each in outlines for ring in each]
-        if context.pixels is not None:
-            files.insert(0, encode_png(overlay(context.pixels, contours)))
+        pixels = context.pixels
+        overlays = [] if pixels is None else [encode_png(overlay(pixels, contours))]
+        outline = self._encode_outline(context, found[0].theta, rings, fields)
         return Result(
-            files=[self._encode_outline(context, found[0].theta, rings, fields), *files],
+            files=[outline, *overlays, *probability_files],
             fields=fields,
-            missed=f"failed quality control: {', '.join(qc_result.why)}" if rejected and qc_result else None,
+            missed=f"failed quality control: {', '.join(problems)}" if problems else None,
             thumbnail=None if context.small is None else thumbnail_of(context.small, contours, context.size),
         )
 
     def _localize(self, batch: np.ndarray) -> list[Localization]:
-        networks, options = self.networks, self.qc
-        judged = options.level != "off" and networks.qc_statistics is not None
-        if not (judged or options.draws or options.tta):
+        networks, checks = self.networks, self.options.qc
+        judged = checks.level != "off" and networks.qc_statistics is not None
+        if not (judged or checks.samples or checks.tta):
             return [Localization(theta) for theta in networks.locate(batch)]
-        found = networks.examine(batch, recon=options.level == "full", tta=options.tta)
+        found = networks.examine(batch, recon=checks.level == "full", tta=checks.tta)
         return [Localization(each.theta, each) for each in found]
 
     def _check_quality(self, found: Localization, rings: Rings) -> QCResult | None:
         statistics = self.networks.qc_statistics
-        if self.qc.level == "off" or statistics is None or found.outputs is None:
+        if self.options.qc.level == "off" or statistics is None or found.outputs is None:
             return None
         return statistics.judge(found.outputs, rings)
 
-    def _measure(self, context: ScanContext, rings: Rings) -> Fields:
+    def _measure(self, context: ScanContext, rings: Rings) -> biometry.Figures:
         """The measurement columns of an outline; `rings` in stored pixels."""
-        found: Fields = dict(biometry.measure(rings, context.spacing))
-        if self.measure == "fetal-head":
+        found = dict(biometry.measure(rings, context.spacing))
+        if self.options.measure == "fetal-head":
             found |= biometry.measure_head(rings, context.stored_size, context.spacing)
         return _rounded(found)
 
     def _posterior(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
         """For --posterior, the probability map as a PNG, and the columns of the 90 % intervals."""
-        if not self.qc.draws or found.outputs is None:
+        if not self.options.qc.samples or found.outputs is None:
             return [], {}
         networks = self.networks
-        thetas = networks.draws(found.outputs, self.qc.draws, seed=self.qc.seed, key=context.key)
-        levels = np.rint(networks.probability(thetas, context.size) * 255).astype(np.uint8)
+        thetas = draw(
+            found.outputs,
+            self.options.qc.samples,
+            temperature=networks.temperature,
+            seed=self.options.qc.seed,
+            key=context.key,
+        )
+        inside = probability(networks.mask(theta, context.size) for theta in thetas)
+        levels = np.rint(inside * 255).astype(np.uint8)
         rows = [
             self._measure(context, context.stored_rings(networks.contour(theta, context.size)))
             for theta in thetas
         ]
         fields: Fields = {}
-        for name in intervals(self.measure, self.qc):
+        for name in intervals(self.options.measure, self.options.qc):
             low, high = interval([row[name] for row in rows])
             fields |= _rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
         return [encode_png(stored(levels, context.orientation))], fields
 
     def _encode_outline(self, context: ScanContext, theta: np.ndarray, rings: Rings, fields: Fields) -> bytes:
         """The mask or outline as the bytes of a file."""
-        if self.format == "svg":
+        if self.options.format == "svg":
             return svg(rings, context.stored_size).encode()
-        if self.format == "geojson":
+        if self.options.format == "geojson":
             return geojson(rings, fields).encode()
         mask = stored(self.networks.mask(theta, context.size), context.orientation)
-        return encode_png(mask) if self.format == "png" else encode_tiff(mask)
+        return encode_png(mask) if self.options.format == "png" else encode_tiff(mask)
 
 
 def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
@@ -217,10 +276,10 @@ def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
 
 def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
     """The columns with intervals from --posterior."""
-    if not options.draws:
+    if not options.samples:
         return ()
     return INTERVALS + (HEAD_INTERVALS if measure == "fetal-head" else ())
 
 
-def _rounded(fields: Fields, *, digits: int = 7) -> Fields:
+def _rounded(fields: Mapping[str, V], *, digits: int = 7) -> dict[str, V | float]:
     return {name: float(f"{x:.{digits}g}") if isinstance(x, float) else x for name, x in fields.items()}

@@ -8,10 +8,11 @@ latents     latent codes of a batch: z, theta and pose
 losses      section 3.4
 fitting     warps fitted to training masks
 pretrained  ImageNet weights for an encoder
-contour     the exact outline of a warp
-raster      a mask of any size from a warp
+outline     the object of a position code, as a mask and as an outline
+contour     the boundary of a level function, as polygons
+raster      the interior of a level function, as a mask
 handles     editing a spline's outline by its handles
 editing     latent codes and the edits that the verbs make to them
 density     appendix G: the distribution that new latent codes are drawn from
-tta         mirrored images for test-time augmentation
+tta         test-time augmentation: theta averaged over mirror images
 """

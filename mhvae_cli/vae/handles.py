@@ -84,7 +84,7 @@ def move_handles(
 
 def _spline(model: MultiHeadedVAE) -> Warp:
     if model.warp is None:
-        raise ModelError("a single-headed VAE finds no object")
+        raise ModelError("a single-headed VAE cannot find objects")
     if model.warp.points is None:
         raise UsageError("an affine model has no handles", hint="use --rotate, --scale, --shift")
     return model.warp

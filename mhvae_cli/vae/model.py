@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -90,11 +89,11 @@ class MultiHeadedVAE(nn.Module):
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1]."""
         if self.warp is None:
-            still: Tensor = self.image_head(latents.z, None)
-            return still
+            unwarped: Tensor = self.image_head(latents.z, None)
+            return unwarped
         source = self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose)
-        picture: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
-        return picture
+        image: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
+        return image
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""
@@ -111,8 +110,12 @@ class NoDraws(TorchFunctionMode):
     """Skips random initialisation of meta tensors, for which torch would import its compiler, for seconds."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Model folders: configurations and weights, written and read back."""
+"""Model folders: configurations, weights and digests, written and read back."""
 
 import json
 import os

@@ -95,4 +95,4 @@ def test_training_state_is_one_whole_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_metadata_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "x.safetensors").write_bytes(raw({"__metadata__": {"a": 1}}))
     refused("metadata is damaged", files.read_metadata, tmp_path / "x.safetensors")
-    refused("No such file", files.read_metadata, tmp_path / "none.safetensors")
+    refused("no such file", files.read_metadata, tmp_path / "none.safetensors")

@@ -1,4 +1,4 @@
-"""Folders of masks scored, summed up and compared; `mhvae evaluate` as a user meets it."""
+"""`mhvae evaluate` as a user meets it: folders of masks scored, summed up and compared."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Solvers against the analytic scores of a Gaussian and a mixture; the noise that drives them."""
+"""Solvers against the analytic scores of a Gaussian and a mixture."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Arrays become scans, and a window is in the numbers of the file."""
+"""Arrays become scans, a window is in the numbers of the file, and points turn as pixels do."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files of latents and the digests of models, against safetensors' own reader and sha256sum."""
+"""Files of latents, against safetensors' own reader."""
 
 import json
 import subprocess

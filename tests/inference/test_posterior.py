@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.quality import evidence
 
-from mhvae_cli.inference.posterior import draw, interval, warmed
+from mhvae_cli.inference.posterior import calibrated_sd, draw, interval
 
 
 def test_intervals_hold_nine_of_ten() -> None:
@@ -27,9 +27,9 @@ def test_draws_depend_on_the_seed_and_the_image_alone() -> None:
     assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=2, key="a"))
     assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=1, key="b"))
     assert drawn.dtype == np.float32 and drawn.mean(0) == pytest.approx(given.theta, abs=0.07)
-    assert drawn.std(0) == pytest.approx(warmed(given.sd, 3.0), rel=0.05, abs=1e-6)
-    assert warmed(given.sd, 3.0)[1] == pytest.approx(0.03, rel=1e-3)
-    assert (warmed(given.sd, 1e6) <= 1).all()  # never wider than the prior
+    assert drawn.std(0) == pytest.approx(calibrated_sd(given.sd, 3.0), rel=0.05, abs=1e-6)
+    assert calibrated_sd(given.sd, 3.0)[1] == pytest.approx(0.03, rel=1e-3)
+    assert (calibrated_sd(given.sd, 1e6) <= 1).all()  # never wider than the prior
 
 
 def test_draws_of_the_pipeline(judged_model: Path, many_heads: Path) -> None:

@@ -11,7 +11,7 @@ from support.quality import STRIPES, evidence, grid, odd_pictures, trust
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.qc import (
     COLUMNS,
-    parse,
+    parse_statistics,
     smallest_jacobian,
     tones,
 )
@@ -68,7 +68,7 @@ def test_a_verdict_names_what_is_off() -> None:
 def test_statistics_outlive_the_file() -> None:
     sizes = {"tones": 4, "features": 2, "z": 3}
     content = json.loads(json.dumps(trust().to_dict()))
-    again = parse(content, sizes, where="here")
+    again = parse_statistics(content, sizes, where="here")
     found, told = (each.judge(evidence(), [SQUARE]) for each in (again, trust()))
     assert found.percentiles == pytest.approx(told.percentiles, abs=0.01) and found.why == told.why
     damaged = [
@@ -81,7 +81,7 @@ def test_statistics_outlive_the_file() -> None:
     ]
     for other in damaged:
         with pytest.raises(ModelError, match="here"):
-            parse(other, sizes, where="here")
+            parse_statistics(other, sizes, where="here")
 
 
 def test_the_pipeline_judges_what_it_finds(judged_model: Path, tiny_model: Path) -> None:

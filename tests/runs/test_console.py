@@ -48,7 +48,7 @@ def test_the_bar(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mhvae_cli.runs.console.EVERY", 0.0)
+    monkeypatch.setattr("mhvae_cli.runs.console.LINE_INTERVAL", 0.0)
     progress = Progress("segment", 3, mode)
     for _ in range(3):
         progress.step()
@@ -68,7 +68,7 @@ def test_the_bar_never_wraps(monkeypatch: pytest.MonkeyPatch, columns: int) -> N
         progress = Progress("reconstruct", 12345, "auto")
         progress.begun -= 3600
         progress.step()
-        progress.wipe()
+        progress.clear()
         progress.done = 6000
         progress.step()
         text = ""

@@ -132,13 +132,13 @@ def test_an_output_whose_input_vanishes_is_left_alone(mhvae: Mhvae, monkeypatch:
     from mhvae_cli.runs.fingerprint import RunFingerprint
 
     assert mhvae("segment", "scans", "-o", "m", "-q").code == 0
-    judge, before = RunFingerprint.judge, Path("m/b.png").read_bytes()
+    why_stale, before = RunFingerprint.why_stale, Path("m/b.png").read_bytes()
 
     def gone(*args: Any) -> Any:
         os.remove("scans/b.png")
-        return judge(*args)
+        return why_stale(*args)
 
-    monkeypatch.setattr(RunFingerprint, "judge", gone)
+    monkeypatch.setattr(RunFingerprint, "why_stale", gone)
     ended = mhvae("segment", "scans", "-o", "m", "-q", *SKIP)
     assert ended.code == 3 and ended.stderr == "error: scans/b.png: no such file or directory\n"
     assert Path("m/b.png").read_bytes() == before and states()["b"] == "failed"

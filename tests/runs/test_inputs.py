@@ -1,4 +1,4 @@
-"""DICOM, 16-bit and float inputs through the commands: which files, which window, no patient."""
+"""Which files are inputs and what they are called; DICOM, 16-bit and float inputs through the commands."""
 
 import json
 import time

@@ -158,7 +158,7 @@ def test_of_two_rows_for_one_thing_the_last_stays(here: Path) -> None:
 def test_a_row_whose_files_find_no_place_leaves_no_trace(here: Path) -> None:
     table = Table(Path("t.csv"), ("a", "b", "c"))
     table.add({"a": 1})
-    with pytest.raises(OutputError, match="no place"), table.held() as append_row:
+    with pytest.raises(OutputError, match="no place"), table.appending() as append_row:
         append_row({"a": 2})
         raise OutputError("no place")
     assert Path("t.csv").read_text() == "a,b,c\n1,,\n"

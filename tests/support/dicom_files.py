@@ -77,3 +77,7 @@ def item(**elements):
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
     return ds
+
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 10, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The fit loop on a toy: exact resume, EMA, schedule, signals, NaN, a full disk, two processes."""
+"""The fit loop on a toy: exact resume, EMA, schedule, signals, NaN and a full disk."""
 
 import errno
 import io

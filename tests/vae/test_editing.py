@@ -1,4 +1,4 @@
-"""Edits of codes against Pillow's turns, explicit matrices, scipy's densities and the outlines they draw."""
+"""Edits of codes against Pillow's turns, explicit matrices and the outlines they draw."""
 
 import math
 

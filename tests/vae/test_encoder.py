@@ -1,4 +1,4 @@
-"""Section 3.1's ConvNets: torchvision's names and sizes, and weights that start from elsewhere."""
+"""Section 3.1's ConvNets: torchvision's names, sizes and outputs."""
 
 import math
 

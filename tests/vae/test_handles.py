@@ -159,7 +159,7 @@ def test_what_cannot_be_moved() -> None:
         (UsageError, "no handle -1", spline, code, {-1: (1, 1)}),
         (UsageError, "not finite", spline, code, {4: (math.nan, 1)}),
         (UsageError, "an affine model has no handles", affine, code, {1: (1, 1)}),
-        (ModelError, "finds no object", single, code, {1: (1, 1)}),
+        (ModelError, "cannot find objects", single, code, {1: (1, 1)}),
         (InputError, "would fold over itself", spline, code, {4: (0, -900)}),
         (InputError, "folded over itself, so its", collapsed, nowhere, {1: (1, 1)}),
     ]

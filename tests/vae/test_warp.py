@@ -1,4 +1,4 @@
-"""Deformations against torch's own grids, scipy's thin plate, and shapes known in closed form."""
+"""Deformations against torch's own grids and scipy's thin plate."""
 
 import threading
 

@@ -56,7 +56,7 @@ def attribute(values: object) -> str:
     return text.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def policy(template: str) -> str:
+def content_security_policy(template: str) -> str:
     """The page's Content-Security-Policy: no external content; only the template's style and script."""
     hashes = {}
     for tag in ("style", "script"):
@@ -66,24 +66,24 @@ def policy(template: str) -> str:
     return f"default-src 'none'; img-src data:{allowed}; base-uri 'none'; form-action 'none'"
 
 
-def fill(template: str, parts: Mapping[str, str]) -> bytes:
+def fill_template(template: str, parts: Mapping[str, str]) -> bytes:
     """The template with each {{name}} replaced, in one pass: inserted text is not expanded again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template).encode()
 
 
-def key_of(values: Mapping[str, Any]) -> str:
+def key_of(values: Mapping[str, object]) -> str:
     """The key of a result, distinct for results of the same input: 16 hexadecimal digits."""
     text = json.dumps([values.get(name) for name in _IDENTITY])
     return sha256_of(text.encode())[:16]
 
 
-def choose(names: Sequence[str]) -> dict[str, str]:
+def choose_measures(names: Sequence[str]) -> dict[str, str]:
     """The measurements to show as columns, among those with values: base name and label."""
     present = {base: label for base, label in MEASURES.items() if any(base + unit in names for unit in UNITS)}
     return dict(list(present.items())[:MAX_MEASURES])
 
 
-def heads(measures: Mapping[str, str]) -> str:
+def header_cells(measures: Mapping[str, str]) -> str:
     """The header cells of the table."""
     cells = ["<th></th>", _head("", "Flag"), _head("input page", "File")]
     for base, label in measures.items():
@@ -102,7 +102,7 @@ def buttons(counts: Mapping[str, int]) -> str:
     )
 
 
-def entries(facts: Mapping[str, Any]) -> str:
+def definitions(facts: Mapping[str, object]) -> str:
     """The entries of a definition list: mappings are written out, None and empty ones are omitted."""
     return "".join(
         f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(_as_text(value))}</dd>"
@@ -120,12 +120,12 @@ def _as_text(value: object) -> str:
 def row_of(entry: Mapping[str, Any], names: Sequence[str], measures: Mapping[str, str], folder: str) -> bytes:
     """A row of the table, as one line of HTML.
 
-    `entry`: kind, why (reasons), values (by column), picture ([JPEG in base64, (h, w), outline] or None),
+    `entry`: kind, why (reasons), values (by column), thumbnail ([JPEG in base64, (h, w), outline] or None),
     earlier; `names` are the columns kept on the page, `folder` is the absolute path of its folder.
     """
-    kind, values, picture = entry["kind"], entry["values"], entry["picture"]
+    kind, values, thumbnail = entry["kind"], entry["values"], entry["thumbnail"]
     cells = [
-        f'<td class="picture">{_figure(*picture) if picture else ""}</td>',
+        f'<td class="thumbnail">{_figure(*thumbnail) if thumbnail else ""}</td>',
         f"<td>{_flag(kind, entry['why'], values)}</td>",
         f'<td class="file">{_file(values, entry["earlier"], folder)}</td>',
     ]

@@ -21,7 +21,19 @@ from typing import Any
 
 from ...errors import OutputError, UsageError, os_error_text
 from ...filesystem import write_atomic
-from .markup import KINDS, attribute, buttons, choose, entries, escaped, fill, heads, key_of, policy, row_of
+from .markup import (
+    KINDS,
+    attribute,
+    buttons,
+    choose_measures,
+    content_security_policy,
+    definitions,
+    escaped,
+    fill_template,
+    header_cells,
+    key_of,
+    row_of,
+)
 from .thumbnails import SIDE, Thumbnail
 
 TEMPLATE = Path(__file__).with_name("review.html")
@@ -57,9 +69,8 @@ class Review:
     def __init__(self, path: Path, *, title: str, columns: Sequence[str], total: int) -> None:
         self.path, self.title, self.columns, self.total = path, title, columns, total
         self._begun = datetime.now().astimezone()
-        self._index: list[
-            tuple[int, int, int]
-        ] = []  # rank of the kind, - number of reasons, offset in the spool
+        # Per row: the rank of its kind, minus its number of reasons, its offset in the spool.
+        self._index: list[tuple[int, int, int]] = []
         self._counts = dict.fromkeys(KINDS, 0)
         self._reasons: Counter[str] = Counter()
         self._filled: set[str] = set()
@@ -72,7 +83,7 @@ class Review:
 
     def add(
         self,
-        row: Mapping[str, Any],
+        row: Mapping[str, object],
         thumbnail: Thumbnail | None = None,
         *,
         earlier: bool = False,
@@ -91,9 +102,9 @@ class Review:
         self._without_image += earlier and thumbnail is None
         self._reasons.update(reasons if kind == "flagged" else ())
         self._filled.update(name for name, value in values.items() if value is not None)
-        picture = thumbnail and [base64.b64encode(thumbnail.jpeg).decode(), thumbnail.size, thumbnail.outline]
+        encoded = thumbnail and [base64.b64encode(thumbnail.jpeg).decode(), thumbnail.size, thumbnail.outline]
         self._index.append((KINDS.index(kind), -len(reasons), self._spool.tell()))
-        entry = {"kind": kind, "why": reasons, "values": values, "picture": picture, "earlier": earlier}
+        entry = {"kind": kind, "why": reasons, "values": values, "thumbnail": encoded, "earlier": earlier}
         try:
             self._spool.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
@@ -105,19 +116,19 @@ class Review:
         The values of `keys` are the reasons why rows are stale, or "". Thumbnails are taken from the
         existing page at the same path, if it has them.
         """
-        left, pictures = dict(keys), self._pictures() if keys else {}
+        left, offsets = dict(keys), _thumbnail_offsets(self.path) if keys else {}
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
                 key = (row.get("input", ""), row.get("page", ""), row.get("output", ""))
                 if key in left:
                     values = {name: _value(name, row.get(name)) for name in self.columns}
-                    thumbnail = self._take(pictures, key_of(values))
+                    thumbnail = _read_thumbnail(self.path, offsets.get(key_of(values)))
                     self.add(row, thumbnail, earlier=True, stale=left.pop(key))
         for (name, page, output), stale in left.items():
             row = {"input": name, "page": page, "output": output, "status": "skipped"}
             self.add(row, earlier=True, stale=stale)
 
-    def write(self, run: Mapping[str, Any]) -> None:
+    def write(self, run: Mapping[str, object]) -> None:
         """Write the page: flagged rows first, then failed ones, then the others in the order of the run.
 
         `run` is the run's entry in mhvae-run.json.
@@ -129,29 +140,29 @@ class Review:
         with suppress(OSError):  # unwritten data of a full disk is no longer needed
             self._spool.close()
 
-    def _page(self, run: Mapping[str, Any]) -> Iterator[bytes]:
+    def _page(self, run: Mapping[str, object]) -> Iterator[bytes]:
         names = [name for name in self.columns if name in self._filled or name in TEXT_COLUMNS]
-        measures = choose(names)
+        measures = choose_measures(names)
         text = TEMPLATE.read_text(encoding="utf-8")
         parts = {
-            "policy": policy(text),
+            "policy": content_security_policy(text),
             "title": escaped(self.title),
             "summary": self._summary(),
-            "facts": entries(run),
+            "facts": definitions(run),
             "kinds": buttons(self._counts),
             "columns": "".join(f"<option>{escaped(name)}</option>" for name in names),
             "names": attribute(names),
             "count": str(len(measures)),
-            "heads": heads(measures),
+            "heads": header_cells(measures),
             "side": str(SIDE),
         }
         head, tail = text.split("{{rows}}\n")
-        yield fill(head, parts)
+        yield fill_template(head, parts)
         folder = os.path.abspath(self.path.parent)
-        for _, _, place in sorted(self._index):
-            self._spool.seek(place)
+        for _, _, offset in sorted(self._index):
+            self._spool.seek(offset)
             yield row_of(json.loads(self._spool.readline()), names, measures, folder)
-        yield fill(tail, parts)
+        yield fill_template(tail, parts)
 
     def _summary(self) -> str:
         done = len(self._index)
@@ -171,33 +182,35 @@ class Review:
             lines.append(f"<p>Flagged for: {why}</p>")
         return "\n".join(lines)
 
-    def _pictures(self) -> dict[str, int]:
-        """The offset of each row with a thumbnail in the existing page, by key."""
-        found: dict[str, int] = {}
-        try:
-            with self.path.open("rb") as page:
-                place = 0
-                for line in page:
-                    if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
-                        found[match[1].decode()] = place
-                    place += len(line)
-        except OSError:  # no readable page, so no thumbnails
-            return {}
-        return found
-
-    def _take(self, pictures: Mapping[str, int], key: str) -> Thumbnail | None:
-        if key not in pictures:
-            return None
-        with self.path.open("rb") as page:
-            page.seek(pictures[key])
-            match = _EARLIER.match(page.readline())
-        if match is None:
-            return None
-        size = (int(match[3]) // 10, int(match[2]) // 10)
-        return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
-
     def _output_error(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: {os_error_text(error)}")
+
+
+def _thumbnail_offsets(path: Path) -> dict[str, int]:
+    """The offset of each row with a thumbnail in an existing page, by key."""
+    found: dict[str, int] = {}
+    try:
+        with path.open("rb") as page:
+            offset = 0
+            for line in page:
+                if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
+                    found[match[1].decode()] = offset
+                offset += len(line)
+    except OSError:  # no readable page, so no thumbnails
+        return {}
+    return found
+
+
+def _read_thumbnail(path: Path, offset: int | None) -> Thumbnail | None:
+    if offset is None:
+        return None
+    with path.open("rb") as page:
+        page.seek(offset)
+        match = _EARLIER.match(page.readline())
+    if match is None:
+        return None
+    size = (int(match[3]) // 10, int(match[2]) // 10)
+    return Thumbnail(base64.b64decode(match[4]), size, match[5].decode())
 
 
 def _value(name: str, value: Any) -> str | float | None:

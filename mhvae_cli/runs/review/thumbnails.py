@@ -33,9 +33,8 @@ def shrink(pixels: "np.ndarray", window: tuple[float, float] | None = None) -> "
 
     from ...images.transforms import to_uint8
 
-    step = max(
-        1, max(pixels.shape[:2]) // (8 * SIDE)
-    )  # eight times the final resolution is enough for antialiasing
+    # Eight times the final resolution is enough for antialiasing.
+    step = max(1, max(pixels.shape[:2]) // (8 * SIDE))
     small = Image.fromarray(np.ascontiguousarray(to_uint8(pixels[::step, ::step], window)))
     small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(small)

@@ -1,4 +1,4 @@
-"""The review page: escaping, self-containedness, order, earlier pages; and in a browser, if there is one."""
+"""The review page: order, earlier pages, and in a browser, if there is one."""
 
 import csv
 import io
