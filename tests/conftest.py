@@ -1,12 +1,18 @@
 """What tests share: phantoms on disk, and a tiny model folder with random weights."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from support.hub_server import HubServer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for name in [name for name in os.environ if name.startswith("MHVAE_")]:
@@ -19,6 +25,13 @@ def determinism_ends_with_its_test() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +95,55 @@ def tiny_refined(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     states = {"vae": state, "cddpm": refiner.state_dict()}
     save_model(folder, config=content, states=states, card=model_card(content))
     return folder
+
+
+@pytest.fixture(scope="session")
+def many_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty fetal-head phantoms, 64 x 80 px, as a data folder: enough to calibrate on."""
+    from mhvae_cli.training.phantoms import write_phantoms
+
+    folder = tmp_path_factory.mktemp("heads")
+    write_phantoms(folder, "fetal-head", 60, size=(64, 80))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def judged_model(tiny_model: Path, many_heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, calibrated on phantoms, theta's limit aside: its weights are random."""
+    from mhvae_cli import Pipeline
+    from mhvae_cli.inference.qc import SIGNALS
+    from mhvae_cli.training.calibration import calibrate, write_statistics
+    from mhvae_cli.training.datasets import discover
+
+    folder = tmp_path_factory.mktemp("judged") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    samples = discover(many_heads)
+    pipeline = Pipeline.load(folder, device="cpu", dtype="float32")
+    assert calibrate(pipeline.networks, samples[:30], samples[30:40]) is None  # too few
+    found = calibrate(pipeline.networks, samples[:30], samples[30:])
+    assert found is not None and set(found.limits) == set(SIGNALS)
+    write_statistics(folder, found, images=30)
+    weights = "vae.safetensors"
+    assert (folder / weights).read_bytes() == (tiny_model / weights).read_bytes()
+    assert weights in (folder / "SHA256SUMS").read_text()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images() -> "list[np.ndarray]":
+    """Three fetal-head phantoms of 61 x 90 px."""
+    from mhvae_cli.training.phantoms import phantom
+
+    return [phantom("fetal-head", number, (61, 90))[0] for number in range(3)]
+
+
+@pytest.fixture
+def hub() -> "Iterator[HubServer]":
+    """A server that speaks the Hub's routes."""
+    from support.hub_server import HubServer
+
+    with HubServer() as server:
+        yield server
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Files are whole or not there, and a lock holds between processes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -81,3 +82,45 @@ def test_the_file_that_is_held_is_the_one_that_lies_there(tmp_path: Path) -> Non
         write_atomic(path, b"new")
     thread.join(5)
     assert held == [True]
+
+
+def test_a_file_is_written_whole_with_its_parents(tmp_path):
+    file = tmp_path / "a" / "b" / "mask.png"
+    write_atomic(file, b"one")
+    write_atomic(file, b"two")
+    assert file.read_bytes() == b"two" and os.listdir(file.parent) == ["mask.png"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+    long = tmp_path / ("n" * 251 + ".png")
+    write_atomic(long, b"three")
+    assert long.read_bytes() == b"three"
+
+
+@pytest.mark.parametrize("step", ["replace", "write"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    file = tmp_path / "mask.png"
+    file.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def pieces():
+        yield b"ne"
+        full()
+
+    with monkeypatch.context() as patch:
+        if step == "replace":
+            patch.setattr(os, "replace", full)
+        with pytest.raises(OutputError, match=r"mask\.png: no space left on device"):
+            write_atomic(file, b"new" if step == "replace" else pieces())
+    assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["mask.png"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "folder.png", tmp_path / "file" / "below.png"):
+        with pytest.raises(OutputError, match=f"^{place}: "):
+            write_atomic(place, b"data")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]

@@ -13,10 +13,8 @@ import pytest
 import torch
 from support.device_shim import Shim
 
-from mhvae_cli import Pipeline
 from mhvae_cli.commands import doctor
 from mhvae_cli.inference import selftest
-from mhvae_cli.vae.latents import Latents
 
 Mhvae = Callable[..., Any]
 
@@ -80,36 +78,6 @@ def test_secrets_and_homes_stay_inside(
 def test_a_device_that_is_not_there(mhvae: Mhvae) -> None:
     ended = mhvae("doctor", "--device", "cuda:7")
     assert ended.code == 5 and "cuda:7" in ended.stderr and "devices" in ended.lines
-
-
-def test_the_truth_is_that_of_float64(tmp_path: Path) -> None:
-    """The stored numbers again: in float64, on one thread, by torch's plain kernels."""
-    selftest.write_model(tmp_path / "small")
-    networks = Pipeline.load(tmp_path / "small", device="cpu", dtype="float32").networks
-    refiner, model = networks.refiner.double(), networks.model.double()
-    pose, threads = torch.from_numpy(selftest.POSE)[None], torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        image = torch.from_numpy(selftest.phantom(64, 1))[None].double()
-        theta, z = (posterior.mean.double() for posterior in model.encoder(image))
-        x_hat = model.decode(Latents(z, theta, pose)).double()
-        found = {
-            "encode": torch.cat([z, theta], 1),
-            "warp": model.warp.grid(theta, (64, 64), pose),
-            "decode": x_hat,
-            "refine": refiner.refine(x_hat, ["self-test"], steps=selftest.STEPS),
-        }
-    torch.set_num_threads(threads)
-    for name, truth in selftest.TRUTH.items():
-        assert selftest.project(found[name][0].numpy()) == pytest.approx(truth, abs=2e-6), name
-
-
-def test_its_numbers_are_integers_made() -> None:
-    """SplitMix64's own first outputs for seed 0 (Vigna's splitmix64.c), as this module scales them."""
-    first = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    drawn = selftest.noise(4, 0)
-    assert drawn[1:].tolist() == [(value >> 11) / 2**52 - 1 for value in first]
-    assert abs(selftest.noise(10_000, 9).mean()) < 0.03
 
 
 BROKEN: dict[str, Callable[..., Any]] = {

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from support.ended import QUICK, SIZES, done, pixels
 
 from mhvae_cli import Pipeline
 from mhvae_cli.images.read import read_scan
@@ -21,35 +22,7 @@ from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
-SIZES = {"a": (64, 80), "b": (50, 40)}
-QUICK = ("--steps", 3)
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path) -> Path:
-    """a.png and b.png of two sizes in the current folder; the tiny refined model as the default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MHVAE_MODEL", str(tiny_refined))
-    monkeypatch.setenv("MHVAE_DEVICE", "cpu")
-    monkeypatch.setenv("MHVAE_DTYPE", "float32")
-    for number, (name, size) in enumerate(SIZES.items()):
-        Image.fromarray(phantom("fetal-head", number, size)[0]).save(f"{name}.png")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_refined: Path) -> Pipeline:
-    return Pipeline.load(tiny_refined, device="cpu", dtype="float32")
-
-
-def done(ended: Any) -> list[str]:
-    assert ended.code == 0, ended.stderr
-    return list(ended.lines)
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
+pytestmark = pytest.mark.usefixtures("three_sizes")
 
 
 def frames_of(path: str) -> list[np.ndarray]:
@@ -197,7 +170,7 @@ def test_numbers_are_padded_and_nothing_is_written_in_a_dry_run(mhvae: Mhvae) ->
     ]
     lines = done(mhvae("interpolate", "a.png", "b.png", "--frames", 11, "--grid", "--dry-run"))
     assert len(lines) == 243 and lines[-2:] == ["a__to-b_r10_c10_mask.png", "a__to-b_grid.png"]
-    assert sorted(os.listdir()) == ["a.png", "b.png"]
+    assert sorted(os.listdir()) == [f"{name}.png" for name in SIZES]
 
 
 def test_the_whole_needs_all_its_pictures(mhvae: Mhvae) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from support.ended import pixels
 
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_scan
@@ -33,11 +34,6 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path) -
     for number, name in enumerate("abc"):
         Image.fromarray(phantom("fetal-head", number, (61, 90))[0]).save(f"scans/{name}.png")
     return tmp_path / "scans"
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 def table(folder: str = "out") -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.ended import pixels
 
 from mhvae_cli.inference.networks import Networks
 
@@ -24,11 +24,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path) ->
     monkeypatch.setenv("MHVAE_MODEL", str(tiny_refined))
     monkeypatch.setenv("MHVAE_DTYPE", "float32")
     return tmp_path
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 def tree(folder: str) -> list[str]:

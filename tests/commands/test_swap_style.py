@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from support.ended import QUICK, SIZES, done, pixels
 
 from mhvae_cli import Pipeline
 from mhvae_cli.images import read as imaging
@@ -22,35 +23,7 @@ from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
-SIZES = {"a": (64, 80), "b": (50, 40), "c": (70, 60)}
-QUICK = ("--steps", 3)
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path) -> Path:
-    """a.png, b.png and c.png of three sizes in the current folder; the tiny refined model as the default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MHVAE_MODEL", str(tiny_refined))
-    monkeypatch.setenv("MHVAE_DEVICE", "cpu")
-    monkeypatch.setenv("MHVAE_DTYPE", "float32")
-    for number, (name, size) in enumerate(SIZES.items()):
-        Image.fromarray(phantom("fetal-head", number, size)[0]).save(f"{name}.png")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_refined: Path) -> Pipeline:
-    return Pipeline.load(tiny_refined, device="cpu", dtype="float32")
-
-
-def done(ended: Any) -> list[str]:
-    assert ended.code == 0, ended.stderr
-    return list(ended.lines)
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
+pytestmark = pytest.mark.usefixtures("three_sizes")
 
 
 def code_of(pipeline: Pipeline, name: str) -> tuple[np.ndarray, np.ndarray]:

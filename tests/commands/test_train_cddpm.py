@@ -1,7 +1,6 @@
 """`mhvae train-cddpm` from the command line: the VAE left as it is, runs cut and resumed, what RUN/ holds."""
 
 import csv
-import json
 import os
 import shutil
 import signal
@@ -15,13 +14,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.training_runs import (
+    cut_by_a_signal,
+    cut_by_max_time,
+    log_rows,
+    refused_to_resume,
+    same_run,
+    write_json,
+)
 from support.two_processes import two_processes
 
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
 from mhvae_cli.inference.loading import load_refiner
-from mhvae_cli.runs import console
 from mhvae_cli.training.datasets import discover, split
 from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.vae_task import ModelInfo, write_model
@@ -51,7 +57,7 @@ def heads(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def config(home: Path) -> Path:
-    return _write(home / "tiny.json", CONFIG)
+    return write_json(home / "tiny.json", CONFIG)
 
 
 @pytest.fixture
@@ -87,28 +93,9 @@ def _command(model: Path, data: Path, out: Path, config: Path, *options: str) ->
     return [sys.executable, "-m", "mhvae_cli", "train-cddpm", *places, *fixed, *options]
 
 
-def _write(path: Path, values: dict[str, Any]) -> Path:
-    path.write_text(json.dumps(values))
-    return path
-
-
 def _with(where: str, /, **changes: Any) -> dict[str, Any]:
     """CONFIG with changed values in a part of it."""
     return {**CONFIG, where: {**CONFIG[where], **changes}}
-
-
-def _rows(out: Path) -> list[dict[str, str]]:
-    with (out / "log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def _same_run(one: Path, other: Path) -> None:
-    for name in ("state.safetensors", "cddpm.safetensors", "vae.safetensors"):
-        first, second = load_tensors(one / name), load_tensors(other / name)
-        assert first.keys() == second.keys()
-        assert not [key for key in first if not torch.equal(first[key], second[key])], name
-    logs = [[{k: v for k, v in row.items() if k != "seconds"} for row in _rows(out)] for out in (one, other)]
-    assert logs[0] == logs[1]
 
 
 def _vae(folder: Path, *, half: bool = False, vivid: float = 1.0, **given: Any) -> Path:
@@ -149,7 +136,7 @@ def test_a_run_ends_as_the_same_model_with_a_cddpm(done: Path, tiny_model: Path)
     assert {k: content[k] for k in ("model", "training", "figures")} == {
         k: before[k] for k in ("model", "training", "figures")
     }
-    best = max(_rows(done), key=lambda row: float(row["score"]))
+    best = max(log_rows(done), key=lambda row: float(row["score"]))
     assert content["cddpm"]["validation"]["epoch"] == int(best["epoch"])
     assert content["cddpm"]["training"]["data"] == "12 images of 12 subjects from heads"
     assert "trained on 10 images of 10 subjects" in content["cddpm"]["training"]["splits"]
@@ -174,7 +161,7 @@ def test_the_folder_refines(done: Path) -> None:
 
 
 def test_the_log_has_a_row_an_epoch(done: Path) -> None:
-    rows = _rows(done)
+    rows = log_rows(done)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"] and list(rows[0]) == COLUMNS
     for row in rows:
         assert float(row["score"]) == -float(row["val_loss"])
@@ -214,16 +201,16 @@ def test_scale_is_the_residuals_and_the_density_the_codes(heads: Path, train: An
 
 
 def test_without_normalising_the_scale_is_one(heads: Path, train: Any, tmp_path: Path) -> None:
-    plain = _write(tmp_path / "plain.json", _with("diffusion", normalise=False))
+    plain = write_json(tmp_path / "plain.json", _with("diffusion", normalise=False))
     assert train(heads, tmp_path / "run", "--epochs", 1, config=plain).code == 0
     assert float(load_refiner(tmp_path / "run").network.scale) == 1
 
 
 def test_it_learns(heads: Path, train: Any, tmp_path: Path) -> None:
-    long = _write(tmp_path / "long.json", _with("train", epochs=15, lr=0.01, ema=0.9))
+    long = write_json(tmp_path / "long.json", _with("train", epochs=15, lr=0.01, ema=0.9))
     ended = train(heads, tmp_path / "run", config=long)
     assert ended.code == 0, ended.stderr
-    losses = [float(row["val_loss"]) for row in _rows(tmp_path / "run")]
+    losses = [float(row["val_loss"]) for row in log_rows(tmp_path / "run")]
     assert min(losses) < 0.75 * losses[0]
     kept = read_config(tmp_path / "run")["cddpm"]["validation"]
     assert kept["val_loss"] == pytest.approx(min(losses), rel=1e-4)
@@ -235,7 +222,7 @@ def test_flags_win_over_the_file_and_the_card_is_the_vaes_but_for_them(
     given = _with("train", lr=0.25)
     given["card"] = {"attribution": "A. Uthor"}
     options = ["--epochs", 1, "--license", "CC BY 4.0", "--name", "mine", "--seed", 5, "--crop", 0]
-    ended = train(heads, tmp_path / "run", *options, config=_write(tmp_path / "given.json", given))
+    ended = train(heads, tmp_path / "run", *options, config=write_json(tmp_path / "given.json", given))
     assert ended.code == 0, ended.stderr
     content = read_config(tmp_path / "run")
     made = content["cddpm"]["training"]
@@ -251,7 +238,7 @@ def test_flags_win_over_the_file_and_the_card_is_the_vaes_but_for_them(
 def test_the_same_command_gives_the_same_bits(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     ended = train(heads, tmp_path / "run", "--workers", "0", "-q")
     assert (ended.code, ended.lines, ended.stderr) == (0, [f"{tmp_path}/run"], "")
-    _same_run(done, tmp_path / "run")
+    same_run(done, tmp_path / "run")
 
 
 def test_another_seed_is_another_run(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
@@ -267,40 +254,23 @@ def test_masks_are_not_looked_at(done: Path, heads: Path, train: Any, tmp_path: 
     (data / "masks").mkdir()
     (data / "masks" / "fetal-head_0000.png").write_text("no picture")
     assert train(data, tmp_path / "run").code == 0
-    _same_run(done, tmp_path / "run")
+    same_run(done, tmp_path / "run")
 
 
 # --- cut and resumed ---
 
 
-@pytest.mark.parametrize(("step", "number", "code"), [(3, signal.SIGTERM, 143), (4, signal.SIGINT, 130)])
+@pytest.mark.parametrize(("step", "number"), [(3, signal.SIGTERM), (4, signal.SIGINT)])
 def test_a_signal_leaves_a_state_and_resume_ends_with_the_same_bits(
-    step: int, number: int, code: int, done: Path, heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
+    step: int, number: int, done: Path, heads: Path, train: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    out, tell = tmp_path / "run", console.TrainingProgress.__call__
-
-    def told(teller: console.TrainingProgress, event: dict[str, Any]) -> None:
-        tell(teller, event)
-        if event.get("step") == step:
-            signal.raise_signal(number)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(console.TrainingProgress, "__call__", told)
-        ended = train(heads, out)
-    assert (ended.code, ended.lines) == (code, [])
-    assert ended.stderr.endswith("stopped in epoch 2; resume with --resume\n")
-    ended = train(heads, out, "--resume")
-    assert (ended.code, ended.lines) == (0, [str(out)])
-    _same_run(done, out)
+    cut_by_a_signal(train, heads, tmp_path / "run", monkeypatch, step, number)
+    same_run(done, tmp_path / "run")
 
 
 def test_max_time_ends_well_and_goes_on(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    ended = train(heads, out, "--max-time", "0.001s")
-    assert (ended.code, ended.lines) == (0, []) and "resume with --resume" in ended.stderr
-    assert not (out / "cddpm.safetensors").exists()
-    assert train(heads, out, "--resume").code == 0
-    _same_run(done, out)
+    cut_by_max_time(train, heads, tmp_path / "run", "cddpm.safetensors")
+    same_run(done, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -316,8 +286,7 @@ def test_resume_names_what_differs(
     options: list[str], named: str, done: Path, heads: Path, train: Any
 ) -> None:
     ended = train(heads, done, "--resume", *options)
-    assert ended.code == 7 and f"cannot resume: {named}" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 2
+    refused_to_resume(ended, named)
 
 
 def test_resume_on_another_vae_is_refused(done: Path, heads: Path, train: Any, tmp_path: Path) -> None:
@@ -355,7 +324,7 @@ def test_diffusevae_is_a_single_headed_vae_and_its_own_process(
 def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: Any, tmp_path: Path) -> None:
     """Its weights are where the run begins, its scale and density stay; its own folder is not written to."""
     before = {path.name: path.read_bytes() for path in tiny_refined.iterdir()}
-    still = _write(tmp_path / "still.json", _with("train", epochs=1, lr=1e-30, weight_decay=0.0))
+    still = write_json(tmp_path / "still.json", _with("train", epochs=1, lr=1e-30, weight_decay=0.0))
     ended = train(heads, tmp_path / "still", config=still, model=tiny_refined)
     assert ended.code == 0 and "starting from the model's cDDPM" in ended.stderr, ended.stderr
     given, found = (load_state(folder, "cddpm") for folder in (tiny_refined, tmp_path / "still"))
@@ -375,7 +344,8 @@ def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: An
 def test_a_cddpm_of_another_configuration_is_replaced(
     tiny_refined: Path, heads: Path, train: Any, tmp_path: Path
 ) -> None:
-    wide = _write(tmp_path / "wide.json", _with("diffusion", unet={"channels": 16, "levels": 2, "blocks": 1}))
+    unet = {"channels": 16, "levels": 2, "blocks": 1}
+    wide = write_json(tmp_path / "wide.json", _with("diffusion", unet=unet))
     ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, config=wide, model=tiny_refined)
     assert ended.code == 0 and "from scratch" in ended.stderr, ended.stderr
     refiner = load_refiner(tmp_path / "run")
@@ -459,7 +429,7 @@ def test_a_fold_held_out_is_never_opened(heads: Path, train: Any, tmp_path: Path
     ],
 )
 def test_a_configuration_is_strict(values: Any, said: str, heads: Path, train: Any, tmp_path: Path) -> None:
-    ended = train(heads, tmp_path / "run", config=_write(tmp_path / "bad.json", values))
+    ended = train(heads, tmp_path / "run", config=write_json(tmp_path / "bad.json", values))
     assert ended.code == 2 and said in ended.stderr and "reading" not in ended.stderr
     assert not (tmp_path / "run").exists()
 
@@ -492,6 +462,6 @@ def test_two_processes_make_one_cddpm(
     for name, value in first.items():
         one, two = value.double(), second[name].double()
         assert float((one - two).norm()) <= 1e-3 * float(one.norm()) + 1e-6, name
-    for row, other in zip(_rows(tmp_path / "one"), _rows(tmp_path / "two"), strict=True):
+    for row, other in zip(log_rows(tmp_path / "one"), log_rows(tmp_path / "two"), strict=True):
         for name in COLUMNS[2:]:
             assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-3), name

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from support.ended import pixels
 
 from mhvae_cli.inference.networks import Networks
 
@@ -68,11 +69,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, Path
     noise = np.random.default_rng(0).uniform(40, 200, SIZE)
     Image.fromarray(ndimage.gaussian_filter(noise, 3).astype(np.uint8)).save("a.png")
     return tmp_path
-
-
-def pixels(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 def moments(mask: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -1,48 +1,22 @@
 """Equation 8 and what a score network sees, against Gaussians whose score, loss and draws are known."""
 
-import json
 import math
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from support.score_stubs import TINY, Stub, exact_v, noise
+from torch import Tensor
 
-from mhvae_cli.config import DiffusionConfig, UNetConfig
+from mhvae_cli.config import DiffusionConfig
 from mhvae_cli.diffusion.noise import path_noise
-from mhvae_cli.diffusion.refiner import Refiner
 from mhvae_cli.diffusion.score import ScoreNetwork
-from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import SOLVERS
-from mhvae_cli.errors import ModelError, UsageError
-from mhvae_cli.inference.loading import load_refiner
 
-TINY = UNetConfig(channels=8, levels=2, blocks=1)
 SEES = ["residual+recon", "residual", "x"]
 TIMES = [0.02, 0.2, 0.5, 0.9]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Stub(nn.Module):
-    """In the U-Net's place: answer(what is seen (B, C, H, W), log-SNR (B, 1, 1, 1)); keeps what came in."""
-
-    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.answer, self.given = answer, []
-        self.enter = nn.Conv2d(1, 1, 1)  # whose dtype is asked for
-
-    def forward(self, seen: Tensor, log_snr: Tensor) -> Tensor:
-        self.given.append((seen, log_snr))
-        return self.answer(seen, log_snr[:, None, None, None])
 
 
 def stubbed(answer: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0, **given: Any) -> ScoreNetwork:
@@ -54,16 +28,6 @@ def stubbed(answer: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0, **gi
 
 def nothing(seen: Tensor, _level: Tensor) -> Tensor:
     return torch.zeros_like(seen[:, :1])
-
-
-def exact_v(spread: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """E[alpha eps - sigma u(0) | u(t)] for u(0) ~ N(0, spread^2), from the log-SNR."""
-
-    def answer(u: Tensor, level: Tensor) -> Tensor:
-        alpha2, sigma2 = torch.sigmoid(2 * level), torch.sigmoid(-2 * level)
-        return (alpha2 * sigma2).sqrt() * (1 - spread**2) / (alpha2 * spread**2 + sigma2) * u
-
-    return answer
 
 
 # What goes in and out
@@ -210,148 +174,3 @@ def test_without_x_hat_the_mean_that_it_should_return_to_is_missed() -> None:
     assert spreads["residual+recon"].tolist() == pytest.approx([left] * 3, rel=0.05)
     for sees in ("residual", "x"):
         assert (slopes[sees] - slope).abs().min() > 0.3, slopes
-
-
-# The refiner
-
-
-def refiner(spread: float = 1.0, scale: float = 0.2, **given: Any) -> Refiner:
-    made = Refiner(DiffusionConfig(unet=TINY, sees="residual", **given), channels=1, codes=3)
-    made.network.unet = Stub(exact_v(spread))
-    made.network.scale.fill_(scale)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("solver", "steps"),
-    [("dpm++2m", 20), ("dpm++2m-sde", 30), ("unipc", 20), ("heun", 60), ("euler-maruyama", 100)],
-)
-def test_refined_pictures_are_draws_about_x_hat(solver: str, steps: int) -> None:
-    x_hat = torch.linspace(-0.3, 0.3, 60)[None, None, :, None].expand(2, 1, 60, 70)
-    found = refiner(spread=0.5).refine(x_hat, ["a", "b"], solver=solver, steps=steps)
-    assert found.shape == x_hat.shape
-    added = found - x_hat
-    assert added.std() == pytest.approx(0.1, rel=0.04) and abs(added.mean()) < 0.006
-    assert abs(torch.corrcoef(added.flatten(1))[0, 1]) < 0.05
-
-
-@pytest.mark.parametrize("strength", [0.05, 0.3, 0.6])
-def test_less_strength_adds_less(strength: float) -> None:
-    x_hat = torch.linspace(-0.3, 0.3, 60)[None, None, :, None].expand(1, 1, 60, 70)
-    found = refiner(spread=0.5).refine(x_hat, ["a"], solver="dpm++2m", strength=strength)
-    sde = SDE()
-    alpha, sigma = sde.alpha(strength), sde.sigma(strength)
-    # The flow of N(0, 0.5^2) from noise of sd sigma, where alpha^2 0.5^2 of the variance is missing.
-    sd = 0.2 * 0.5 * sigma / (0.25 * alpha**2 + sigma**2) ** 0.5
-    assert (found - x_hat).std() == pytest.approx(sd, rel=0.05)
-
-
-def test_diffusevae_starts_from_the_noised_picture() -> None:
-    x_hat = torch.full((1, 1, 60, 70), 0.05)
-    made = refiner(spread=0.5, process="diffusevae")
-    means = [float(made.refine(x_hat, ["a"], solver="dpm++2m", strength=s).mean()) for s in (0.02, 1.0)]
-    assert means[0] == pytest.approx(0.05, abs=0.006) and abs(means[1]) < 0.006
-
-
-def test_the_strength_is_the_models_own() -> None:
-    x_hat = torch.zeros(1, 1, 20, 20)
-    own = refiner(strength=0.2).refine(x_hat, ["a"], steps=5)
-    assert torch.equal(own, refiner().refine(x_hat, ["a"], steps=5, strength=0.2))
-    assert not torch.equal(own, refiner().refine(x_hat, ["a"], steps=5))
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.001, 1.01, float("nan")])
-def test_a_strength_that_is_none(strength: float) -> None:
-    with pytest.raises(UsageError, match="strength"):
-        refiner().refine(torch.zeros(1, 1, 8, 8), ["a"], strength=strength)
-
-
-def test_diffusevaes_draws_are_not_added_to_x_hat() -> None:
-    x_hat = torch.full((1, 1, 60, 70), 0.7)
-    found = refiner(spread=0.5, process="diffusevae").refine(x_hat, ["a"], solver="dpm++2m")
-    assert abs(found.mean()) < 0.006 and found.std() == pytest.approx(0.1, rel=0.04)
-
-
-def test_a_draw_is_keyed_on_seed_and_name_alone() -> None:
-    made, x_hat = refiner(), 0.2 * noise(3, 1, 9, 11)
-    three = made.refine(x_hat, ["a", "b", "c"], seed=4, steps=8)
-    for order in ([2, 0, 1], [1], [1, 2]):
-        again = made.refine(x_hat[order], ["abc"[i] for i in order], seed=4, steps=8)
-        torch.testing.assert_close(again, three[order], atol=1e-6, rtol=0)
-    for keys, seed in ((["a", "b", "d"], 4), (["a", "b", "c"], 5)):
-        other = made.refine(x_hat, keys, seed=seed, steps=8)
-        assert (other[2] - three[2]).abs().max() > 0.05
-    assert (made.refine(x_hat, ["a"] * 3, steps=8) - x_hat).std(0).max() < 1e-5
-
-
-def test_what_is_refined_stays_in_the_range() -> None:
-    found = refiner(scale=3.0).refine(torch.zeros(1, 1, 20, 20), ["a"], steps=8)
-    assert found.min() == -1 and found.max() == 1
-
-
-def test_an_unknown_solver_is_named_with_the_known() -> None:
-    with pytest.raises(UsageError, match="no solver 'ddim'") as caught:
-        refiner().refine(torch.zeros(1, 1, 8, 8), ["a"], solver="ddim")
-    assert "dpm++2m" in caught.value.hint
-
-
-# From a folder
-
-
-def test_a_folders_refiner_is_the_one_that_was_saved(tiny_refined: Path) -> None:
-    one, half = load_refiner(tiny_refined), load_refiner(tiny_refined, dtype=torch.bfloat16)
-    assert float(one.network.scale) == float(half.network.scale) == pytest.approx(0.1)
-    assert half.network.unet.enter.weight.dtype == torch.bfloat16 and half.codes_factor.dtype == torch.float32
-    assert not one.training
-    x_hat = 0.3 * noise(2, 1, 32, 40)
-    sharp = one.refine(x_hat, ["a", "b"])
-    assert (sharp - x_hat).std() == pytest.approx(0.1, rel=0.05)  # what is not learnt is unit noise
-    torch.testing.assert_close(half.refine(x_hat, ["a", "b"]), sharp, atol=0.02, rtol=0)
-
-
-def test_a_folder_without_one_says_what_to_do(tiny_model: Path) -> None:
-    with pytest.raises(ModelError, match="tiny: has no cDDPM") as caught:
-        load_refiner(tiny_model)
-    assert "--no-refine" in caught.value.hint and "train-cddpm" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"sees": "everything"}, "cddpm.model.sees"),
-        ({"unet": {"channels": 0}}, "unet.channels"),
-        ({"unet": {"channels": 16, "levels": 2, "blocks": 1}}, "does not match"),
-        ({"beta_max": 1.0}, "noise schedule"),
-        (None, "cddpm"),
-    ],
-)
-def test_a_configuration_that_is_not_its_own_is_refused(
-    change: dict[str, Any] | None, said: str, tiny_refined: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_refined, folder)
-    content = json.loads((folder / "config.json").read_text())
-    content["cddpm"]["model"] = change if change is None else {**content["cddpm"]["model"], **change}
-    (folder / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=said) as caught:
-        load_refiner(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_that_are_missing_are_named(tiny_refined: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_refined, folder)
-    (folder / "cddpm.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"no cddpm\.safetensors"):
-        load_refiner(folder)
-
-
-def test_loading_imports_no_compiler(tiny_refined: Path) -> None:
-    """Which would cost seconds."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom mhvae_cli.inference.loading import load_refiner\n"
-        "load_refiner(Path(sys.argv[1]))\n"
-        "print([m for m in ('torch._dynamo', 'torch._inductor', 'sympy', 'scipy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tiny_refined)], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr

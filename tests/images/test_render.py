@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from support.polygons import area
 
 from mhvae_cli.images.render import CYAN, YELLOW, draw_grid, geojson, overlay, sheet, svg
 from mhvae_cli.vae.contour import contours
@@ -22,11 +23,6 @@ def circle(x: float, y: float, r: float, n: int = 400) -> np.ndarray:
 def centres(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     return x, y
-
-
-def area(ring: np.ndarray) -> float:
-    x, y = np.asarray(ring).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def path_of(document: str) -> tuple[ElementTree.Element, list[np.ndarray]]:

@@ -1,7 +1,6 @@
-"""Files of latents and the digests of models, against safetensors' own reader and sha256sum."""
+"""Files of latents, against safetensors' own reader."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mhvae_cli.checkpoints.folder import digest, load_state, read_config, save_model
-from mhvae_cli.errors import InputError, ModelError, OutputError
+from mhvae_cli.errors import InputError, OutputError
 from mhvae_cli.inference import provenance
 from mhvae_cli.inference.latent_files import encode_latents, is_latents, load_latents, save_latents
 from mhvae_cli.vae.editing import LatentCode, transform_code
@@ -169,30 +167,3 @@ def test_they_are_told_apart_without_torch(tmp_path: Path, tiny_model: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-# Digests
-
-
-@pytest.mark.skipif(not shutil.which("sha256sum"), reason="the truth is coreutils'")
-def test_a_digest_is_what_sha256sum_makes_of_the_files(tiny_refined: Path) -> None:
-    def summed(*names: str) -> str:
-        line = f"sha256sum {' '.join(names)} | sha256sum"
-        return subprocess.run(line, shell=True, cwd=tiny_refined, capture_output=True, text=True).stdout[:64]
-
-    assert digest(tiny_refined) == summed("cddpm.safetensors", "config.json", "vae.safetensors")
-    assert digest(tiny_refined, ["vae"]) == summed("vae.safetensors")
-    assert digest(tiny_refined, ["vae", "cddpm"]) == summed("cddpm.safetensors", "vae.safetensors")
-
-
-def test_a_name_leaves_the_vaes_digest_and_a_weight_does_not(tiny_model: Path, tmp_path: Path) -> None:
-    state = load_state(tiny_model)
-    before = digest(tiny_model), digest(tiny_model, ["vae"])
-    save_model(tmp_path, config={**read_config(tiny_model), "name": "b"}, states={"vae": state}, card="")
-    assert digest(tmp_path) != before[0] and digest(tmp_path, ["vae"]) == before[1]
-    state["encoder.theta.2.weight"] = state["encoder.theta.2.weight"] + 1e-3
-    save_model(tmp_path, config=read_config(tiny_model), states={"vae": state}, card="")
-    assert digest(tmp_path) != before[0] and digest(tmp_path, ["vae"]) != before[1]
-    (tmp_path / "vae.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"vae\.safetensors: no such file"):
-        digest(tmp_path)

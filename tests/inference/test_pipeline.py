@@ -1,6 +1,5 @@
 """The Python user's door: one load, then native-size masks that no resizing ever touched."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,25 +10,13 @@ import torch
 from PIL import Image
 from scipy.interpolate import RBFInterpolator
 
-from mhvae_cli.devices import resolve_device, resolve_dtype
-from mhvae_cli.errors import DeviceError, InputError, ModelError
+from mhvae_cli.errors import InputError, ModelError
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.inference.pipeline import Pipeline
-from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.warp import RADIUS, control_points, pixel_centres
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_model: Path) -> Pipeline:
-    return Pipeline.load(tiny_model, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return phantom("fetal-head", 3, (120, 200))[0]
 
 
 def test_an_array_a_scan_and_a_file_give_one_answer(
@@ -145,19 +132,6 @@ def test_bfloat16_finds_the_same_object(pipeline: Pipeline, tiny_model: Path, im
     assert 2 * (a.mask & b.mask).sum() / (a.mask.sum() + b.mask.sum()) > 0.95
 
 
-def test_segmenting_runs_no_image_head(tiny_model: Path, image: np.ndarray) -> None:
-    own = Pipeline.load(tiny_model, device="cpu", dtype="float32")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("was run")
-
-    for part in (own.networks.model.image_head, own.networks.model.encoder.z):
-        part.register_forward_pre_hook(refuse)
-    assert own.segment(image).mask.any()
-    with pytest.raises(AssertionError, match="was run"):
-        own.networks.model.encode(torch.zeros(1, 1, 32, 32))
-
-
 def test_no_image_is_an_input_error(pipeline: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.png"):
         pipeline.segment(tmp_path / "absent.png")
@@ -189,32 +163,6 @@ def test_a_damaged_model_folder_is_a_model_error(
     with pytest.raises(ModelError, match=said) as caught:
         Pipeline.load(folder, device="cpu")
     assert "\n" not in str(caught.value)
-
-
-def test_a_single_headed_model_finds_no_object(pipeline: Pipeline, image: np.ndarray) -> None:
-    from mhvae_cli.inference.networks import Networks
-    from mhvae_cli.vae.model import build
-
-    model = build(dataclasses.replace(pipeline.networks.config, single_head=True))
-    place, number = torch.device("cpu"), torch.float32
-    networks = Networks(model, name="one", folder=pipeline.networks.folder, device=place, dtype=number)
-    single = Pipeline(networks)
-    with pytest.raises(ModelError, match="single-headed"):
-        single.segment(image)
-
-
-@pytest.mark.parametrize("name", ["tpu9", "abacus", "cuda:99", "meta", ""])
-def test_a_device_asked_for_by_name_never_falls_back(name: str) -> None:
-    with pytest.raises(DeviceError) as caught:
-        resolve_device(name)
-    assert caught.value.hint
-
-
-def test_auto_is_always_something() -> None:
-    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
-    assert resolve_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
-    with pytest.raises(DeviceError, match="float16"):
-        resolve_dtype("float16", torch.device("cpu"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

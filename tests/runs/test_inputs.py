@@ -1,13 +1,17 @@
-"""DICOM, 16-bit and float inputs through the commands: which files, which window, no patient."""
+"""Which files are inputs and what they are called; DICOM, 16-bit and float inputs through the commands."""
 
-import csv
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.dicom_files import ID, NAME, dicom
+from support.pictures import picture
+from support.run_folders import rows
 
 from mhvae_cli.images.encode import encode_png, encode_tiff
 from mhvae_cli.images.read import read_mask, read_scan, read_text
@@ -18,17 +22,6 @@ from mhvae_cli.training.phantoms import phantom
 HEAD, _ = phantom("fetal-head", 3, (64, 80))
 DEEP = HEAD.astype(np.uint16) * 9 + 300
 SIZE = {"BitsStored": 12, "HighBit": 11}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def rows(folder="out"):
-    with Path(folder, "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def named(*operands, **options):
@@ -73,7 +66,6 @@ def test_files_whose_suffix_tells_are_not_opened(here, monkeypatch):
 
 
 def test_ten_thousand_inputs_take_few_bytes_and_little_time(here):
-    import time
     import tracemalloc
 
     Path("scans").mkdir()
@@ -113,7 +105,7 @@ def test_segment_reads_dicom_and_tells_millimetres(mhvae, tiny_model, here):
     masks = {name: read_mask(Path(f"out/{name}.png")) for name in ("one", "plain", "cine_p1")}
     np.testing.assert_array_equal(masks["one"], masks["plain"])
     assert masks["cine_p1"].shape == HEAD.shape
-    by_name = {(row["input"], row["page"]): row for row in rows()}
+    by_name = {(row["input"], row["page"]): row for row in rows("out")}
     assert (
         by_name["in/one.dcm", "0"]["spacing_x"] == "0.2" and by_name["in/one.dcm", "0"]["spacing_y"] == "0.3"
     )
@@ -206,3 +198,70 @@ def test_windows_that_make_no_sense_are_usage_errors(mhvae, here, verb, window):
         and "hint: " in ended.stderr
     )
     assert not Path("b.png").exists()
+
+
+Mhvae = Callable[..., Any]
+
+
+def test_names_in_a_folder(mhvae: Mhvae, here: Path) -> None:
+    for name in ("scan10.png", "scan2.JPG", "Scan1.tif", ".hidden.png", "notes.txt", "sub/x.png"):
+        (here / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        if name == "notes.txt":
+            (here / "scans" / name).write_text("no image")
+        else:
+            picture(here / "scans" / name)
+    ended = mhvae("segment", "scans", "-o", "masks", "--dry-run")
+    assert ended.code == 0 and ended.lines == ["masks/Scan1.png", "masks/scan2.png", "masks/scan10.png"]
+    assert not (here / "masks").exists()
+    deep = mhvae("segment", "scans", "-r", "-o", "masks/", "--dry-run")
+    assert deep.lines == [*ended.lines, "masks/sub/x.png"]
+    assert mhvae("segment", "scans/sub/x.png", "--dry-run").lines == ["x.png"]  # the current folder
+    again = mhvae("segment", "scans", "scans/scan2.JPG", "./scans/../scans/scan10.png", "--dry-run")
+    assert again.lines == ["Scan1.png", "scan2.png", "scan10.png"]  # each file once
+
+
+def test_results_inside_the_inputs_are_no_inputs(mhvae: Mhvae, here: Path) -> None:
+    picture(here / "scans/x/a.png")
+    picture(here / "scans/masks/x/a.png")
+    args = ("segment", "scans", "-r", "-o", "scans/masks/", "--existing", "overwrite", "--dry-run")
+    assert mhvae(*args).lines == ["scans/masks/x/a.png"]
+
+
+def test_globs_and_literals(mhvae: Mhvae, here: Path) -> None:
+    for name in ("scan[1].png", "scan1.png", "scan2.png", "d/deep.png"):
+        picture(here / name)
+    dry = ("-o", "m/", "--dry-run")
+    assert mhvae("segment", "scan[1].png", *dry).lines == ["m/scan[1].png"]
+    assert mhvae("segment", "scan[12].png", *dry).lines == ["m/scan1.png", "m/scan2.png"]
+    assert mhvae("segment", "**/d*.png", *dry).lines == ["m/deep.png"]
+    ended = mhvae("segment", "nothing*.png", "scan1.png", *dry)
+    assert ended.code == 3 and "nothing*.png: no matching files" in ended.stderr
+
+
+def test_lists(mhvae: Mhvae, here: Path) -> None:
+    picture(here / "a b.png")
+    picture(here / "c.png")
+    (here / "list.txt").write_text("a b.png\n\nc.png\r\n")
+    lines = ["m/a b.png", "m/c.png"]
+    assert mhvae("segment", "--from-file", "list.txt", "-o", "m", "--dry-run").lines == lines
+    assert (
+        mhvae("segment", "--from-file", "-", "-o", "m", "--dry-run", stdin=b"a b.png\nc.png").lines == lines
+    )
+    missing = mhvae("segment", "--from-file", "no.txt")
+    assert missing.code == 4 and missing.stderr.startswith("error: no.txt: no such file")
+
+
+def test_pages(mhvae: Mhvae, here: Path) -> None:
+    picture(here / "three.tif", 3)
+    picture(here / "many.tiff", 11)
+    assert mhvae("segment", "three.tif", "--dry-run").lines == [f"three_p{i}.png" for i in range(3)]
+    assert mhvae("segment", "many.tiff", "--dry-run").lines == [f"many_p{i:02}.png" for i in range(11)]
+    assert mhvae("segment", "three.tif", "-o", "-").code == 2
+
+
+def test_shards_share_the_work(mhvae: Mhvae, here: Path) -> None:
+    for number in range(7):
+        picture(here / f"s/{number}.png")
+    shards = [mhvae("segment", "s", "-o", "m", "--dry-run", "--shard", f"{i}/3").lines for i in (1, 2, 3)]
+    assert [len(lines) for lines in shards] == [3, 2, 2]
+    assert sorted(line for lines in shards for line in lines) == [f"m/{number}.png" for number in range(7)]

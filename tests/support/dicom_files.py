@@ -3,12 +3,16 @@
 import io
 import warnings
 
+import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
 NAME, ID = "Doe^Jane", "PATIENT-4711"
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 10), dtype=np.uint8)
+DEEP = RNG.integers(0, 4096, (6, 10), dtype=np.uint16)
 
 
 def dataset(array, *, frames=None, **elements):
@@ -73,3 +77,7 @@ def item(**elements):
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
     return ds
+
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 10, 3), dtype=np.uint8)

@@ -1,153 +1,56 @@
-"""The fit loop on a toy: exact resume, EMA, schedule, signals, NaN, a full disk, two processes."""
+"""The fit loop on a toy: exact resume, EMA, schedule, signals, NaN and a full disk."""
 
-import csv
 import errno
 import io
 import math
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.two_processes import two_processes
-from torch import Tensor, nn
+from support.toy_training import BATCH, CONFIG, COUNT, ToyTask, log_of, quiet, same_run, signal_at, toy_run
+from torch import Tensor
 
-from mhvae_cli.checkpoints.tensors import load_tensors, save_state
-from mhvae_cli.config import TrainConfig
-from mhvae_cli.errors import OutputError, UsageError
+from mhvae_cli.checkpoints.tensors import load_tensors
+from mhvae_cli.errors import OutputError
 from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule
-from mhvae_cli.training.state import STATE, TrainingRun, check_output_folder
-from mhvae_cli.vae.encoder import BatchNorm2d
-
-COUNT, BATCH = 13, 4  # three steps an epoch, one sample left over
-CONFIG = TrainConfig(epochs=4, batch_size=BATCH, lr=0.02, ema=0.8, clip=0.5)
-
-
-class Toy(nn.Module):
-    """A convolution, a batch norm, a linear layer; `spoil(step)` is added to the loss."""
-
-    def __init__(self, spoil: Callable[[int], Tensor | float] = lambda _step: 0.0) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.conv = nn.Conv2d(3, 8, 3, bias=False)
-        self.norm = BatchNorm2d(8)
-        self.last = nn.Linear(8, 1)
-        self.spoil, self.calls = spoil, 0
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, batch: tuple[Tensor, Tensor], progress: float) -> dict[str, Tensor]:
-        image, goal = batch
-        found = self.last(torch.relu(self.norm(self.conv(image))).mean((2, 3)))[:, 0]
-        self.calls += 1
-        miss = (found - goal).square().mean()
-        return {"loss": miss + 0.1 * progress + self.spoil(self.calls), "miss": miss}
-
-
-class ToyTask:
-    """Images keyed on (sample, epoch); the kept model is the EMA weights on disk."""
-
-    def __init__(self, out: Path, spoil: Callable[[int], Tensor | float] = lambda _step: 0.0) -> None:
-        self.module, self.out = Toy(spoil), out
-
-    def __len__(self) -> int:
-        return COUNT
-
-    def batch(self, indices: list[int], epoch: int) -> tuple[Tensor, Tensor]:
-        draws = [torch.Generator().manual_seed(1000 * epoch + i) for i in indices]
-        images = torch.stack([torch.randn(3, 6, 6, generator=g) for g in draws])
-        return images.to(memory_format=torch.channels_last), images.mean((1, 2, 3)) * 5
-
-    def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
-        return {"val": float(ema["last.bias"]), "score": -((epoch - 2.4) ** 2)}  # epoch 2 is the best
-
-    def save_model(self, ema: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
-        save_state(self.out / "kept.safetensors", ema, {"epoch": str(figures["epoch"])})
-
-
-def _run(out: Path, **changes: Any) -> TrainingRun:
-    settings = {"config": CONFIG, "identity": {"kind": "toy"}, "device": torch.device("cpu")}
-    return TrainingRun(out, **{**settings, "dtype": torch.float32, **changes})
-
-
-def _quiet(_event: dict[str, Any]) -> None:
-    pass
-
-
-def _signal_at(step: int, number: int = signal.SIGTERM) -> Callable[[dict[str, Any]], None]:
-    def say(event: dict[str, Any]) -> None:
-        if event.get("step") == step:
-            signal.raise_signal(number)
-
-    return say
-
-
-def _log(out: Path) -> list[dict[str, str]]:
-    with (out / "log.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-def _same(one: Path, other: Path) -> None:
-    for name in (STATE, "kept.safetensors"):
-        first, second = load_tensors(one / name), load_tensors(other / name)
-        assert first.keys() == second.keys()
-        different = [key for key in first if not torch.equal(first[key], second[key])]
-        assert not different, f"{name}: {different}"
-    assert _log(one) == _log(other)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four epochs in one go."""
-    out = tmp_path_factory.mktemp("toy") / "whole"
-    assert fit(ToyTask(out), _run(out), callback=_quiet) == Outcome(True, 4)
-    return out
+from mhvae_cli.training.state import STATE
 
 
 @pytest.mark.parametrize("step", [1, 3, 6, 8, 11])
 def test_a_run_cut_anywhere_ends_with_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
-    cut = fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(step))
+    cut = fit(ToyTask(tmp_path), toy_run(tmp_path), callback=signal_at(step))
     assert cut == Outcome(False, -(-step // 3), signal.SIGTERM)
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == step
-    assert fit(ToyTask(tmp_path), _run(tmp_path, resume=True), callback=_quiet) == Outcome(True, 4)
-    _same(whole, tmp_path)
+    assert fit(ToyTask(tmp_path), toy_run(tmp_path, resume=True), callback=quiet) == Outcome(True, 4)
+    same_run(whole, tmp_path)
 
 
 def test_a_run_cut_at_every_step_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
-    run = _run(tmp_path, deadline=time.monotonic() - 1)
-    stops = [fit(ToyTask(tmp_path), run, callback=_quiet)]
-    run = _run(tmp_path, deadline=time.monotonic() - 1, resume=True)
+    run = toy_run(tmp_path, deadline=time.monotonic() - 1)
+    stops = [fit(ToyTask(tmp_path), run, callback=quiet)]
+    run = toy_run(tmp_path, deadline=time.monotonic() - 1, resume=True)
     while not stops[-1].finished:
-        stops.append(fit(ToyTask(tmp_path), run, callback=_quiet))
+        stops.append(fit(ToyTask(tmp_path), run, callback=quiet))
     assert [stop.epoch for stop in stops] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
     assert {stop.signal for stop in stops} == {None}
-    _same(whole, tmp_path)
+    same_run(whole, tmp_path)
 
 
 def test_workers_change_nothing(whole: Path, tmp_path: Path) -> None:
     for workers in (0, 5):
         out = tmp_path / str(workers)
-        fit(ToyTask(out), _run(out, workers=workers), callback=_quiet)
-        _same(whole, out)
-
-
-def test_the_moments_keep_their_layout_on_disk_and_back(tmp_path: Path) -> None:
-    from mhvae_cli.training.state import start_or_resume
-
-    fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(2))
-    live = start_or_resume(Toy(), _run(tmp_path, resume=True))
-    moments = live.optimizer.state[live.module.conv.weight]
-    assert moments["exp_avg"].stride() == live.module.conv.weight.stride() != (27, 9, 3, 1)
+        fit(ToyTask(out), toy_run(out, workers=workers), callback=quiet)
+        same_run(whole, out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_step_and_handlers_are_given_back(number: int, tmp_path: Path) -> None:
     before = signal.getsignal(number)
-    outcome = fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(2, number))
+    outcome = fit(ToyTask(tmp_path), toy_run(tmp_path), callback=signal_at(2, number))
     assert outcome == Outcome(False, 1, number)
     assert signal.getsignal(number) == before
 
@@ -159,19 +62,19 @@ def test_a_second_ctrl_c_acts_at_once(tmp_path: Path) -> None:
 
     threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        fit(ToyTask(tmp_path), _run(tmp_path), callback=say)
+        fit(ToyTask(tmp_path), toy_run(tmp_path), callback=say)
     assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_in_the_last_step_is_too_late(whole: Path, tmp_path: Path) -> None:
-    assert fit(ToyTask(tmp_path), _run(tmp_path), callback=_signal_at(12)) == Outcome(True, 4)
-    _same(whole, tmp_path)
+    assert fit(ToyTask(tmp_path), toy_run(tmp_path), callback=signal_at(12)) == Outcome(True, 4)
+    same_run(whole, tmp_path)
 
 
 def test_the_best_and_the_last_are_kept(whole: Path) -> None:
     kept, state = load_tensors(whole / "kept.safetensors"), load_tensors(whole / STATE)
-    rows = _log(whole)
+    rows = log_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert float(kept["last.bias"]) == pytest.approx(float(rows[1]["val"]), rel=1e-5)
     assert float(state["ema.last.bias"]) == pytest.approx(float(rows[3]["val"]), rel=1e-5)
@@ -212,7 +115,7 @@ def test_weights_ema_and_log_are_what_the_formulas_give(whole: Path) -> None:
     for name, value in net.state_dict().items():
         assert torch.allclose(state[f"model.{name}"].double(), value.double(), atol=2e-5), name
         assert torch.allclose(state[f"ema.{name}"].double(), ema[name].double(), atol=2e-5), name
-    assert [float(row["miss"]) for row in _log(whole)] == pytest.approx(log, rel=1e-3)
+    assert [float(row["miss"]) for row in log_of(whole)] == pytest.approx(log, rel=1e-3)
 
 
 def test_the_schedule_rises_and_falls_to_a_hundredth() -> None:
@@ -262,7 +165,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(kind: str, tmp
             after_one.update({p.name: p.read_bytes() for p in tmp_path.iterdir()})
 
     with pytest.raises(Diverged, match=r"epoch 2, step 6") as caught:
-        fit(task, _run(tmp_path), callback=say)
+        fit(task, toy_run(tmp_path), callback=say)
     assert caught.value.exit_code == 8 and "--lr" in caught.value.hint
     assert after_one.keys() == {STATE, "kept.safetensors", "log.csv"}
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == after_one
@@ -273,8 +176,8 @@ def test_a_validation_without_numbers_is_not_kept(tmp_path: Path) -> None:
     task = ToyTask(tmp_path)
     task.validate = lambda _ema, epoch: {"val": 1.0, "score": 1.0 if epoch == 1 else math.nan}
     with pytest.raises(Diverged, match="epoch 2"):
-        fit(task, _run(tmp_path), callback=_quiet)
-    assert [row["epoch"] for row in _log(tmp_path)] == ["1"]
+        fit(task, toy_run(tmp_path), callback=quiet)
+    assert [row["epoch"] for row in log_of(tmp_path)] == ["1"]
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == 3
 
 
@@ -285,7 +188,7 @@ def test_a_full_disk_costs_the_last_state_only(
         def writelines(self, pieces: Any) -> None:
             data = b"".join(pieces)
             again = (tmp_path / STATE).exists() and b"optimizer.0.step" in data[:5000]
-            if again and len(_log(tmp_path)) == 3:
+            if again and len(log_of(tmp_path)) == 3:
                 self.write(data[:1000])
                 raise OSError(errno.ENOSPC, "No space left on device")
             self.write(data)
@@ -297,13 +200,13 @@ def test_a_full_disk_costs_the_last_state_only(
 
     monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(OutputError, match="no space left") as caught:
-        fit(ToyTask(tmp_path), _run(tmp_path), callback=_quiet)
+        fit(ToyTask(tmp_path), toy_run(tmp_path), callback=quiet)
     assert caught.value.exit_code == 7
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.safetensors", "log.csv", STATE]
     monkeypatch.undo()
     assert load_tensors(tmp_path / STATE)["optimizer.0.step"] == 6
-    fit(ToyTask(tmp_path), _run(tmp_path, resume=True), callback=_quiet)
-    _same(whole, tmp_path)
+    fit(ToyTask(tmp_path), toy_run(tmp_path, resume=True), callback=quiet)
+    same_run(whole, tmp_path)
 
 
 def test_a_fault_in_a_batch_comes_out_as_it_is_and_leaves_no_thread(tmp_path: Path) -> None:
@@ -314,7 +217,7 @@ def test_a_fault_in_a_batch_comes_out_as_it_is_and_leaves_no_thread(tmp_path: Pa
 
     task.batch = fail
     with pytest.raises(RuntimeError, match="first"):
-        fit(task, _run(tmp_path), callback=_quiet)
+        fit(task, toy_run(tmp_path), callback=quiet)
     assert threading.active_count() == threads
 
 
@@ -322,63 +225,5 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_step(tmp_path: P
     (tmp_path / "file").write_text("")
     task = ToyTask(tmp_path)
     with pytest.raises(OutputError):
-        fit(task, _run(tmp_path / "file" / "run"), callback=_quiet)
+        fit(task, toy_run(tmp_path / "file" / "run"), callback=quiet)
     assert task.module.calls == 0
-
-
-def test_check_out_wants_an_empty_place_or_the_same_run(whole: Path, tmp_path: Path) -> None:
-    check_output_folder(_run(tmp_path))
-    check_output_folder(_run(tmp_path / "new"))
-    check_output_folder(_run(whole, resume=True))
-    with pytest.raises(OutputError, match="not empty") as caught:
-        check_output_folder(_run(whole))
-    assert "--resume" in caught.value.hint
-    with pytest.raises(UsageError, match="nothing to resume"):
-        check_output_folder(_run(tmp_path, resume=True))
-    with pytest.raises(OutputError, match="cannot resume: kind was toy, is now") as caught:
-        check_output_folder(_run(whole, resume=True, identity={"kind": {"deep": 1}}))
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not empty") as caught:
-        check_output_folder(_run(tmp_path))
-    assert "new folder" in caught.value.hint
-
-
-TWO = """
-import sys, torch, warnings
-warnings.simplefilter("ignore")
-from pathlib import Path
-sys.path[:0] = [sys.argv[2], sys.argv[2] + "/training"]
-from test_loop import CONFIG, ToyTask, _quiet, _run, _signal_at
-from mhvae_cli.errors import UsageError
-from mhvae_cli.training.loop import fit
-from dataclasses import replace
-import os
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
-out, first = Path(sys.argv[1]), os.environ["RANK"] == "0"
-try:
-    fit(ToyTask(out), _run(out, config=replace(CONFIG, batch_size=3)), callback=print)
-except UsageError as error:
-    print(error)
-outcome = fit(ToyTask(out), _run(out), callback=_signal_at(5) if first else print)
-assert not outcome.finished and outcome.epoch == 2, outcome
-outcome = fit(ToyTask(out), _run(out, resume=True), callback=_quiet if first else print)
-assert outcome.finished
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_make_the_run_that_one_makes(whole: Path, tmp_path: Path) -> None:
-    """Weights, batch-norm statistics, EMA and log, the run cut and resumed in the middle of an epoch."""
-    out = tmp_path / "two"
-    ends = two_processes([sys.executable, "-c", TWO, str(out), str(Path(__file__).parents[1])])
-    for said, _ in ends:
-        assert said == "batch size 3 is not divisible by 2 processes\n"  # the second says nothing else
-    one, two = load_tensors(whole / STATE), load_tensors(out / STATE)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        assert torch.allclose(value.double(), two[name].double(), atol=1e-4, rtol=1e-4), name
-    for row, other in zip(_log(whole), _log(out), strict=True):
-        assert {k: float(v) for k, v in row.items()} == pytest.approx(
-            {k: float(v) for k, v in other.items()}, rel=1e-3, abs=1e-4
-        )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
+from support.polygons import area
 
 from mhvae_cli.vae.contour import contours, ellipse
 
@@ -14,11 +14,6 @@ CORNERS = {(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)}
 
 def disc(x: float, y: float, r: float) -> Level:
     return lambda p: r - np.hypot(p[:, 0] - x, p[:, 1] - y)
-
-
-def area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def perimeter(polygon: np.ndarray) -> float:
@@ -228,18 +223,3 @@ def test_nodes_far_from_the_outline_are_not_missed(seed: int, monkeypatch: pytes
     every = contours(spline(seed))
     assert len(rings) == len(every)
     assert all(np.array_equal(a, b) for a, b in zip(rings, every, strict=True))
-
-
-@pytest.mark.parametrize("pose", [None, [[0.8, 0.3, 0.1], [-0.2, -0.9, 0.05]]])
-def test_an_affine_models_outline_is_that_of_its_level(pose: list[list[float]] | None) -> None:
-    from mhvae_cli import Pipeline
-
-    pipeline = Pipeline.load("fetal-head", device="cpu", dtype="float32")
-    moved = None if pose is None else np.array(pose)
-    theta = np.array([0.3, -0.5, 0.2, 0.4, -0.3, 0.1], dtype=np.float32)
-    (ring,) = pipeline.networks.contour(theta, (270, 400), moved)
-    where = ring / [400, 270] * 2 - 1
-    source = where if moved is None else where @ moved[:, :2].T + moved[:, 2]
-    assert np.abs(pipeline.networks.model.level_of(torch.from_numpy(theta)[None])(source)).max() < 1e-12
-    mask = pipeline.networks.mask(theta, (270, 400), moved)
-    assert area(ring) == pytest.approx(mask.sum(), rel=2e-3)

@@ -1,14 +1,14 @@
-"""Section 3.1's ConvNets: torchvision's names and sizes, and weights that start from elsewhere."""
+"""Section 3.1's ConvNets: torchvision's names, sizes and outputs."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.resnets import reference_resnet, seeded, shaken
 from torch import Tensor, nn
 
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig
-from mhvae_cli.errors import ModelError
 from mhvae_cli.vae.encoder import (
     BatchNorm2d,
     EfficientNetLite0,
@@ -19,24 +19,6 @@ from mhvae_cli.vae.encoder import (
     fold_batch_norms,
 )
 from mhvae_cli.vae.pretrained import start_from
-
-DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def shaken(net: nn.Module, seed: int = 0) -> nn.Module:
-    """The net in eval mode, its batch norms' statistics no longer 0 and 1."""
-    rng = seeded(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5, generator=rng)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.2, generator=rng)
-    return net.eval()
 
 
 def encoder(arch: str, **given: object) -> Encoder:
@@ -83,35 +65,6 @@ def test_the_hybrids_transformer_is_vit_b() -> None:
     assert sum(p.numel() for p in net.layers.layers.parameters()) == 12 * a_layer == 85_054_464
     assert net.position.shape == (1, 14 * 14, 768)
     assert net.layers.layers[0].self_attn.num_heads == 12
-
-
-def reference_resnet(state: dict[str, Tensor], arch: str, x: Tensor) -> Tensor:
-    """torchvision's ResNet in eval mode, from the names of its weights alone.
-
-    The stride is a basic block's first convolution's, a bottleneck's second's: in both its first 3 x 3.
-    """
-
-    def norm(name: str, x: Tensor) -> Tensor:
-        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(x, *parts, training=False)
-
-    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
-        weight = state[f"{name}.weight"]
-        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-
-    x = F.max_pool2d(F.relu(norm("bn1", conv("conv1", x, 2))), 3, 2, 1)
-    last = 3 if arch == "resnet50" else 2
-    for layer, depth in enumerate(DEPTHS[arch], 1):
-        for block in range(depth):
-            at, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
-            y = x
-            for i in range(1, last + 1):  # one before the last is strided, 1 of 2 or 2 of 3
-                y = norm(f"{at}.bn{i}", conv(f"{at}.conv{i}", y, stride if i == last - 1 else 1))
-                y = F.relu(y) if i < last else y
-            if f"{at}.downsample.0.weight" in state:
-                x = norm(f"{at}.downsample.1", conv(f"{at}.downsample.0", x, stride))
-            x = F.relu(x + y)
-    return x
 
 
 @pytest.mark.parametrize("arch", ["resnet34", "resnet50"])
@@ -244,50 +197,6 @@ def test_folding_batch_norms_changes_no_output(arch: str) -> None:
         after = net(x)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
-
-
-# Weights from elsewhere
-
-
-def test_a_resnet_starts_from_torchvisions_weights() -> None:
-    given = shaken(ResNet("resnet18", 3, 0.125), seed=7).state_dict()
-    given["fc.weight"], given["fc.bias"] = torch.zeros(1000, 64), torch.zeros(1000)
-    net = ResNet("resnet18", 3, 0.125).eval()
-    start_from(net, given)
-    x = torch.randn(1, 3, 64, 64, generator=seeded(8))
-    with torch.no_grad():
-        torch.testing.assert_close(net(x), reference_resnet(given, "resnet18", x), rtol=1e-4, atol=1e-4)
-
-
-def test_grey_weights_answer_as_colour_ones_do_to_grey() -> None:
-    colour = shaken(ResNet("resnet18", 3, 0.125), seed=9)
-    grey = ResNet("resnet18", 1, 0.125).eval()
-    start_from(grey, colour.state_dict())
-    x = torch.randn(1, 1, 64, 64, generator=seeded(10))
-    with torch.no_grad():
-        torch.testing.assert_close(grey(x), colour(x.expand(1, 3, 64, 64)), rtol=1e-4, atol=1e-4)
-    assert grey.conv1.weight.requires_grad
-
-
-def test_the_hybrids_resnet_starts_from_a_resnet50() -> None:
-    given = shaken(ResNet("resnet50", 3, 0.125), seed=11).state_dict()
-    net = convnet(EncoderConfig(arch="resnet50-vit-b16", width=0.125), 1, 64)
-    start_from(net, given)
-    torch.testing.assert_close(net.resnet.conv1.weight, given["conv1.weight"].sum(1, keepdim=True))
-    assert torch.equal(net.resnet.layer3[5].bn3.running_var, given["layer3.5.bn3.running_var"])
-
-
-def test_weights_that_do_not_fit_are_refused() -> None:
-    given = ResNet("resnet18", 3, 0.25).state_dict()
-    with pytest.raises(ModelError, match=r"conv1\.weight is \(16, 3, 7, 7\), not \(8, 3, 7, 7\)"):
-        start_from(ResNet("resnet18", 3, 0.125), given)
-    with pytest.raises(ModelError, match=r"layer1\.0\.bn2\.bias is absent") as caught:
-        start_from(ResNet("resnet18", 3, 0.25), {k: v for k, v in given.items() if k != "layer1.0.bn2.bias"})
-    assert caught.value.hint
-    with pytest.raises(ModelError, match="absent"):
-        start_from(EfficientNetLite0(3), given)
-    with pytest.raises(ModelError):
-        start_from(ResNet("resnet50", 3, 0.25), given)
 
 
 STAGES = [(1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6)]

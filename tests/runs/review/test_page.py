@@ -1,8 +1,6 @@
-"""The review page: escaping, self-containedness, order, earlier pages; and in a browser, if there is one."""
+"""The review page: order, earlier pages, and in a browser, if there is one."""
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import os
@@ -10,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,128 +16,13 @@ import pytest
 from PIL import Image
 from support import chromium
 from support.chromium import Chromium
+from support.review_pages import COLUMNS, EVIL, Parsed, failure, names, page, result, rings_of, thumb
 
 from mhvae_cli.errors import OutputError, UsageError
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.runs.review.page import Review, check_page
-from mhvae_cli.runs.review.thumbnails import SIDE, Thumbnail, shrink, thumbnail_of
 
 Mhvae = Callable[..., Any]
-MEASURED = ("width", "height", "area_px", "hc_px", "hc_mm", "hc_mm_low", "hc_mm_high")
-COLUMNS = ("input", "page", "output", "status", *MEASURED, "qc", "qc_why", "made_by", "error")
-EVIL = [
-    "<script>alert(1)</script>.png",
-    "\"'><img src=x onerror=alert(1)>&amp;{{rows}}.png",
-    "line\nbreak\ttab\x1b[31m.png",
-    "txt\u202egnp.exe",
-    "half\udcff.png",
-    "javascript:alert(1).png",
-    "-->]]></table>.png",
-]
-SQUARE = np.array([[10.0, 20.0], [90.0, 20.0], [90.0, 60.0], [10.0, 60.0]])
-
-
-def thumb(shade: int = 0) -> Thumbnail:
-    return thumbnail_of(np.full((80, 100), shade, np.uint8), [SQUARE], (80, 100))
-
-
-def result(name: str, **more: Any) -> dict[str, Any]:
-    row = {"input": name, "page": 0, "output": f"out/{name}", "status": "ok", "width": 100, "height": 80}
-    return (
-        row
-        | {"area_px": 3200.0, "qc": "ok", "made_by": hashlib.sha256(repr(name).encode()).hexdigest()}
-        | more
-    )
-
-
-def failure(name: str, error: str = "truncated PNG") -> dict[str, Any]:
-    return {"input": name, "page": 0, "output": None, "status": "failed", "error": error}
-
-
-def page(path: Path, rows: list[dict[str, Any]], total: int | None = None, **run: Any) -> str:
-    review = Review(path, title="mhvae segment", columns=COLUMNS, total=len(rows) if total is None else total)
-    for number, row in enumerate(rows):
-        review.add(row, None if row["status"] == "failed" else thumb(number % 256))
-    review.write(run)
-    review.close()
-    return path.read_text(encoding="utf-8")
-
-
-class Parsed(HTMLParser):
-    """The tags of a page with their attributes; of each row the class, the values and the cells' text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[dict[str, Any]] = []
-        self.inline: dict[str, str] = {"style": "", "script": ""}
-        self.inside = ""
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.tags.append((tag, values))
-        self.inside = tag if tag in self.inline else self.inside
-        if tag == "tr" and "data-v" in values:
-            self.rows.append(
-                {"kind": values["class"], "values": json.loads(str(values["data-v"])), "cells": []}
-            )
-        if tag == "td":
-            self.rows[-1]["cells"].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = "" if tag == self.inside else self.inside
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.inline[self.inside] += data
-        else:
-            self.text += data
-            if self.rows and self.rows[-1]["cells"]:
-                self.rows[-1]["cells"][-1] += data
-
-
-def names(parsed: Parsed) -> list[str]:
-    return [row["values"][0] for row in parsed.rows]
-
-
-def test_names_are_text_and_nothing_more(tmp_path: Path) -> None:
-    rows = [result(name, qc="warn", qc_why="<b>" + name.replace(";", "")) for name in EVIL]
-    rows += [failure(f"bad{name}", error=f"<s>{name}") for name in EVIL]
-    text = page(tmp_path / "night.html", rows, **{"<u>": "<script>alert(2)</script>"})
-    text.encode()  # no half of a surrogate pair is left
-    parsed = Parsed(text)
-    assert names(parsed) == [*EVIL, *(f"bad{name}" for name in EVIL)]  # in data, to the letter
-    assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert not {"b", "s", "u", "img", "iframe", "object", "link", "base"} & {tag for tag, _ in parsed.tags}
-    plain = Parsed(page(tmp_path / "plain.html", [result(f"{i}.png") for i in range(2)]))
-    known = {name for _, attrs in plain.tags for name in attrs}
-    assert {name for _, attrs in parsed.tags for name in attrs} <= known | {"data-text"}
-    shown = [row["cells"][2] for row in parsed.rows]
-    assert shown[0].startswith(EVIL[0]) and "break\\u0009tab\\u001b[31m" in shown[2]
-    assert not re.search(r"[\u202a-\u202e\u2066-\u2069\x00-\x09\x0b-\x1f]", text)
-    assert all("\n" not in cell for row in parsed.rows for cell in row["cells"][2:3])
-
-
-def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
-    parsed = Parsed(page(tmp_path / "night.html", [result("a.png"), failure("b.png")]))
-    for tag, attrs in parsed.tags:
-        assert not {"src", "srcset", "action", "style", "poster"} & attrs.keys(), tag
-        assert not [name for name in attrs if name.startswith("on")], tag
-        address = attrs.get("href") or "data:image/jpeg"
-        assert address.startswith("data:image/jpeg" if tag != "a" else "./"), address
-    policy = next(a["content"] for t, a in parsed.tags if t == "meta" and "http-equiv" in a)
-    rules = dict(rule.strip().split(" ", 1) for rule in str(policy).split(";"))
-    assert rules.pop("default-src") == "'none'" and rules.pop("img-src") == "data:"
-    for tag in ("style", "script"):
-        digest = base64.b64encode(hashlib.sha256(parsed.inline[tag].encode()).digest()).decode()
-        assert rules.pop(f"{tag}-src") == f"'sha256-{digest}'"
-    assert set(rules.values()) == {"'none'"}
-    assert not re.search(
-        r"url\(|@import|https?:|fetch\(|XMLHttp|WebSocket|eval\(|innerHTML", "".join(parsed.inline.values())
-    )
 
 
 def test_flagged_first_then_failed_then_the_others_in_order(tmp_path: Path) -> None:
@@ -157,32 +39,11 @@ def test_flagged_first_then_failed_then_the_others_in_order(tmp_path: Path) -> N
     assert "Stopped" not in parsed.text
 
 
-def test_measurements_in_mm_where_known_else_px(tmp_path: Path) -> None:
-    known = {"hc_px": 2000.0, "hc_mm": 284.34, "hc_mm_low": 279.06, "hc_mm_high": 290.21}
-    rows = [result("mm.png", **known), result("px.png", hc_px=1500.2), result("nan.png", hc_px=float("nan"))]
-    parsed = Parsed(page(tmp_path / "night.html", rows))
-    cells = [row["cells"][3] for row in parsed.rows]
-    assert cells == ["HC 284.3 mm279.1 – 290.2", "HC 1,500 px", ""]
-    table = next(attrs for tag, attrs in parsed.tags if tag == "table")
-    columns = json.loads(str(table["data-columns"]))
-    assert parsed.rows[0]["values"][columns.index("hc_mm_low")] == 279.06
-    assert parsed.rows[2]["values"][columns.index("hc_px")] is None
-
-
 def test_a_run_that_stopped_says_so(tmp_path: Path) -> None:
     run = {"model": "fetal-head", "versions": {"mhvae": "9.9", "torch": None}, "dtype": None}
     text = Parsed(page(tmp_path / "night.html", [result("a.png")], total=1234, **run)).text
     assert "Stopped: 1 of 1,234 inputs" in text
     assert "fetal-head" in text and "mhvae 9.9" in text and "None" not in text
-
-
-def test_links_lead_down_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    names = ["in/a b#?%.png", "../secret/b.png", str(tmp_path / "c.png"), "in/d.dcm", "in/half\udcff.png"]
-    parsed = Parsed(page(Path("night.html"), [result(name, output=None) for name in names]))
-    links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a"]
-    assert links == ["./in/a%20b%23%3F%25.png", "./in/half%FF.png"]
 
 
 def test_rows_of_earlier_runs_keep_their_pictures(tmp_path: Path) -> None:
@@ -247,51 +108,6 @@ os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("shape", [(50, 400), (3000, 2000, 3), (200, 10)])
-def test_pictures_are_small_and_true(shape: tuple[int, ...]) -> None:
-    ramp = np.tile((np.arange(shape[1]) * 255 / shape[1]).astype(np.uint8), (shape[0], 1))
-    pixels = ramp if len(shape) == 2 else np.repeat(ramp[..., None], 3, axis=2)
-    small = shrink(pixels)
-    assert max(small.shape) <= SIDE and small.dtype == np.uint8 and small.ndim == pixels.ndim
-    assert (
-        abs(small.shape[0] / small.shape[1] - shape[0] / shape[1])
-        <= 0.6 / min(small.shape[:2]) * shape[0] / shape[1] + 0.01
-    )
-    with Image.open(io.BytesIO(thumbnail_of(small, [], shape[:2]).jpeg)) as image:
-        shown = np.asarray(image.convert("L"), float)
-    assert np.abs(shown - 255 * (np.arange(small.shape[1]) + 0.5) / small.shape[1]).mean() < 14
-    wide = shrink(ramp.astype(np.uint16) * 40)
-    assert wide.dtype == np.uint8 and wide.max() > 240  # 16 bits are brought into sight
-
-
-def rings_of(outline: str) -> list[np.ndarray]:
-    found = []
-    for part in re.findall(r"M([^Z]*)Z", outline):
-        start, _, moves = part.partition("l")
-        points = np.array([start.split(), *np.array(moves.split()).reshape(-1, 2)], float)
-        found.append(points.cumsum(0) / 10)
-    return found
-
-
-def test_outlines_keep_to_a_tenth_of_a_pixel() -> None:
-    t = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
-    radius = 150 + 40 * np.cos(5 * t)
-    star = np.stack([400 + radius * np.cos(t), 270 + radius * np.sin(t)], axis=1)
-    corners = np.array([[20.0, 20.0], [20.0, 480.0], [480.0, 480.0]])
-    way = np.linspace(0, 1, 300, endpoint=False)[:, None]
-    dense = np.concatenate([a + way * (b - a) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)])
-    rings = (star, dense, corners.repeat(3, axis=0))
-    small = shrink(np.zeros((540, 800), np.uint8))
-    found = rings_of(thumbnail_of(small, [*rings, star[:2]], (540, 800)).outline)
-    assert len(found) == 3 and len(found[0]) < 170
-    scale = np.array([small.shape[1] / 800, small.shape[0] / 540])
-    for ring, true in zip(found, rings, strict=True):
-        a, b = ring, np.roll(ring, -1, axis=0)
-        drawn = (a + np.linspace(0, 1, 200)[:, None, None] * (b - a)).reshape(-1, 2)
-        gaps = np.linalg.norm(true[::7, None] * scale - drawn[None], axis=2).min(axis=1)
-        assert gaps.max() < 0.3 and np.sqrt((gaps**2).mean()) < 0.1
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""Limits of quality control are calibrated on images that were not trained on."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Mhvae = Callable[..., Any]
+
+
+def test_limits_go_on_as_the_tail_does() -> None:
+    from mhvae_cli.training.calibration import EXCEEDANCE, limit
+
+    values = np.random.default_rng(0).exponential(size=200_000)
+    assert limit(values) == pytest.approx(-math.log(EXCEEDANCE), rel=0.02)
+    assert limit(np.ones(30)) == 1
+
+
+def test_training_leaves_the_statistics_behind(mhvae: Mhvae, many_heads: Path, tmp_path: Path) -> None:
+    recipe = {
+        "model": {
+            "image_size": 32,
+            "z_dim": 4,
+            "warp": {"family": "affine"},
+            "encoder": {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16},
+            "decoder": {"channels": 8, "max_size": 32},
+        },
+        "train": {"epochs": 1, "batch_size": 8, "val_fraction": 0.4},
+    }
+    (tmp_path / "tiny.json").write_text(json.dumps(recipe))
+    run = tmp_path / "run"
+    ended = mhvae(
+        "train-vae", "--data", many_heads, "--out", run, "--config", tmp_path / "tiny.json", "-j", 0
+    )
+    assert ended.code == 0
+    statistics = json.loads((run / "config.json").read_text())["trust"]
+    assert statistics["images"] == 24 and statistics["temperature"] > 0
+    assert all(len(values) == 33 for values in statistics["quantiles"].values())
+    ended = mhvae("segment", many_heads / "images", "-m", run, "-o", tmp_path / "masks", "--json")
+    flags = [json.loads(line)["qc"] for line in ended.lines]
+    assert ended.code == 0 and flags.count("ok") >= 50
