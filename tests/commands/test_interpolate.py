@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from support.ended import QUICK, SIZES, done, pixels
+from support.ended import INVENT, QUICK, SIZES, done, pixels
 
 from mhvae_cli import Pipeline
 from mhvae_cli.images.read import read_scan
@@ -106,10 +106,10 @@ def test_a_grid_has_styles_along_rows_and_positions_down_columns(mhvae: Mhvae, p
 def test_all_pictures_have_one_path_of_noise(mhvae: Mhvae) -> None:
     """Between an image and its copy nothing but noise could differ."""
     shutil.copy("a.png", "same.png")
-    done(mhvae("interpolate", "a.png", "same.png", "--frames", 3, "-o", "o", *QUICK))
+    done(mhvae("interpolate", "a.png", "same.png", "--frames", 3, "-o", "o", *INVENT))
     first, *others = (pixels(f"o/a__to-same_{number}.png") for number in range(3))
     assert all(np.array_equal(first, other) for other in others)
-    done(mhvae("interpolate", "a.png", "same.png", "--frames", 2, "-o", "p", "--seed", 1, *QUICK))
+    done(mhvae("interpolate", "a.png", "same.png", "--frames", 2, "-o", "p", "--seed", 1, *INVENT))
     assert np.abs(pixels("p/a__to-same_0.png").astype(int) - first).mean() > 1
 
 

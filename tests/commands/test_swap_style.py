@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from support.ended import QUICK, SIZES, done, pixels
+from support.ended import INVENT, QUICK, SIZES, done, pixels
 
 from mhvae_cli import Pipeline
 from mhvae_cli.images import read as imaging
@@ -53,7 +53,7 @@ def test_a_blend_goes_from_the_own_reconstruction_to_the_others_style(
 ) -> None:
     for mix in (0, 0.5, 1):
         args = ("a.png", "b.png", "--mix", mix, "-o", f"m{mix}", "--save-latents")
-        done(mhvae("swap-style", *args, *QUICK))
+        done(mhvae("swap-style", *args, *INVENT))
     half = load_file("m0.5/a__style-b.safetensors")
     (own, theta), (other, _) = code_of(pipeline, "a"), code_of(pipeline, "b")
     np.testing.assert_allclose(half["z"], (own + other) / 2, rtol=1e-5)
@@ -68,7 +68,7 @@ def test_a_blend_goes_from_the_own_reconstruction_to_the_others_style(
 
 
 def test_every_pair_and_the_same_bits_in_any_company(mhvae: Mhvae) -> None:
-    lines = done(mhvae("swap-style", "a.png", "b.png", "c.png", "-o", "all", *QUICK))
+    lines = done(mhvae("swap-style", "a.png", "b.png", "c.png", "-o", "all", *INVENT))
     pairs = permutations("abc", 2)
     assert lines == [f"all/{a}__style-{b}{end}.png" for a, b in pairs for end in ("", "_mask")]
     runs = {
@@ -77,7 +77,7 @@ def test_every_pair_and_the_same_bits_in_any_company(mhvae: Mhvae) -> None:
         "seed": ("a.png", "b.png", "--seed", 1),
     }
     for folder, args in runs.items():
-        done(mhvae("swap-style", *args, "-o", folder, *QUICK))
+        done(mhvae("swap-style", *args, "-o", folder, *INVENT))
     for name in ("a__style-b.png", "a__style-b_mask.png"):
         made = {folder: Path(folder, name).read_bytes() for folder in ("all", *runs)}
         assert made["all"] == made["two"] == made["turned"] != made["seed"]
@@ -86,17 +86,17 @@ def test_every_pair_and_the_same_bits_in_any_company(mhvae: Mhvae) -> None:
 
 
 def test_one_style_for_all(mhvae: Mhvae) -> None:
-    done(mhvae("swap-style", "a.png", "b.png", "-o", "pair", *QUICK))
-    assert done(mhvae("swap-style", "a.png", "c.png", "--style", "b.png", "-o", "o/", *QUICK)) == [
+    done(mhvae("swap-style", "a.png", "b.png", "-o", "pair", *INVENT))
+    assert done(mhvae("swap-style", "a.png", "c.png", "--style", "b.png", "-o", "o/", *INVENT)) == [
         f"o/{name}__style-b{end}.png" for name in "ac" for end in ("", "_mask")
     ]
     assert np.array_equal(pixels("o/a__style-b.png"), pixels("pair/a__style-b.png"))
     done(mhvae("reconstruct", "b.png", "-o", "code.png", "--save-latents", *QUICK))
-    done(mhvae("swap-style", "a.png", "--style", "code.safetensors", "-o", "one.png", *QUICK))
+    done(mhvae("swap-style", "a.png", "--style", "code.safetensors", "-o", "one.png", *INVENT))
     assert np.array_equal(pixels("one.png"), pixels("o/a__style-b.png"))
     assert np.array_equal(pixels("one_mask.png"), pixels("o/a__style-b_mask.png"))
     data = Path("b.png").read_bytes()
-    piped = mhvae("swap-style", "a.png", "--style", "-", "-o", "-", *QUICK, stdin=data)
+    piped = mhvae("swap-style", "a.png", "--style", "-", "-o", "-", *INVENT, stdin=data)
     Path("piped.png").write_bytes(piped.stdout)
     assert piped.code == 0 and np.array_equal(pixels("piped.png"), pixels("one.png"))
 
@@ -104,8 +104,8 @@ def test_one_style_for_all(mhvae: Mhvae) -> None:
 def test_latents_stand_in_an_images_place(mhvae: Mhvae) -> None:
     for name in "ab":
         done(mhvae("reconstruct", f"{name}.png", "-o", f"codes/{name}.png", "--save-latents", *QUICK))
-    done(mhvae("swap-style", "a.png", "b.png", "-o", "o", *QUICK))
-    done(mhvae("swap-style", "codes/a.safetensors", "codes/b.json", "-o", "p", *QUICK))
+    done(mhvae("swap-style", "a.png", "b.png", "-o", "o", *INVENT))
+    done(mhvae("swap-style", "codes/a.safetensors", "codes/b.json", "-o", "p", *INVENT))
     for name in ("a__style-b", "a__style-b_mask", "b__style-a", "b__style-a_mask"):
         assert np.array_equal(pixels(f"o/{name}.png"), pixels(f"p/{name}.png"))
 
@@ -207,13 +207,28 @@ def colour_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+def test_the_style_images_pixels_are_carried(mhvae: Mhvae, pipeline: Pipeline) -> None:
+    """Where the style image shows its ground, and in the object; twice the same image changes nothing."""
+    done(mhvae("swap-style", "a.png", "b.png", "-o", "o", "--seed", 1, *QUICK))
+    done(mhvae("swap-style", "a.png", "b.png", "-o", "p", "--seed", 2, *QUICK))
+    one, two = (pixels(f"{folder}/a__style-b.png") for folder in "op")
+    assert 0.3 < (one == two).mean() < 1  # the rest is drawn
+    shutil.copy("a.png", "same.png")
+    done(mhvae("swap-style", "a.png", "same.png", "--mix", 0.5, "-o", "s", *QUICK))
+    assert np.abs(pixels("s/a__style-same.png").astype(int) - pixels("a.png")).mean() <= 1
+    rows = list(csv.DictReader(Path("o/results.csv").read_text().splitlines()))
+    assert [row["detail"] for row in rows] == ["carry", "carry"]
+    record = json.loads(done(mhvae("inspect", "o/a__style-b.png", "--json"))[0])["record"]
+    assert record["derived_from_scan"] and "protect it" in record["notice"]
+
+
 def test_grey_and_colour(mhvae: Mhvae, colour_model: Path) -> None:
     for name in "bc":
         with Image.open(f"{name}.png") as image:
             image.convert("RGB").save(f"{name}.png")
     plain = ("--no-refine", "-q")
     done(mhvae("swap-style", "a.png", "b.png", "-o", "grey", *plain))  # a grey model takes luma
-    assert pixels("grey/b__style-a.png").ndim == 2
+    assert pixels("grey/b__style-a.png").shape == (*SIZES["b"], 3)  # as its own file; a's pixels are grey
     model = ("-m", colour_model, *plain)
     ended = mhvae("swap-style", "a.png", "b.png", "-o", "o", *model)
     assert (

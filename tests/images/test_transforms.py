@@ -5,7 +5,7 @@ import pytest
 from support.pictures import COLOUR, GREY, smooth
 
 from mhvae_cli.images.scan import Scan, scan_of
-from mhvae_cli.images.transforms import composite, from_square, to_native, to_square, to_uint8
+from mhvae_cli.images.transforms import from_square, to_native, to_square, to_uint8
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:PIL\.")  # pytest resets the filter of the module
 RNG = np.random.default_rng(0)
@@ -113,26 +113,3 @@ def test_a_made_picture_lies_where_the_scan_does():
     made = to_native(ramp, (10, 96))[4]
     expected = ((np.arange(96) + 0.5) / 96 * 2 - 1 + 1) * 127.5
     np.testing.assert_allclose(made[6:-6], expected[6:-6], atol=0.6)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("kept_shape", [(40, 60), (40, 60, 3)])
-@pytest.mark.parametrize("made_shape", [(40, 60), (40, 60, 3)])
-def test_a_composite_keeps_the_scan_to_the_bit_outside(dtype, kept_shape, made_shape):
-    top = np.iinfo(dtype).max
-    kept, made = (RNG.integers(0, top, shape, dtype, endpoint=True) for shape in (kept_shape, made_shape))
-    inside = np.zeros((40, 60))
-    inside[:, 20:40] = np.linspace(0, 1, 22)[1:-1]
-    inside[:, 40:] = 1
-    mixed = composite(made, kept, inside)
-    assert mixed.dtype == dtype and mixed.shape == kept_shape
-    np.testing.assert_array_equal(mixed[:, :20], kept[:, :20])
-    over = made.astype(np.float64)
-    if len(kept_shape) < len(made_shape):
-        over = over @ [0.299, 0.587, 0.114]
-    elif len(kept_shape) > len(made_shape):
-        over = over[..., None].repeat(3, 2)
-    cover = inside if len(kept_shape) == 2 else inside[..., None]
-    np.testing.assert_allclose(mixed, over * cover + kept * (1 - cover), atol=0.51)
-    if len(kept_shape) >= len(made_shape):
-        np.testing.assert_array_equal(mixed[:, 40:], over[:, 40:])

@@ -181,7 +181,7 @@ def test_made_pictures_have_the_windows_numbers(mhvae, tiny_model, here):
     np.testing.assert_allclose(deep, 300 + eight / 255 * 2295, atol=20)
     record = read_text(Path("deep_again.png"))["mhvae"]
     assert "--window 300,2595" in record
-    moved = ("warp", "deep.png", "--shift", "3,0", "--keep-background", "-o", "moved.png", *common)
+    moved = ("warp", "deep.png", "--shift", "3,0", "-o", "moved.png", *common)
     assert mhvae(*moved).code == 0
     kept = read_scan(Path("moved.png")).pixels
     assert (kept[:, :4] == DEEP[:, :4]).mean() > 0.9

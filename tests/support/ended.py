@@ -8,6 +8,7 @@ from PIL import Image
 
 SIZES = {"a": (64, 80), "b": (50, 40), "c": (70, 60)}
 QUICK = ("--steps", 3)
+INVENT = (*QUICK, "--detail", "invent")
 
 
 def done(ended: Any) -> list[str]:

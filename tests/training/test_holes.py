@@ -28,7 +28,7 @@ def numbers(blank: float = 0.9, cut: float = 0.9, angle: float = 0.0, offset: fl
 def test_what_the_other_object_covered_and_this_one_does_not_is_unknown() -> None:
     here, there = disc(0, 0, 0.3), disc(0.3, 0, 0.4)
     known = known_weight(here, there, numbers())
-    assert known.shape == (1, 1, SIDE, SIDE) and 0 <= known.min() and known.max() <= 1
+    assert known.shape == (1, 1, SIDE, SIDE) and known.min() >= 0 and known.max() <= 1
     distances = [level * radius / 0.5 for level, radius in ((here, 0.3), (there, 0.4))]
     inside, outside = distances[0] > 0, distances[1] < -2.2 * RIM
     hole = (distances[0] < -2.2 * RIM) & (distances[1] > 0)
@@ -71,4 +71,3 @@ def test_the_network_sees_what_its_configuration_says(channels: int) -> None:
         if extra:
             with pytest.raises(UsageError, match="needs the mask"):
                 network.hints(x_hat)
-
