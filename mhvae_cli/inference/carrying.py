@@ -219,15 +219,17 @@ def _blend(images: Sequence[np.ndarray], weights: Sequence[np.ndarray], size: tu
 
     planes = max(len(image) for image in images)
     sds = (0, *(COARSE * length for length in size))
-    coarse: np.ndarray | float = 0.0
-    fine: np.ndarray | float = 0.0
+    coarse, fine, power = (np.zeros((planes, *size), np.float32) for _ in range(3))
     for image, weight in zip(images, weights, strict=True):
         shown = shown_by(image, planes)
         low = gaussian_filter(shown, sds, mode="nearest")
-        coarse = coarse + weight * low
-        fine = fine + weight * (shown - low)
-    power = np.sqrt(np.sum([weight**2 for weight in weights], axis=0))
-    blended: np.ndarray = coarse + fine / power
+        coarse += weight * low
+        fine += weight * (shown - low)
+        power += weight * gaussian_filter((shown - low) ** 2, sds, mode="nearest")
+    # Unlike images cancel each other's detail. What they have in common does not, so it is measured.
+    left = gaussian_filter(fine**2, sds, mode="nearest")
+    most = 1 / np.sqrt(np.sum([weight**2 for weight in weights], axis=0))
+    blended: np.ndarray = coarse + fine * np.clip(np.sqrt(power / (left + 1e-8)), 1, most)
     return blended
 
 

@@ -60,7 +60,7 @@ def test_edits_of_two_sources_and_of_none(
     assert code == 3 and used == [[90, 90]] * 3
     assert [wish.stem.name for wish, _ in pictures] == ["a__1", "c__0", "s0"]
     rows = (tmp_path / "out/results.csv").read_text().splitlines()
-    assert rows[0] == "input,page,output,status,style,mask,dice,tries,seed,error,made_by"
+    assert rows[0] == "input,page,output,status,style,mask,dice,tries,seed,detail,error,made_by"
     assert [row.split(",")[3] for row in rows[1:]] == ["ok", "failed", "ok", "ok"]
     assert rows[2].endswith("twice the same,") and rows[4].startswith("s0,0,")
     assert f"error: {items[1].name}: twice the same" in capsys.readouterr().err

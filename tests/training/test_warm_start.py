@@ -1,0 +1,63 @@
+"""Which trained cDDPM a training starts from, and that what only the new network sees changes nothing at
+first."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mhvae_cli.checkpoints.folder import read_config
+from mhvae_cli.config import CDDPMRecipe, DiffusionConfig, UNetConfig, from_dict
+from mhvae_cli.errors import ModelError, UsageError
+from mhvae_cli.inference.loading import load_model, load_refiner
+from mhvae_cli.training.warm_start import start_refiner
+
+
+@pytest.fixture
+def own(tiny_refined: Path) -> CDDPMRecipe:
+    """A recipe of the configuration that the tiny refined model's cDDPM has."""
+    return CDDPMRecipe(diffusion=from_dict(DiffusionConfig, read_config(tiny_refined)["cddpm"]["model"]))
+
+
+def started(model: Path, recipe: CDDPMRecipe, start: str | None = None) -> Any:
+    return start_refiner(model, load_model(model)[0], recipe, start=start, offline=True)
+
+
+def test_a_network_that_sees_more_begins_with_what_it_was_taught(
+    tiny_refined: Path, own: CDDPMRecipe
+) -> None:
+    more = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask+known"))
+    refiner, origin, measured = started(tiny_refined, more)
+    assert origin == f"starting from the cDDPM of {read_config(tiny_refined)['name']}" and not measured
+    trained = load_refiner(tiny_refined)
+    u, x_hat, level = torch.randn(3, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    refiner.network.scale.copy_(trained.network.scale)
+    with torch.inference_mode():
+        before = trained.network.score(u, 0.5, x_hat)
+        torch.testing.assert_close(
+            refiner.network.score(u, 0.5, x_hat, refiner.network.hints(x_hat, level)), before
+        )
+    assert before.abs().max() > 0
+
+
+def test_where_a_training_starts(tiny_model: Path, tiny_refined: Path, own: CDDPMRecipe) -> None:
+    assert started(tiny_refined, own)[1:] == ("starting from the model's cDDPM", True)
+    assert started(tiny_refined, own, "scratch")[1:] == ("from scratch", False)
+    assert started(tiny_model, own)[1:] == ("from scratch", False)  # no bundled one is so small
+    assert "tiny-refined" in started(tiny_model, own, str(tiny_refined))[1]
+    default = CDDPMRecipe()  # the configuration of the bundled ones; the tiny model is grey
+    assert started(tiny_model, default)[1] == "starting from the cDDPM of fetal-head"
+
+
+def test_what_does_not_fit_is_refused(tiny_model: Path, tiny_refined: Path, own: CDDPMRecipe) -> None:
+    wide = replace(own, diffusion=replace(own.diffusion, unet=UNetConfig(channels=24)))
+    for start, recipe in ((tiny_refined, wide), (tiny_model, own), ("skin-lesion", CDDPMRecipe())):
+        with pytest.raises(ModelError, match="no cDDPM of this configuration with 1 channels"):
+            started(tiny_model, recipe, str(start))
+    vae = load_model(tiny_model)[0]
+    vae.warp = None
+    masked = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask"))
+    with pytest.raises(UsageError, match="no mask"):
+        start_refiner(tiny_model, vae, masked, start=None)
