@@ -65,6 +65,7 @@ def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:
             "page": "0",
             "output": f"out/{name}__recon.png",
             "status": "ok",
+            "detail": "invent",
             "mask": f"out/{name}__recon_mask.png",
             "dice": str(round(dice(looked, mask > 0), 4)),
             "tries": "1",
