@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mhvae sample -n 100 --min-dice 0.9 --tries 4 --out set/",
-    "mhvae sample -n 500 --from scans/ --out augmented/",
-    "mhvae sample -n 8 --model skin-lesion --layout nnunet --out Dataset001/",
+    "mhvae sample -n 500 --from scans/ --layout nnunet --out Dataset001/",
 )
 
 Codes = Literal["density", "prior"]
