@@ -29,7 +29,7 @@ NEUTRAL = {
     "swap-style": OF_GENERATION | {"--style"},
     "interpolate": OF_GENERATION | {"--frames", "--gif"},
     "warp": OF_GENERATION | {"--theta"},
-    "sample": (OF_GENERATION | {"-n", "--start"}) - {"--save-latents"},
+    "sample": (OF_GENERATION | {"-n", "--start", "--from"}) - {"--save-latents"},
 }
 
 
