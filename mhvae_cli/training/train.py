@@ -134,6 +134,7 @@ def train_vae(
         recipe.model,
         train,
         seed=recipe.train.seed,
+        augment=recipe.train.augment,
         part=recipe.train.part,
         pretrained=None if options.resume else recipe.pretrained,
         reference=reference,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ..checkpoints.folder import load_state, save_model
 from ..checkpoints.model_card import model_card
 from ..checkpoints.registry import bundled, load_pretrained, resolve
-from ..config import ModelConfig, TrainConfig, to_dict
+from ..config import AugmentConfig, ModelConfig, TrainConfig, to_dict
 from ..errors import ModelError
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
-from ..vae.fitting import distance_map
+from ..vae.fitting import distance_map, fit_tones
 from ..vae.fitting import fit as fit_warp
 from ..vae.latents import Gaussian, Latents
 from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
@@ -27,6 +27,10 @@ from .loop import sheet_due, swap_weights
 from .validation import contact_sheet, validate, validate_crops
 
 REFERENCE_SIZE = 256
+TONE_IMAGES = 2000
+"""Number of augmented images, at least, that tones are fitted to before training."""
+FIRST_TONE_EPOCH = 1_000_000
+"""Number that keys the augmentation of those images: no training lasts so long."""
 SHEET_ROWS = 6
 
 
@@ -214,12 +218,14 @@ def prepare_model(
     train: MaskedImages,
     *,
     seed: int,
+    augment: AugmentConfig = AugmentConfig(),
     part: str = "all",
     pretrained: str | None = None,
     reference: np.ndarray | None = None,
     offline: bool = False,
 ) -> MultiHeadedVAE:
-    """A model initialized with `seed`, with the statistics of theta from warps fitted to the training masks.
+    """A model initialized with `seed`, with the statistics of theta from warps fitted to the training masks,
+    and those of tones, if it has any, from augmented training images.
 
     `pretrained` is either ImageNet weights of the ConvNet, or a complete model (a bundled name or a model
     folder) of the same configuration. Unless `part` is "all", its style and image heads may differ, and are
@@ -229,11 +235,14 @@ def prepare_model(
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
     model = build(config, seed=seed)
+    untrained = next(model.encoder.z.parameters()).clone()
     if reference is not None:
         assert model.segmentation_head.reference is not None
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
         model.load_state_dict(_pretrained_state(model, resolve(pretrained), part))
+        if part != "position" and torch.equal(next(model.encoder.z.parameters()), untrained):
+            _start_tones(model, train, augment, seed=seed)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         return model
     if pretrained:
@@ -243,8 +252,23 @@ def prepare_model(
         # The fit fails for a few masks (rings, slivers): clip to the 1st and 99th percentiles.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
+    _start_tones(model, train, augment, seed=seed)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model
+
+
+def _start_tones(model: MultiHeadedVAE, train: MaskedImages, augment: AugmentConfig, *, seed: int) -> None:
+    """`fit_tones` to augmented training images, if the model has tones and its encoder sees a thumbnail."""
+    side = model.encoder.thumbnail
+    if model.image_head.tones is None or not side:
+        return
+    small: list[Tensor] = []
+    for epoch in range(-(-TONE_IMAGES // len(train))):
+        for i in range(0, len(train), 16):
+            indices = list(range(i, min(i + 16, len(train))))
+            images, _, _ = train.augmented(indices, augment, seed=seed, epoch=FIRST_TONE_EPOCH + epoch)
+            small.append(nn.functional.adaptive_avg_pool2d(images, side))
+    fit_tones(model, torch.cat(small))
 
 
 def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from ..config import EncoderConfig, ModelConfig
 from .latents import Gaussian
 
+SLOPE = 0.01
+"""Slope of the heads' LeakyReLU below 0."""
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation with the statistics of all processes when training with several.
@@ -264,7 +267,7 @@ def fold_batch_norms(net: nn.Module) -> None:
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, 2 * outputs))
+    head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, 2 * outputs))
     last = head[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():  # start near theta = z = 0 with a small spread, for plausible first masks

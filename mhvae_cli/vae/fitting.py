@@ -1,12 +1,20 @@
-"""Fit warps to masks without a network, to centre and scale theta (`Warp.set_statistics`)."""
+"""What is fitted to the training data before training: warps to masks, to centre and scale theta
+(`Warp.set_statistics`), and the linear part of the style code to thumbnails."""
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch import Tensor, nn
 
+from .encoder import SLOPE
+from .model import MultiHeadedVAE
 from .warp import RADIUS, Warp
 
 FIT_POINTS = 96
 """The number of boundary points that describe a mask."""
+
+START_LOGVAR = -5.0
+"""The log-variance of z's components when training begins: little noise, so that they are used."""
 
 RIDGE = {"circular": 1e-4, "uniform": 1e-3}
 """How strongly a layout's points are kept where the affine puts them: few uniform ones affect the rim."""
@@ -72,6 +80,48 @@ def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
         sources = start + np.linalg.solve(normal, basis.T @ (goal - basis @ start) / len(basis))
     offset: np.ndarray = sources.T - identity
     return offset
+
+
+@torch.no_grad()
+def fit_tones(model: MultiHeadedVAE, thumbnails: Tensor) -> None:
+    """Set the style head and the image head's tones to a principal component analysis of `thumbnails`.
+
+    `thumbnails` (N, C, t, t) float in [-1, 1] are images as small as the encoder sees them. Afterwards z
+    holds the largest components, in standard deviations, and the unwarped coarse image is their
+    reconstruction. Training alone would take far longer to find this: pixels of a thumbnail are nearly
+    collinear.
+    """
+    hidden, _, last = model.encoder.z
+    tones = model.image_head.tones
+    assert isinstance(hidden, nn.Linear) and isinstance(last, nn.Linear) and tones is not None
+    flat = thumbnails.double().flatten(1)
+    mean = flat.mean(0)
+    _, values, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
+    half, z_dim = hidden.out_features // 2, model.config.z_dim
+    count = min(z_dim, half, int((values > 1e-6 * values[0]).sum()))
+    spread, basis = values[:count] / len(flat) ** 0.5, vectors[:count]
+    # leaky(h) - leaky(-h) = (1 + slope) h: pairs of hidden units pass the components on unchanged.
+    forward = basis / spread[:, None]
+    first = hidden.in_features - flat.shape[1]  # the thumbnail follows the features
+    for begin, sign in ((0, 1), (half, -1)):
+        rows = slice(begin, begin + count)
+        hidden.weight[rows] = 0
+        hidden.weight[rows, first:] = (sign * forward).float()
+        hidden.bias[rows] = (-sign * forward @ mean).float()
+        last.weight[:count, rows] = sign * torch.eye(count) / (1 + SLOPE)
+    last.weight[:count, count:half] = 0
+    last.weight[:count, half + count :] = 0
+    last.bias[:z_dim] = 0
+    last.weight[z_dim : z_dim + count] = 0
+    last.bias[z_dim : z_dim + count] = START_LOGVAR
+    side = model.config.decoder.tones
+    shape = thumbnails.shape[1:]
+    images = torch.cat([basis * spread[:, None], mean[None]]).view(-1, *shape).float()
+    images = nn.functional.interpolate(images, size=(side, side), mode="bilinear").flatten(1)
+    tones.weight.zero_()
+    tones.bias.zero_()
+    tones.weight[images.shape[1] :, :count] = images[:-1].T  # the second half is not warped
+    tones.bias[images.shape[1] :] = images[-1]
 
 
 def distance_map(mask: np.ndarray, size: int) -> np.ndarray:

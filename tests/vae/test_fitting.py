@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mhvae_cli.config import WarpConfig
+from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, WarpConfig
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.decoder import SegmentationHead
-from mhvae_cli.vae.fitting import affine_of, distance_map, fit, rim
+from mhvae_cli.vae.fitting import affine_of, distance_map, fit, fit_tones, rim
+from mhvae_cli.vae.model import build
 from mhvae_cli.vae.warp import RADIUS, Warp, pixel_centres
 
 CENTRE, AXES, TURN = np.array([0.15, -0.2]), np.array([0.55, 0.3]), np.deg2rad(25)
@@ -114,3 +115,33 @@ def test_distance_map_squashes_to_a_square() -> None:
     found = distance_map(mask, 60)
     truth = np.linalg.norm(pixel_centres((60, 60)), axis=1).reshape(60, 60) <= RADIUS
     assert dice(found >= 0, truth) > 0.97
+
+
+@pytest.mark.parametrize(("channels", "side", "tones"), [(1, 4, 4), (3, 4, 8)])
+def test_tones_begin_as_principal_components(channels: int, side: int, tones: int) -> None:
+    """The style code of an image and the coarse image of a style code, against numpy's own decomposition."""
+    config = ModelConfig(
+        image_size=32,
+        channels=channels,
+        z_dim=5,
+        encoder=EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16, thumbnail=side),
+        decoder=DecoderConfig(channels=8, max_size=32, tones=tones),
+    )
+    model = build(config, seed=0).eval()
+    rng = torch.Generator().manual_seed(1)
+    mixed = torch.randn(40, 6, generator=rng) @ torch.randn(6, channels * side**2, generator=rng) * 0.2
+    small = mixed.view(40, channels, side, side)
+    fit_tones(model, small)
+    flat = small.double().flatten(1).numpy()
+    u, s, v = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    best = (u[:, :5] * s[:5]) @ v[:5] + flat.mean(0)
+    images = torch.nn.functional.interpolate(small, size=(32, 32), mode="nearest")
+    with torch.inference_mode():
+        q = model.encoder.style(torch.randn(40, model.encoder.z[0].in_features - flat.shape[1]), images)
+        moved, still = model.image_head.tones(q.mean).view(40, 2, channels, tones, tones).unbind(1)
+    np.testing.assert_allclose(q.mean.var(0, correction=0), np.ones(5), rtol=1e-3)
+    assert not moved.any() and (q.logvar < -3).all()
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(best).view(40, channels, side, side), size=(tones, tones), mode="bilinear"
+    )
+    np.testing.assert_allclose(still, expected, atol=1e-4)
