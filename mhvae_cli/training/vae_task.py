@@ -109,7 +109,7 @@ class Objective(nn.Module):
         The sum of the squared error of z relative to its variance, and 1 - Dice of the mask. A quarter of
         the batch is edited, as in figures 5, 6 and 8: each gets the z of another image and a random pose.
         """
-        count = max(1, len(latents.z) // 4)
+        count = min(len(latents.z), max(2, len(latents.z) // 4))  # batch norms need two
         z, theta = latents.z.roll(1, 0)[:count], latents.theta[:count].detach()
         pose = None
         if self.model.warp is not None:
