@@ -1,4 +1,4 @@
-"""A reader's test: held-out images and edited ones, to be told apart by eye.
+"""A visual Turing test: held-out images and edited ones, for a reader to tell apart.
 
     python examples/benchmarks/turing.py OUT/ --data DIR --fold K --model REF [--count 40] [--seed 0]
     python examples/benchmarks/turing.py OUT/ --mark MARKS.csv
