@@ -59,7 +59,9 @@ def reconstructed(pipeline: Pipeline, images: Pixels, name: str, steps: int) -> 
         sizes = [image.shape[:2] for image in part]
         codes = [LatentCode(z, theta, None, size) for z, theta, size in zip(zs, thetas, sizes, strict=True)]
         keys = [f"{name}/{i + k}" for k in range(len(part))]
-        squares = pipeline.networks.refine(pipeline.networks.decode(codes), keys, steps=steps, strength=1.0)
+        squares = pipeline.networks.refine(
+            pipeline.networks.decode(codes), keys, steps=steps, strength=1.0, codes=codes
+        )
         made += [to_native(square, size) for square, size in zip(squares, sizes, strict=True)]
     return made
 

@@ -173,6 +173,7 @@ def pictures(
     for i in range(0, len(codes), BATCH):
         recon = networks.decode(codes[i : i + BATCH])
         made[0].append(recon.clip(-1, 1))
-        made[1].append(networks.refine(recon, keys[i : i + BATCH], steps=steps))
+        part = slice(i, i + BATCH)
+        made[1].append(networks.refine(recon, keys[part], steps=steps, codes=codes[part]))
     vae, refined = (np.concatenate(parts) for parts in made)
     return vae, refined
