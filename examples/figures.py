@@ -20,8 +20,7 @@ from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import SUFFIXES
 from mhvae_cli.images.render import YELLOW, draw_grid, overlay, sheet
 from mhvae_cli.images.transforms import to_native
-from mhvae_cli.inference.synthesis import Draft, GeneratedImage, Source, draft_of, make
-from mhvae_cli.vae.editing import interpolate
+from mhvae_cli.inference.synthesis import GeneratedImage, Source, draft_of, interpolate_codes, make
 from mhvae_cli.vae.fitting import fit
 from mhvae_cli.vae.warp import Warp, pixel_centres
 
@@ -78,23 +77,28 @@ def figure5(lesions: Pipeline, sources: list[Source]) -> Rows:
     rows = []
     for a, b in zip(sources[::2], sources[1::2], strict=False):
         for content, style in ((a, b), (b, a)):
-            own = make(lesions.networks, [draft_of(content)])[0]
-            swapped = lesions.swap_style(content.scan, style.scan)
-            row = [content.scan.pixels, vae(own), own.pixels, vae(swapped), found(lesions, swapped)]
-            rows.append(row)
-    return rows, ["image", "VAE", "cDDPM", "VAE, other's style", "cDDPM, other's style"]
+            invented, carried = (
+                lesions.swap_style(content.scan, style.scan, carry=on) for on in (False, True)
+            )
+            row = [outlined(lesions, content), style.scan.pixels, vae(invented)]
+            rows.append([*row, found(lesions, invented), found(lesions, carried)])
+    return rows, ["image", "style", "VAE", "invented (paper)", "carried"]
 
 
 def figure8(heads: Pipeline, sources: list[Source]) -> Rows:
-    edits: list[dict[str, float]] = [{}, {"rotate": 45.0}, {"scale": 0.7}]
     rows = []
     for source in sources:
         row = [outlined(heads, source)]
-        for edit in edits:
-            picture = heads.warp(source.scan, **edit) if edit else heads.reconstruct(source.scan)
-            row += [vae(picture), found(heads, picture)]
+        for edit in ({"rotate": 45.0}, {"scale": 0.7}):
+            invented, carried = (heads.warp(source.scan, **edit, carry=on) for on in (False, True))
+            row += [vae(invented), found(heads, invented), found(heads, carried)]
         rows.append(row)
-    return rows, ["image", "VAE", "cDDPM", "turned by 45", "cDDPM", "scaled by 0.7", "cDDPM"]
+    edits = [
+        title
+        for name in ("rotated by 45", "scaled by 0.7")
+        for title in (f"{name}, VAE", "invented", "carried")
+    ]
+    return rows, ["image", *edits]
 
 
 def figure7() -> Rows:
@@ -114,15 +118,18 @@ def figure7() -> Rows:
 
 
 def figure9(lesions: Pipeline, a: Source, b: Source, count: int = 5) -> Rows:
-    shares = np.linspace(0, 1, count)
-    codes = [[interpolate(a.code, b.code, style=s, position=p) for s in shares] for p in shares]
-    # One path of noise for all, as in the paper.
-    made = [make(lesions.networks, [Draft(code, a.key + b.key, a.scan) for code in row]) for row in codes]
-    rows = [[picture.pixels for picture in row] for row in made]
-    rows[0].insert(0, a.scan.pixels)
-    for row in rows[1:-1]:
-        row.insert(0, np.full_like(a.scan.pixels, 255))
-    rows[-1].insert(0, b.scan.pixels)
+    """The paper's grid, and below it the one that carries both images' pixels."""
+    shares, rows = np.linspace(0, 1, count), []
+    for carry in (False, True):
+        for position in shares:
+            drafts = [
+                interpolate_codes(lesions.networks, a, b, style=style, position=position, carry=carry)
+                for style in shares
+            ]
+            rows.append([picture.pixels for picture in make(lesions.networks, drafts)])
+        blank = [np.full_like(a.scan.pixels, 255)] * (count - 2)
+        for row, first in zip(rows[-count:], [a.scan.pixels, *blank, b.scan.pixels], strict=True):
+            row.insert(0, first)
     return rows, ["the two images", *(f"style {share:.2f}" for share in shares)]
 
 
