@@ -233,3 +233,47 @@ def test_dry_run_and_shards(mhvae: Mhvae) -> None:
     for shard in ("1/2", "2/2"):
         assert mhvae("sample", "-n", 3, "--out", "set", "--shard", shard, *FAST).code == 0
     assert sorted(row["id"][-1] for row in rows("set/index.csv")) == ["0", "1", "2"]
+
+
+@pytest.fixture
+def scans(here: Path) -> list[str]:
+    """Two images of two sizes, and a latent file."""
+    from PIL import Image
+
+    from mhvae_cli.training.phantoms import phantom
+
+    Path("scans").mkdir()
+    for number, size in enumerate([(48, 60), (50, 44)]):
+        Image.fromarray(phantom("fetal-head", number, size)[0]).save(f"scans/s{number}.png")
+    return ["scans/s0.png", "scans/s1.png"]
+
+
+def test_samples_from_images_are_their_pixels_elsewhere(mhvae: Mhvae, scans: list[str]) -> None:
+    ended = mhvae("sample", "-n", 6, "--from", "scans/", "--steps", 2, "--out", "set/")
+    assert ended.code == 0, ended.stderr
+    told = rows("set/results.csv")
+    assert {row["source"] for row in told} == set(scans) and {row["detail"] for row in told} == {"carry"}
+    assert [row["subject"] for row in rows("set/index.csv")] == [Path(row["source"]).stem for row in told]
+    for row in told:
+        source, made, mask = (pixels(row[name]) for name in ("source", "output", "mask"))
+        assert made.shape == mask.shape == source.shape and mask.any()
+        assert not np.array_equal(made, source) and (made == source).mean() > 0.1  # ground that stayed
+    record = json.loads(mhvae("inspect", told[0]["output"], "--json").lines[0])["record"]
+    assert record["derived_from_scan"] and len(record["sources"]) == 1
+    assert len({pixels(row["mask"]).tobytes() for row in told}) == 6
+    more = mhvae("sample", "-n", 2, "--start", 3, "--from", "scans/", "--steps", 2, "--out", "more/")
+    assert more.code == 0
+    for row in rows("more/results.csv"):
+        assert np.array_equal(pixels(row["output"]), pixels(row["output"].replace("more/", "set/")))
+
+
+def test_bad_sources_of_samples(mhvae: Mhvae, scans: list[str]) -> None:
+    for arguments, code, message in (
+        (["--from", "scans/", "--size", "40x40"], 2, "--size and --from exclude each other"),
+        (["--from", "gone.png"], 4, "gone.png: no such file or folder"),
+    ):
+        ended = mhvae("sample", "-n", 1, *arguments, "--out", "set/")
+        assert ended.code == code and message in ended.stderr and not Path("set").exists()
+    assert mhvae("reconstruct", scans[0], "--save-latents", "--no-refine", "--out", "codes/").code == 0
+    ended = mhvae("sample", "-n", 1, "--from", "codes/s0__recon.safetensors", "--out", "set/")
+    assert ended.code == 4 and "a latent file has no detail to carry" in ended.stderr
