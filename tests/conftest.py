@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from support.hub_server import HubServer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: with torch's own threads on top they would fight for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in [name for name in os.environ if name.startswith("MHVAE_")]:
     del os.environ[name]  # a tester's own settings are not the tests'
 
