@@ -46,20 +46,18 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Section 3.3. `channels` is that of the 32 x 32 features; it halves whenever the size doubles. `tones`:
-    side in pixels of the coarse images, linear in z, that are added to the result; 0 for none, as in the
-    paper."""
+    """Section 3.3. `channels` is that of the 32 x 32 features; it halves whenever the size doubles."""
 
     channels: int = 64
     max_size: int = 256
-    tones: int = 0
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Figure 1. `image_size` is the side in pixels of the model's square input; `edge` the softness of the
     predicted mask's boundary during training, in reference units ([-1, 1]); `reference` the side in pixels
-    of the reference's distance map, 0 for the disc."""
+    of the reference's distance map, 0 for the disc; `tones` that of the two coarse layers that z describes
+    (`vae.tones`), 0 for none, as in the paper."""
 
     image_size: int = 256
     channels: int = 1
@@ -67,6 +65,7 @@ class ModelConfig:
     single_head: bool = False
     edge: float = 0.02
     reference: int = 0
+    tones: int = 0
     warp: WarpConfig = field(default_factory=WarpConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -250,6 +249,9 @@ def check_model(model: ModelConfig) -> None:
             f"model.image_size: a multiple of {stride} for {arch}": model.image_size % stride != 0,
             "model.channels: 1 or 3": model.channels not in (1, 3),
             "model.reference: 0 or more": model.reference < 0,
+            "model.tones: 0 or more": model.tones < 0,
+            "model.tones: 0 without a position code": model.tones > 0 and model.single_head,
+            "model.tones: 0 with model.encoder.thumbnail": model.tones > 0 and model.encoder.thumbnail > 0,
             "model.z_dim: 1 or more": model.z_dim < 1,
             "model.edge: above 0": not 0 < model.edge < math.inf,
             "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
@@ -257,7 +259,6 @@ def check_model(model: ModelConfig) -> None:
             "model.encoder.hidden: 1 or more": model.encoder.hidden < 1,
             "model.encoder.thumbnail: 0 or more": model.encoder.thumbnail < 0,
             "model.decoder.channels: 1 or more": model.decoder.channels < 1,
-            "model.decoder.tones: 0 or more": model.decoder.tones < 0,
         }
     )
 

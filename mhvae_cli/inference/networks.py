@@ -121,7 +121,8 @@ class Networks:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
         image, encoder = self._image(batch), self.model.encoder
         flat = encoder.features(image)
-        q_theta, q_z = encoder.position(flat), encoder.style(flat, image)
+        q_theta = encoder.position(flat)
+        q_z = self.model.style(image, flat, q_theta)
         means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
         theta = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
         warp = self.model.warp

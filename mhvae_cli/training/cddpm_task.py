@@ -113,7 +113,7 @@ class CDDPMTask:
         The VAE fits its training images better than the new images that the cDDPM will refine; sampling
         reduces this difference.
         """
-        q_theta, q_z = self.vae.encoder(image)
+        q_theta, q_z = self.vae.posteriors(image)
         theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
         return Latents(q_z.rsample(eps_z), theta)
 

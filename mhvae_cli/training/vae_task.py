@@ -22,6 +22,7 @@ from ..vae.latents import Gaussian, Latents
 from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
 from ..vae.pretrained import start_from
+from ..vae.warp import Warp
 from .datasets import Batch, MaskedImages
 from .loop import sheet_due, swap_weights
 from .validation import contact_sheet, validate, validate_crops
@@ -242,7 +243,7 @@ def prepare_model(
     if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
         model.load_state_dict(_pretrained_state(model, resolve(pretrained), part))
         if part != "position" and torch.equal(next(model.encoder.z.parameters()), untrained):
-            _start_tones(model, train, augment, seed=seed)
+            _start_tones(model, train, augment, seed=seed, trained=True)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         return model
     if pretrained:
@@ -252,23 +253,36 @@ def prepare_model(
         # The fit fails for a few masks (rings, slivers): clip to the 1st and 99th percentiles.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
-    _start_tones(model, train, augment, seed=seed)
+    _start_tones(model, train, augment, seed=seed, trained=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model
 
 
-def _start_tones(model: MultiHeadedVAE, train: MaskedImages, augment: AugmentConfig, *, seed: int) -> None:
-    """`fit_tones` to augmented training images, if the model has tones and its encoder sees a thumbnail."""
-    side = model.encoder.thumbnail
-    if model.image_head.tones is None or not side:
+@torch.no_grad()
+def _start_tones(
+    model: MultiHeadedVAE, train: MaskedImages, augment: AugmentConfig, *, seed: int, trained: bool
+) -> None:
+    """`fit_tones` to augmented training images, if the model has tones.
+
+    Theta is what a `trained` model finds, as in training, or else the warp fitted to the mask.
+    """
+    if model.warp is None or not model.config.tones:
         return
-    small: list[Tensor] = []
-    for epoch in range(-(-TONE_IMAGES // len(train))):
+    layers: list[Tensor] = []
+    model.eval()
+    for epoch in range(FIRST_TONE_EPOCH, FIRST_TONE_EPOCH - (-TONE_IMAGES // len(train))):
         for i in range(0, len(train), 16):
             indices = list(range(i, min(i + 16, len(train))))
-            images, _, _ = train.augmented(indices, augment, seed=seed, epoch=FIRST_TONE_EPOCH + epoch)
-            small.append(nn.functional.adaptive_avg_pool2d(images, side))
-    fit_tones(model, torch.cat(small))
+            batch = train.batch(indices, augment, seed=seed, epoch=epoch, dims=(0, 0))
+            theta = model.locate(batch.image).mean if trained else _fitted_theta(model.warp, batch.mask)
+            layers.append(model.layers(batch.image, theta))
+    fit_tones(model.train(), torch.cat(layers))
+
+
+def _fitted_theta(warp: Warp, masks: Tensor) -> Tensor:
+    """Theta (B, P) of the warps fitted to masks (B, S, S)."""
+    offsets = np.stack([fit_warp(warp, mask) for mask in masks.numpy() > 0.5])
+    return warp.theta_of(warp.identity + torch.from_numpy(offsets).float())
 
 
 def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
@@ -285,7 +299,7 @@ def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[st
     if model.warp is None:
         loaded = {n: v for n, v in loaded.items() if not n.startswith(("warp.", "encoder.theta."))}
     first, thumbnail = "encoder.z.0.weight", model.config.channels * model.encoder.thumbnail**2
-    if first in loaded and loaded[first].shape[-1] == shapes[first][1] - thumbnail:
+    if thumbnail and first in loaded and loaded[first].shape[-1] == shapes[first][1] - thumbnail:
         # The loaded style head has no thumbnail input: its new weights start at zero.
         loaded[first] = nn.functional.pad(loaded[first].float(), (0, thumbnail))
     for head in ("encoder.z.", "image_head."):

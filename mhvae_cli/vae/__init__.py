@@ -5,8 +5,9 @@ encoder     section 3.1: the ConvNet and the two heads for theta and z
 decoder     sections 3.2 and 3.3: the segmentation head and the image head
 warp        section 3.2, appendices B and C: affine and thin-plate-spline warps
 latents     latent codes of a batch: z, theta and pose
+tones       an image as two coarse layers, the object and the ground
 losses      section 3.4
-fitting     warps fitted to training masks
+fitting     warps fitted to training masks, and the style code's linear part to their images
 pretrained  ImageNet weights for an encoder
 outline     the object of a position code, as a mask and as an outline
 contour     the boundary of a level function, as polygons

@@ -1,12 +1,13 @@
 """Sections 3.2-3.3: the segmentation head warps the reference, the image head half of its channels."""
 
-from math import gcd
+from math import gcd, prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from .tones import Level, join
 from .warp import RADIUS
 
 FEATURE_SIZE = 32
@@ -47,8 +48,7 @@ class SegmentationHead(nn.Module):
 class ImageHead(nn.Module):
     """Section 3.3: z (B, Z), half of its channels warped at 32 x 32 -> image (B, C, S, S).
 
-    Beyond the paper, with `config.decoder.tones`, two coarse images that are linear in z are added, one of
-    them warped: the group norms between z and the result erase the mean and contrast of each image.
+    Beyond the paper, with `config.tones`, the two layers of `tones`, linear in z, are joined and added.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -63,28 +63,26 @@ class ImageHead(nn.Module):
             c, size = max(8, c // 2), size * 2
         self.out = nn.Sequential(*stages)
         self.last = nn.Conv2d(c, config.channels, 3, padding=1)
-        tones = config.decoder.tones
-        self.tones = nn.Linear(config.z_dim, 2 * config.channels * tones**2) if tones else None
-        self.tones_shape = (2, config.channels, tones, tones)
+        self.layers_shape = (2, config.channels, config.tones, config.tones)
+        self.tones = nn.Linear(config.z_dim, prod(self.layers_shape)) if config.tones else None
 
-    def forward(self, z: Tensor, grid: Tensor | None) -> Tensor:
-        """The blurry image x_hat, about [-1, 1]; `grid` (B, 32, 32, 2) is the warp's, None for no warp."""
+    def forward(self, z: Tensor, source: Tensor | None, level: Level) -> Tensor:
+        """The blurry image x_hat, about [-1, 1].
+
+        `source` (B, 2, 32, 32) are the warp's source points, None for no warp; `level` is that of the
+        segmentation head.
+        """
         features = self.up(self.project(z).unflatten(1, (-1, 4, 4)))
-        if grid is not None:
+        if source is not None:
             half = features.shape[1] // 2
+            grid = source.permute(0, 2, 3, 1)
             moved = F.grid_sample(features[:, :half].to(grid.dtype), grid, align_corners=False)
             features = torch.cat([moved.to(features.dtype), features[:, half:]], dim=1)
         image = self.last(self.out(features)).float()
-        if self.tones is not None:
-            image = image + _resized(self._coarse(self.tones(z), grid), image.shape[-1])
+        if self.tones is not None and source is not None:
+            layers = self.tones(z).float().unflatten(1, self.layers_shape)
+            image = image + _resized(join(layers, source.float(), level), image.shape[-1])
         return _resized(image, self.image_size)
-
-    def _coarse(self, tones: Tensor, grid: Tensor | None) -> Tensor:
-        """The sum (B, C, 32, 32) of the two coarse images, the first one warped."""
-        moved, still = tones.float().unflatten(1, self.tones_shape).unbind(1)
-        if grid is None:
-            return _resized(moved + still, FEATURE_SIZE)
-        return F.grid_sample(moved, grid.float(), align_corners=False) + _resized(still, FEATURE_SIZE)
 
 
 def _resized(image: Tensor, side: int) -> Tensor:

@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from ..config import EncoderConfig, ModelConfig
 from .latents import Gaussian
 
-SLOPE = 0.01
-"""Slope of the heads' LeakyReLU below 0."""
-
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation with the statistics of all processes when training with several.
@@ -209,7 +206,12 @@ class Encoder(nn.Module):
         flat = config.encoder.reduce * side * side
         self.theta = None if config.single_head else _head(flat, config.encoder.hidden, theta_dim)
         self.thumbnail = config.encoder.thumbnail
-        self.z = _head(flat + config.channels * self.thumbnail**2, config.encoder.hidden, config.z_dim)
+        layers = 2 * config.channels * config.tones**2
+        self.z: nn.Module = (
+            nn.Linear(layers, 2 * config.z_dim)
+            if layers
+            else _head(flat + config.channels * self.thumbnail**2, config.encoder.hidden, config.z_dim)
+        )
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, F): the reduced map, flattened, since pooling would lose the position."""
@@ -217,10 +219,6 @@ class Encoder(nn.Module):
         seen: Tensor = self.convnet(image.to(weight.dtype))
         flat: Tensor = self.reduce(seen.to(self.reduce.weight.dtype)).flatten(1)
         return flat
-
-    def forward(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
-        flat = self.features(image)
-        return None if self.theta is None else self.position(flat), self.style(flat, image)
 
     def position(self, flat: Tensor) -> Gaussian:
         """Theta's posterior from the `features` of an image."""
@@ -234,6 +232,10 @@ class Encoder(nn.Module):
             small = nn.functional.adaptive_avg_pool2d(image.to(flat.dtype), self.thumbnail)
             flat = torch.cat([flat, small.flatten(1)], dim=1)
         return _gaussian(self.z, flat)
+
+    def style_of_layers(self, layers: Tensor) -> Gaussian:
+        """z's posterior from the layers (B, 2, C, t, t) of an image (`tones.split`)."""
+        return _gaussian(self.z, layers.flatten(1).to(next(self.z.parameters()).dtype))
 
     def locate(self, image: Tensor) -> Gaussian:
         """Only theta's posterior, which is all that segmentation needs."""
@@ -267,7 +269,7 @@ def fold_batch_norms(net: nn.Module) -> None:
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, 2 * outputs))
+    head = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(), nn.Linear(hidden, 2 * outputs))
     last = head[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():  # start near theta = z = 0 with a small spread, for plausible first masks
@@ -277,7 +279,7 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return head
 
 
-def _gaussian(head: nn.Sequential, flat: Tensor) -> Gaussian:
+def _gaussian(head: nn.Module, flat: Tensor) -> Gaussian:
     mean, logvar = head(flat).float().chunk(2, dim=1)
     return Gaussian(mean, logvar.clamp(-12.0, 4.0))
 

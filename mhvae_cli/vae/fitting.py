@@ -1,12 +1,11 @@
 """What is fitted to the training data before training: warps to masks, to centre and scale theta
-(`Warp.set_statistics`), and the linear part of the style code to thumbnails."""
+(`Warp.set_statistics`), and the linear part of the style code to the layers of images."""
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from .encoder import SLOPE
 from .model import MultiHeadedVAE
 from .warp import RADIUS, Warp
 
@@ -83,45 +82,29 @@ def fit(warp: Warp, mask: np.ndarray, *, rounds: int = 5) -> np.ndarray:
 
 
 @torch.no_grad()
-def fit_tones(model: MultiHeadedVAE, thumbnails: Tensor) -> None:
-    """Set the style head and the image head's tones to a principal component analysis of `thumbnails`.
+def fit_tones(model: MultiHeadedVAE, layers: Tensor) -> None:
+    """Set the style head and the image head's tones to a principal component analysis of `layers`.
 
-    `thumbnails` (N, C, t, t) float in [-1, 1] are images as small as the encoder sees them. Afterwards z
-    holds the largest components, in standard deviations, and the unwarped coarse image is their
-    reconstruction. Training alone would take far longer to find this: pixels of a thumbnail are nearly
-    collinear.
+    `layers` (N, 2, C, t, t) float are those of training images (`MultiHeadedVAE.layers`). Afterwards z
+    contains the largest components, in standard deviations, and x_hat is their reconstruction alone. Training
+    would take far longer to find this: the pixels of a layer are nearly collinear.
     """
-    hidden, _, last = model.encoder.z
-    tones = model.image_head.tones
-    assert isinstance(hidden, nn.Linear) and isinstance(last, nn.Linear) and tones is not None
-    flat = thumbnails.double().flatten(1)
+    style, tones = model.encoder.z, model.image_head.tones
+    assert isinstance(style, nn.Linear) and tones is not None
+    flat = layers.double().flatten(1)
     mean = flat.mean(0)
     _, values, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
-    half, z_dim = hidden.out_features // 2, model.config.z_dim
-    count = min(z_dim, half, int((values > 1e-6 * values[0]).sum()))
+    z_dim = model.config.z_dim
+    count = min(z_dim, int((values > 1e-6 * values[0]).sum()))
     spread, basis = values[:count] / len(flat) ** 0.5, vectors[:count]
-    # leaky(h) - leaky(-h) = (1 + slope) h: pairs of hidden units pass the components on unchanged.
+    for parameter in (*style.parameters(), *tones.parameters(), *model.image_head.last.parameters()):
+        parameter.zero_()
     forward = basis / spread[:, None]
-    first = hidden.in_features - flat.shape[1]  # the thumbnail follows the features
-    for begin, sign in ((0, 1), (half, -1)):
-        rows = slice(begin, begin + count)
-        hidden.weight[rows] = 0
-        hidden.weight[rows, first:] = (sign * forward).float()
-        hidden.bias[rows] = (-sign * forward @ mean).float()
-        last.weight[:count, rows] = sign * torch.eye(count) / (1 + SLOPE)
-    last.weight[:count, count:half] = 0
-    last.weight[:count, half + count :] = 0
-    last.bias[:z_dim] = 0
-    last.weight[z_dim : z_dim + count] = 0
-    last.bias[z_dim : z_dim + count] = START_LOGVAR
-    side = model.config.decoder.tones
-    shape = thumbnails.shape[1:]
-    images = torch.cat([basis * spread[:, None], mean[None]]).view(-1, *shape).float()
-    images = nn.functional.interpolate(images, size=(side, side), mode="bilinear").flatten(1)
-    tones.weight.zero_()
-    tones.bias.zero_()
-    tones.weight[images.shape[1] :, :count] = images[:-1].T  # the second half is not warped
-    tones.bias[images.shape[1] :] = images[-1]
+    style.weight[:count] = forward.float()
+    style.bias[:count] = (-forward @ mean).float()
+    style.bias[z_dim:] = START_LOGVAR
+    tones.weight[:, :count] = (basis * spread[:, None]).T.float()
+    tones.bias.copy_(mean)
 
 
 def distance_map(mask: np.ndarray, size: int) -> np.ndarray:

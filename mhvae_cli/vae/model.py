@@ -12,6 +12,7 @@ from ..config import ModelConfig
 from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
 from .encoder import Encoder
 from .latents import Gaussian, Latents
+from .tones import affine_part, split
 from .warp import Warp
 
 
@@ -45,17 +46,38 @@ class MultiHeadedVAE(nn.Module):
 
     def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Output:
         """One pass with sampled codes: image (B, C, S, S) in [-1, 1]; normal noise (B, P) and (B, Z)."""
-        q_theta, q_z = self.encoder(image)
+        q_theta, q_z = self.posteriors(image)
         z = q_z.rsample(eps_z)
         if q_theta is None:
-            return Output(None, q_z, z, z[:, :0], None, self.image_head(z, None))
+            return Output(None, q_z, z, z[:, :0], None, self._decode(z, None))
         theta = q_theta.rsample(eps_theta)
         mask_pred = self.mask(theta, (image.shape[2], image.shape[3]))
         return Output(q_theta, q_z, z, theta, mask_pred, self.decode(Latents(z, theta)))
 
+    def posteriors(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
+        """The posteriors of theta, None for a single-headed VAE, and of z, of an image (B, C, S, S)."""
+        flat = self.encoder.features(image)
+        q_theta = None if self.warp is None else self.encoder.position(flat)
+        return q_theta, self.style(image, flat, q_theta)
+
+    def style(self, image: Tensor, flat: Tensor, q_theta: Gaussian | None) -> Gaussian:
+        """z's posterior from an image, the encoder's `features` of it, and its posterior of theta."""
+        if not self.config.tones:
+            return self.encoder.style(flat, image)
+        assert q_theta is not None
+        return self.encoder.style_of_layers(self.layers(image, q_theta.mean))
+
+    @torch.no_grad()
+    def layers(self, image: Tensor, theta: Tensor) -> Tensor:
+        """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose position code is theta (B, P)."""
+        assert self.warp is not None
+        side = self.config.tones
+        source = self.warp(theta, (side, side))
+        return split(image, affine_part(self.warp, theta), source, self.segmentation_head.level, side)
+
     def encode(self, image: Tensor) -> Latents:
         """The posterior means of an image (B, C, S, S)."""
-        q_theta, q_z = self.encoder(image)
+        q_theta, q_z = self.posteriors(image)
         theta = q_z.mean.new_zeros(len(image), 0) if q_theta is None else q_theta.mean
         return Latents(q_z.mean, theta)
 
@@ -94,15 +116,16 @@ class MultiHeadedVAE(nn.Module):
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1]."""
         if self.warp is None:
-            unwarped: Tensor = self.image_head(latents.z, None)
-            return unwarped
-        source = self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose)
-        image: Tensor = self.image_head(latents.z, source.permute(0, 2, 3, 1))
-        return image
+            return self._decode(latents.z, None)
+        return self._decode(latents.z, self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose))
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""
         return self.encoder.locate(image)
+
+    def _decode(self, z: Tensor, source: Tensor | None) -> Tensor:
+        image: Tensor = self.image_head(z, source, self.segmentation_head.level)
+        return image
 
     def _warp(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None) -> Tensor:
         if self.warp is None:

@@ -19,7 +19,7 @@ def test_the_truth_is_that_of_float64(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
         image = torch.from_numpy(selftest.phantom(64, 1))[None].double()
-        theta, z = (posterior.mean.double() for posterior in model.encoder(image))
+        theta, z = (posterior.mean.double() for posterior in model.posteriors(image))
         x_hat = model.decode(Latents(z, theta, pose)).double()
         found = {
             "encode": torch.cat([z, theta], 1),

@@ -58,6 +58,7 @@ def test_a_faulty_recipe_is_one_line(tmp_path: Path, text: str) -> None:
         ("model.edge", 0.0),
         ("model.encoder.width", -1.0),
         ("model.encoder.thumbnail", -1),
+        ("model.tones", -1),
         ("train.epochs", 0),
         ("train.batch_size", 0),
         ("train.lr", float("nan")),
@@ -70,6 +71,12 @@ def test_a_faulty_recipe_is_one_line(tmp_path: Path, text: str) -> None:
 def test_a_value_out_of_range_is_named(key: str, value: float | str) -> None:
     with pytest.raises(UsageError, match=key.removesuffix(".consistency")):
         load_recipe("paper", None, nested(key, value))
+
+
+@pytest.mark.parametrize("other", [{"single_head": True}, {"encoder": {"thumbnail": 4}}])
+def test_tones_need_a_position_and_no_thumbnail(other: dict) -> None:
+    with pytest.raises(UsageError, match=r"model\.tones: 0 with"):
+        load_recipe("paper", None, {"model": {"tones": 8, **other}})
 
 
 def nested(key: str, value: float | str) -> dict:

@@ -18,6 +18,7 @@ from mhvae_cli.vae.encoder import (
     convnet,
     fold_batch_norms,
 )
+from mhvae_cli.vae.latents import Gaussian
 from mhvae_cli.vae.pretrained import start_from
 
 
@@ -25,6 +26,11 @@ def encoder(arch: str, **given: object) -> Encoder:
     settings = EncoderConfig(arch=arch, width=0.125, reduce=4, hidden=8)
     config = {"image_size": 64, "z_dim": 3, "encoder": settings, "decoder": DecoderConfig(channels=8)}
     return Encoder(ModelConfig(**{**config, **given}), 6)
+
+
+def posteriors(net: Encoder, image: Tensor) -> tuple[Gaussian, Gaussian]:
+    flat = net.features(image)
+    return net.position(flat), net.style(flat, image)
 
 
 # Names and sizes
@@ -87,7 +93,7 @@ def test_forward_is_that_of_a_resnet(arch: str) -> None:
 def test_every_encoder_gives_both_posteriors(arch: str, size: int) -> None:
     net = encoder(arch, image_size=size).eval()
     with torch.no_grad():
-        theta, z = net(torch.randn(2, 1, size, size, generator=seeded(2)))
+        theta, z = posteriors(net, torch.randn(2, 1, size, size, generator=seeded(2)))
         alone = net.locate(torch.zeros(1, 1, size, size))
     assert theta.mean.shape == theta.logvar.shape == (2, 6)
     assert z.mean.shape == z.logvar.shape == (2, 3)
@@ -132,7 +138,7 @@ def test_the_style_head_sees_a_thumbnail_and_the_position_head_none() -> None:
     image[1] = image[0] + torch.tensor([0.3, 0.0, -0.2])[:, None, None]
     with torch.no_grad():
         net.reduce.weight.zero_()
-        theta, z = net(image)
+        theta, z = posteriors(net, image)
     blocks = image.reshape(2, 3, 4, 16, 4, 16).mean((3, 5)).flatten(1)
     torch.testing.assert_close(seen[0][:, 16:], blocks, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen[0][:, :16], net.features(image))
@@ -145,14 +151,14 @@ def test_any_thumbnail_of_any_picture_is_made(size: int, thumbnail: int) -> None
     settings = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=8, thumbnail=thumbnail)
     net = encoder("resnet18", encoder=settings, image_size=size).eval()
     with torch.no_grad():
-        assert net(torch.zeros(2, 1, size, size))[1].mean.shape == (2, 3)
+        assert posteriors(net, torch.zeros(2, 1, size, size))[1].mean.shape == (2, 3)
 
 
 def test_first_codes_are_near_nil_and_spread_little() -> None:
     """So that the first masks of a training are the reference's."""
     net = encoder("resnet18").eval()
     with torch.no_grad():
-        theta, z = net(torch.randn(4, 1, 64, 64, generator=seeded(3)))
+        theta, z = posteriors(net, torch.randn(4, 1, 64, 64, generator=seeded(3)))
     for q in (theta, z):
         assert q.mean.abs().max() < 1 and q.logvar.max() < -2
 
