@@ -45,7 +45,8 @@ def found(pipeline: Pipeline, picture: GeneratedImage) -> np.ndarray:
 
 
 def outlined(pipeline: Pipeline, source: Source) -> np.ndarray:
-    return overlay(source.scan.pixels, pipeline.networks.contour(source.code.theta, source.code.size))
+    code = source.code
+    return overlay(source.scan.pixels, pipeline.networks.contour(code.theta, code.size, code.pose))
 
 
 def figure3(lesions: Pipeline, sources: list[Source], rival: Pipeline | None) -> Rows:

@@ -56,8 +56,12 @@ class DecoderConfig:
 class ModelConfig:
     """Figure 1. `image_size` is the side in pixels of the model's square input; `edge` the softness of the
     predicted mask's boundary during training, in reference units ([-1, 1]); `reference` the side in pixels
-    of the reference's distance map, 0 for the disc; `tones` that of the two coarse layers that z describes
-    (`vae.tones`), 0 for none, as in the paper."""
+    of the reference's distance map, 0 for the disc.
+
+    Beyond the paper: `tones` is the side of the two coarse layers that z describes (`vae.tones`), 0 for none;
+    `fill` the fraction of a crop's side that the object spans when it is found again (`inference.looking`),
+    0 for never.
+    """
 
     image_size: int = 256
     channels: int = 1
@@ -66,6 +70,7 @@ class ModelConfig:
     edge: float = 0.02
     reference: int = 0
     tones: int = 0
+    fill: float = 0.7
     warp: WarpConfig = field(default_factory=WarpConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -249,6 +254,7 @@ def check_model(model: ModelConfig) -> None:
             f"model.image_size: a multiple of {stride} for {arch}": model.image_size % stride != 0,
             "model.channels: 1 or 3": model.channels not in (1, 3),
             "model.reference: 0 or more": model.reference < 0,
+            "model.fill: from 0 to 1": not 0 <= model.fill <= 1,
             "model.tones: 0 or more": model.tones < 0,
             "model.tones: 0 without a position code": model.tones > 0 and model.single_head,
             "model.tones: 0 with model.encoder.thumbnail": model.tones > 0 and model.encoder.thumbnail > 0,

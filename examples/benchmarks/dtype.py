@@ -37,7 +37,7 @@ def compare(images: list[Path], model: str, repeats: int) -> None:
 
     def task(name: str) -> Callable[[], None]:
         def locate() -> None:
-            theta[name] = np.concatenate([networks[name].locate(batch) for batch in batches])
+            theta[name] = np.concatenate([networks[name].posterior(batch)[0] for batch in batches])
 
         return locate
 

@@ -178,7 +178,7 @@ def main() -> None:
     fold = [sample for sample in discover(args.data, masks=False) if sample.fold == args.fold]
     first, second = halves(fold, args.count)
     encoded = [pipeline.source(sample.image) for sample in first]
-    sources = [each for each in encoded if networks.mask(each.code.theta, each.code.size).any()]
+    sources = [each for each in encoded if networks.mask_of(each.code).any()]
     if min(len(sources), len(second)) <= NEIGHBOURS:
         least = f"{NEIGHBOURS + 1} of each are the least"
         sys.exit(f"{args.data}: {len(sources)} sources and {len(second)} other images of the fold; {least}")

@@ -37,6 +37,7 @@ from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_native
+from mhvae_cli.inference.looking import encode, view_of
 from mhvae_cli.inference.synthesis import Source, Warping, make, warp_image
 from mhvae_cli.inference.synthesis import swap_style as swap
 from mhvae_cli.vae.editing import LatentCode, blend, transform_code
@@ -86,16 +87,10 @@ def carried(pipeline: Pipeline, sources: Sequence[Source], steps: int) -> dict[s
 
 def find(pipeline: Pipeline, scans: Sequence[Scan], codes: Sequence[LatentCode]) -> Found:
     """Look at pictures again."""
-    zs, masks = [], []
-    for i in range(0, len(scans), BATCH):
-        z, thetas = pipeline.networks.encode(
-            np.stack([pipeline.networks.prepare(scan) for scan in scans[i : i + BATCH]])
-        )
-        zs.append(z)
-        masks += [
-            pipeline.networks.mask(t, code.size) for t, code in zip(thetas, codes[i : i + BATCH], strict=True)
-        ]
-    return Found(np.concatenate(zs), masks)
+    networks = pipeline.networks
+    found = [encode(networks, view_of(networks, scan)) for scan in scans]
+    masks = [networks.mask_of(each, code.size) for each, code in zip(found, codes, strict=True)]
+    return Found(np.stack([each.z for each in found]), masks)
 
 
 def edited(pipeline: Pipeline, codes: Sequence[LatentCode]) -> dict[str, list[LatentCode]]:
@@ -144,10 +139,7 @@ def measured(
     """Make the pictures and measure them; by sort of pictures, then figure: its mean and standard error."""
     codes = edited(pipeline, [source.code for source in taken.values()])
     keys = [source.key for source in taken.values()]
-    asked = {
-        kind: [pipeline.networks.mask(code.theta, code.size, code.pose) for code in each]
-        for kind, each in codes.items()
-    }
+    asked = {kind: [pipeline.networks.mask_of(code) for code in each] for kind, each in codes.items()}
     found: dict[str, dict[str, Found]] = {"VAE": {}, "invented": {}, "carried": {}}
     sharp = {}
     for kind, each in codes.items():
@@ -196,7 +188,7 @@ def main() -> None:
     pipeline = Pipeline.load(args.model)
     paths = held_out(args.data, args.fold, max(args.count, OTHERS + 1))
     sources = {path: pipeline.source(path) for path in paths[: args.count]}
-    taken = {p: s for p, s in sources.items() if pipeline.networks.mask(s.code.theta, s.code.size).any()}
+    taken = {p: s for p, s in sources.items() if pipeline.networks.mask_of(s.code).any()}
     if len(taken) < 4:
         sys.exit(f"{args.model} finds an object in {len(taken)} images, and four are the least")
     others = [pipeline.source(path) for path in paths[args.count :]]

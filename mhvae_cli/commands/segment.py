@@ -58,6 +58,7 @@ def segment(
     qc: segmentation_options.Qc = "quick",
     fail_on_qc: segmentation_options.FailOnQc = False,
     posterior: segmentation_options.Posterior = None,
+    looks: segmentation_options.Looks = 2,
     tta: segmentation_options.Tta = False,
     review_page: segmentation_options.ReviewPage = None,
     *,
@@ -107,7 +108,7 @@ def segment(
         measure=measure,
         cup_model=cup_model,
         spacings=spacings,
-        qc=QCOptions(qc, fail_on_qc, posterior or 0, tta, settings.seed),
+        qc=QCOptions(qc, fail_on_qc, posterior or 0, looks, tta, settings.seed),
         review_page=review_page,
     )
     raise typer.Exit(segment_jobs(jobs, target, chosen, settings, fingerprint))

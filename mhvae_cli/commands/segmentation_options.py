@@ -53,6 +53,18 @@ TrustDpi = Annotated[
     ),
 ]
 
+Looks = Annotated[
+    int,
+    option(
+        "--looks",
+        min=1,
+        max=2,
+        help="2: find each object again in a crop around it, if that is smaller than the image. More"
+        " accurate, but inference takes almost twice as long.",
+        panel=_PANEL,
+    ),
+]
+
 Tta = Annotated[
     bool,
     option(

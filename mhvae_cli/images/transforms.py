@@ -9,21 +9,32 @@ from .scan import Scan
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _TINY = np.float32(1e-6)
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in pixels."""
+
 
 def to_square(
-    pixels: np.ndarray, size: int, channels: int, *, window: tuple[float, float] | None = None
+    pixels: np.ndarray,
+    size: int,
+    channels: int,
+    *,
+    window: tuple[float, float] | None = None,
+    box: Box | None = None,
 ) -> np.ndarray:
     """Resize upright pixels (H, W) or (H, W, 3) to the model's float32 (channels, size, size) in [-1, 1].
 
     The aspect ratio is not kept; downscaling is antialiased. The two values of `window` map to -1 and 1.
     Without a window it is 0..255 for 8 bits (bool as 0 and 255), and the image's own 0.1 to 99.9 percentiles
-    for 16 bits, since few files use the full range. `channels` is 1 (luma) or 3.
+    for 16 bits, since few files use the full range. `channels` is 1 (luma) or 3. With `box` only that part of
+    the image is shown, with the image's values of black and white.
     """
     if pixels.dtype == np.uint16 or window is not None:
         planes = np.moveaxis(np.atleast_3d(_stretched(pixels, window)), 2, 0)
-        square = np.stack([_resized(plane, size) for plane in planes]) * np.float32(2) - np.float32(1)
+        square = np.stack([resized(plane, (size, size), box) for plane in planes]) * np.float32(
+            2
+        ) - np.float32(1)
     else:
-        levels = _resized(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels, size)
+        levels = resized(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels, (size, size), box)
         square = np.moveaxis(np.atleast_3d(levels), 2, 0).astype(np.float32, order="C")
         square *= np.float32(2 / 255)
         square -= np.float32(1)
@@ -97,6 +108,7 @@ def _percentiles(pixels: np.ndarray) -> tuple[np.float32, np.float32]:
     return (low, high) if low < high else (np.float32(pixels.min()), np.float32(pixels.max()))
 
 
-def _resized(levels: np.ndarray, size: int) -> np.ndarray:
+def resized(levels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Levels (H, W) or (H, W, 3) of uint8 or float32, or a box of them, at a size (w, h), antialiased."""
     image = Image.fromarray(np.ascontiguousarray(levels))
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))

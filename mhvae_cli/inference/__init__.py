@@ -4,6 +4,7 @@ pipeline      `Pipeline`, the Python interface
 networks      the networks of a model on a device
 loading       load the networks of a model folder, and verify it
 synthesis     generated images: reconstruct, swap style, interpolate, warp, sample
+looking       an object is found, and found again in a crop around it
 qc            quality control: can a result be trusted?
 carrying      the pixels of images that move with the object that a draft edits
 posterior     samples of theta: probability maps, and intervals of measurements

@@ -166,8 +166,8 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     with np.errstate(invalid="ignore"):
         far = np.abs(sources - points).max(1).reshape(side, side) * side / 2
     moves = np.nan_to_num(far, nan=1.0).clip(0, 1)
-    new = _soft(networks.mask(target.theta, (side, side), target.pose), side)
-    old = _soft(networks.mask(donor.code.theta, (side, side), donor.code.pose), side)
+    new = _soft(networks.mask_of(target, (side, side)), side)
+    old = _soft(networks.mask_of(donor.code, (side, side)), side)
     new, seam = new * (moves > 0), 4 * new * (1 - new) * moves
     # A ground pixel is known unless the object lay there and has moved away.
     known = new * seen + (1 - new) * (1 - old * moves)
@@ -180,7 +180,7 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
 def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:
     """How much larger the object is in the target than in its donor, in length."""
     side = networks.config.image_size
-    areas = [networks.mask(code.theta, (side, side), code.pose).sum() for code in (target, donor.code)]
+    areas = [networks.mask_of(code, (side, side)).sum() for code in (target, donor.code)]
     return float(np.sqrt(max(areas[0], 1) / max(areas[1], 1)))
 
 

@@ -1,6 +1,7 @@
 """The networks of a model folder (figure 1, section 4) on a device: arrays in, arrays out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ..checkpoints.registry import resolve
 from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
-from ..images.transforms import to_square
+from ..images.transforms import Box, to_square
 from ..vae.density import Density
 from ..vae.editing import LatentCode
 from ..vae.encoder import fold_batch_norms
@@ -22,11 +23,16 @@ from ..vae.model import MultiHeadedVAE
 from ..vae.outline import mask, outline
 from ..vae.tta import average_theta
 from .loading import load_model, load_refiner
-from .qc import GRID, EncoderOutputs, QCStatistics, parse_statistics
+from .qc import EncoderOutputs, QCStatistics, parse_statistics, smallest_jacobian
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
     from ..diffusion.score import Known
+
+GRID = 64
+"""Side of the grid that is searched for folds."""
+COARSE = 128
+"""Side of masks that show where an object is."""
 
 
 class Networks:
@@ -97,45 +103,51 @@ class Networks:
         """Whether images are generated one at a time, so that their bits do not depend on the batch size."""
         return self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
 
-    def prepare(self, scan: Scan) -> np.ndarray:
-        """The network's input, float32 (C, S, S) in [-1, 1]; runs no torch, so any thread may call it."""
+    def prepare(self, scan: Scan, *, box: Box | None = None) -> np.ndarray:
+        """The network's input, float32 (C, S, S) in [-1, 1], of a scan or a box of it.
+
+        Runs no torch, so any thread may call it.
+        """
         size, channels = self.config.image_size, self.config.channels
-        return to_square(scan.pixels, size, channels, window=scan.window)
+        return to_square(scan.pixels, size, channels, window=scan.window, box=box)
 
     @torch.inference_mode()
-    def locate(self, batch: np.ndarray) -> np.ndarray:
-        """The posterior mean of theta, float32 (B, P), of `prepare`d images (B, C, S, S)."""
-        self.need_position()
-        means: np.ndarray = self.model.locate(self._image(batch)).mean.cpu().numpy()
-        return means
+    def posterior(self, batch: np.ndarray, *, tta: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The posterior's mean and sd of theta, float32 (B, P), of `prepare`d images (B, C, S, S).
 
-    @torch.inference_mode()
-    def examine(self, batch: np.ndarray, *, recon: bool = False, tta: bool = False) -> list[EncoderOutputs]:
-        """`locate`, plus the inputs of quality control; `recon` also decodes, which takes half as long again.
-
-        `tta`: theta is the mean over the image and its three mirror images, which takes four times as long;
-        all but theta and its Jacobian are of the original image.
+        `tta`: the mean is that over the image and its three mirror images, which takes four times as long.
         """
         self.need_position()
         if tta and self.model.segmentation_head.reference is not None:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
+        image = self._image(batch)
+        q_theta = self.model.locate(image)
+        mean = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
+        return mean.cpu().numpy(), q_theta.sd.cpu().numpy()
+
+    @torch.inference_mode()
+    def coarse_masks(self, thetas: np.ndarray) -> np.ndarray:
+        """The masks bool (B, COARSE, COARSE) of thetas (B, P)."""
+        self.need_position()
+        level = self.model.level_map(torch.from_numpy(thetas).to(self.device), (COARSE, COARSE))
+        inside: np.ndarray = (level[:, 0] >= 0).cpu().numpy()
+        return inside
+
+    @torch.inference_mode()
+    def examine(self, batch: np.ndarray, *, recon: bool = False) -> list[EncoderOutputs]:
+        """The inputs of quality control; `recon` also decodes, which takes half as long again."""
+        self.need_position()
         image, encoder = self._image(batch), self.model.encoder
         flat = encoder.features(image)
         q_theta = encoder.position(flat)
         q_z = self.model.style(image, flat, q_theta)
         means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
-        theta = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
-        warp = self.model.warp
-        assert warp is not None
-        source = warp(theta, (GRID, GRID)).cpu()
-        inside = self.model.segmentation_head.level(source) >= 0
         errors: list[float | None] = [None] * len(batch)
         if recon:
-            made = self.model.decode(Latents(q_z.mean, theta))
+            made = self.model.decode(Latents(q_z.mean, q_theta.mean))
             errors = (made - image).abs().mean((1, 2, 3)).tolist()
-        parts = (part.cpu().numpy() for part in (theta, (0.5 * q_theta.logvar).exp(), q_z.mean, means))
-        rows = zip(*parts, batch, source.numpy(), inside.numpy(), errors, strict=True)
-        return [EncoderOutputs(*row) for row in rows]
+        parts = (part.cpu().numpy() for part in (q_theta.mean, q_theta.sd, q_z.mean, means))
+        return [EncoderOutputs(*row) for row in zip(*parts, batch, errors, strict=True)]
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +158,15 @@ class Networks:
         found = [self.model.encode(self._image(batch[part])) for part in self._parts(len(batch))]
         z, theta = torch.cat([each.z for each in found]), torch.cat([each.theta for each in found])
         return z.float().cpu().numpy(), theta.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def restyled(self, square: np.ndarray, code: LatentCode) -> LatentCode:
+        """`code` with the style of a `prepare`d image (C, S, S) seen at the code's position."""
+        if not self.config.tones:
+            return code
+        latents = self._latents([code])
+        layers = self.model.layers(self._image(square[None]), latents.theta, latents.pose)
+        return replace(code, z=self.model.encoder.style_of_layers(layers).mean[0].cpu().numpy())
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[LatentCode]) -> np.ndarray:
@@ -190,6 +211,10 @@ class Networks:
         self.need_position()
         return mask(self.model, theta, size, pose)
 
+    def mask_of(self, code: LatentCode, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The mask bool (h, w) of a latent code, at its own size or another."""
+        return self.mask(code.theta, size or code.size, code.pose)
+
     def contour(
         self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None
     ) -> list[np.ndarray]:
@@ -197,9 +222,18 @@ class Networks:
         self.need_position()
         return outline(self.model, theta, size, pose)
 
+    @torch.inference_mode()
+    def jacobian(self, theta: np.ndarray) -> float | None:
+        """`smallest_jacobian` of the warp of theta (P,) in its object."""
+        warp = self.model.warp
+        assert warp is not None
+        source = warp(torch.from_numpy(theta).to(self.device)[None], (GRID, GRID))[0].cpu()
+        inside = self.model.segmentation_head.level(source[None])[0] >= 0
+        return smallest_jacobian(source.numpy(), inside.numpy())
+
     def centre(self, code: LatentCode) -> tuple[float, float]:
         """The centre of a latent code's object, xy in native pixels; InputError if there is no object."""
-        ys, xs = np.nonzero(self.mask(code.theta, code.size, code.pose))
+        ys, xs = np.nonzero(self.mask_of(code))
         if not len(xs):
             raise InputError("no object found", hint="--about image needs none")
         return float(xs.mean() + 0.5), float(ys.mean() + 0.5)

@@ -13,6 +13,7 @@ from ..images.read import read_scan
 from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
+from .looking import encode, locate, view_of
 from .networks import Networks
 from .posterior import draw, probability
 from .provenance import noise_key
@@ -37,6 +38,7 @@ ImageInput = np.ndarray | Path | str | Scan
 class Segmentation:
     """The result of `Pipeline.segment`: mask bool (H, W) upright, theta float32 (P,).
 
+    `pose` float64 (2, 3) maps the image to the crop that theta was found in, None for the image itself.
     `contour()` returns the exact outline: closed polygons float64 (n, 2) xy in pixels, pixel centres at +0.5.
     `quality` is the result of quality control, None if the model has no statistics for it. With `posterior`
     samples: `thetas` float32 (N, P), and `probability` float32 (H, W) in [0, 1], the fraction of their masks
@@ -45,6 +47,7 @@ class Segmentation:
 
     mask: np.ndarray
     theta: np.ndarray
+    pose: np.ndarray | None
     contour: Callable[[], list[np.ndarray]]
     quality: QCResult | None
     thetas: np.ndarray | None = None
@@ -86,31 +89,37 @@ class Pipeline:
         )
 
     def segment(
-        self, image: ImageInput, *, posterior: int = 0, recon: bool = False, tta: bool = False, seed: int = 0
+        self,
+        image: ImageInput,
+        *,
+        looks: int = 2,
+        posterior: int = 0,
+        recon: bool = False,
+        tta: bool = False,
+        seed: int = 0,
     ) -> Segmentation:
         """Segment the object. Raises InputError if the input is not an image.
 
-        `posterior`: the number of plausible outlines to sample. `recon`: also use the VAE's reconstruction
-        for quality control, which takes half as long again. `tta`: see `Networks.examine`.
+        `looks`: 2 to find the object again in a crop around it, else 1. `posterior`: the number of plausible
+        outlines to sample. `recon`: also use the VAE's reconstruction for quality control, which takes half
+        as long again. `tta`: see `Networks.posterior`.
         """
-        scan = _scan(image)
-        batch, size = self.networks.prepare(scan)[None], scan.pixels.shape[:2]
-        if self.networks.qc_statistics is None and not posterior and not tta:  # the style head need not run
-            theta = self.networks.locate(batch)[0]
-            return Segmentation(
-                self.networks.mask(theta, size), theta, partial(self.networks.contour, theta, size), None
-            )
-        outputs = self.networks.examine(batch, recon=recon, tta=tta)[0]
-        theta = outputs.theta
-        statistics = self.networks.qc_statistics
-        quality = statistics.judge(outputs, self.networks.contour(theta, size)) if statistics else None
-        thetas = coverage = None
+        networks, scan = self.networks, _scan(image)
+        view = view_of(networks, scan)
+        judged = networks.qc_statistics is not None  # else the style head need not run
+        first = networks.examine(view.square[None], recon=recon) if judged else []
+        [position] = locate(networks, [view], looks=looks, tta=tta, first=first)
+        theta, pose = position.theta, position.pose
+        outline = partial(networks.contour, theta, view.size, pose)
+        quality = thetas = coverage = None
+        if networks.qc_statistics is not None:
+            quality = networks.qc_statistics.judge(first[0], outline(), networks.jacobian(theta))
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = draw(outputs, posterior, temperature=self.networks.temperature, seed=seed, key=key)
-            coverage = probability(self.networks.mask(each, size) for each in thetas)
-        outline = partial(self.networks.contour, theta, size)
-        return Segmentation(self.networks.mask(theta, size), theta, outline, quality, thetas, coverage)
+            thetas = draw(position, posterior, temperature=networks.temperature, seed=seed, key=key)
+            coverage = probability(networks.mask(each, view.size, pose) for each in thetas)
+        mask = networks.mask(theta, view.size, pose)
+        return Segmentation(mask, theta, pose, outline, quality, thetas, coverage)
 
     def source(self, image: ImageInput | LatentCode) -> Source:
         """Encode an image, or wrap a latent code, as a source to generate images from."""
@@ -118,9 +127,8 @@ class Pipeline:
             digest = sha256_of(image.z.tobytes() + image.theta.tobytes())
             return Source(image, None, digest, digest)
         scan = _scan(image)
-        (z,), (theta,) = self.networks.encode(self.networks.prepare(scan)[None])
         digest = self._sha256(image, scan)
-        code = LatentCode(z=z, theta=theta, pose=None, size=scan.pixels.shape[:2])
+        code = encode(self.networks, view_of(self.networks, scan))
         return Source(code, scan, digest, noise_key(digest, scan.page))
 
     @staticmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..hashing import seed_of
-from .qc import EncoderOutputs
+from .looking import Position
 
 
 def calibrated_sd(sd: np.ndarray, temperature: float) -> np.ndarray:
@@ -15,14 +15,14 @@ def calibrated_sd(sd: np.ndarray, temperature: float) -> np.ndarray:
     return factors
 
 
-def draw(outputs: EncoderOutputs, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
+def draw(position: Position, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
     """`count` samples (count, P) float32 of theta's posterior, with its `calibrated_sd`.
 
     They depend only on `seed` and the image's `key`.
     """
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
-    noise = rng.standard_normal((count, len(outputs.theta)), np.float32)
-    return outputs.theta + calibrated_sd(outputs.sd, temperature) * noise
+    noise = rng.standard_normal((count, len(position.theta)), np.float32)
+    return position.theta + calibrated_sd(position.sd, temperature) * noise
 
 
 def probability(masks: Iterable[np.ndarray]) -> np.ndarray:

@@ -29,8 +29,6 @@ DISTANCES = ("tones", "features", "z")
 COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
 Numbers = float | list["Numbers"]
 """Nested lists of numbers, as in JSON."""
-GRID = 64
-"""Side of the grid that is searched for folds."""
 LEAST_CONTRAST = 8e-3
 """Smallest contrast that is distinguished; the range is 2."""
 
@@ -41,9 +39,8 @@ class EncoderOutputs:
 
     `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
     the style's, `features` (R,) the reduced features' mean over the image, `square` the image (C, S, S),
-    float32; `source` and `inside` the arguments of `smallest_jacobian`; `recon` the reconstruction error,
-    None if the image was not decoded. Properties, which need no network, are computed when first used: in the
-    thread that writes, while the network continues.
+    float32; `recon` the reconstruction error, None if the image was not decoded. `tones`, which need no
+    network, are computed when first used: in the thread that writes, while the network continues.
     """
 
     theta: np.ndarray
@@ -51,19 +48,12 @@ class EncoderOutputs:
     z: np.ndarray
     features: np.ndarray
     square: np.ndarray
-    source: np.ndarray
-    inside: np.ndarray
     recon: float | None
 
     @cached_property
     def tones(self) -> np.ndarray:
         """`tones` of the image: (T,) float64."""
         return tones(self.square)
-
-    @cached_property
-    def jacobian(self) -> float | None:
-        """`smallest_jacobian` of the warp in the object."""
-        return smallest_jacobian(self.source, self.inside)
 
 
 @dataclass(frozen=True)
@@ -118,17 +108,17 @@ class QCStatistics:
             named["recon"] = outputs.recon
         return named
 
-    def judge(self, outputs: EncoderOutputs, rings: Sequence[np.ndarray]) -> QCResult:
-        """Check a result: its signals, and its outline `rings` (`Networks.contour`)."""
+    def judge(self, outputs: EncoderOutputs, rings: Sequence[np.ndarray], jacobian: float | None) -> QCResult:
+        """Check a result: its signals, its outline `rings` (`Networks.contour`), and `Networks.jacobian`."""
         values = self.signals(outputs)
         why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
         turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
-        folded = outputs.jacobian is not None and outputs.jacobian <= 0
+        folded = jacobian is not None and jacobian <= 0
         problems = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
         why += [name for name, found in problems.items() if found]
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
-        return QCResult(tuple(why), shares, outputs.jacobian, components, holes)
+        return QCResult(tuple(why), shares, jacobian, components, holes)
 
     def to_dict(self) -> dict[str, object]:
         """As stored in config.json, with five significant digits."""

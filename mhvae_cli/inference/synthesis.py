@@ -15,6 +15,7 @@ from ..vae.density import Density
 from ..vae.editing import LatentCode, blend, interpolate, transform_code
 from ..vae.handles import move_handles
 from .carrying import Carried, Donor, carry_detail
+from .looking import locate, view_of
 from .networks import Networks
 
 DRAWS = 100
@@ -147,7 +148,7 @@ def warp_image(
     code, away = source.code, 0.0
     if position is not None:
         code = replace(code, theta=position.theta, pose=position.pose)
-    if not networks.mask(code.theta, code.size, code.pose).any():
+    if not networks.mask_of(code).any():
         raise InputError("no object found")
     if edit.moves:
         code, away = move_handles(networks.model, code, edit.moves)
@@ -158,7 +159,7 @@ def warp_image(
         elif about == "image":
             about = (code.size[1] / 2, code.size[0] / 2)
         code = transform_code(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
-    if not networks.mask(code.theta, code.size, code.pose).any():
+    if not networks.mask_of(code).any():
         raise InputError("the edit moves the object out of the image")
     return _carrying(networks, Draft(code, source.key, source.scan), [(source, 1.0)], carry), away
 
@@ -179,7 +180,7 @@ def _carrying(
     donors: list[Donor] = []
     for source, share in needed:
         if source.scan is not None:
-            if not networks.mask(source.code.theta, source.code.size).any():
+            if not networks.mask_of(source.code).any():
                 raise InputError(f"{source.scan.name}: no object found", hint="use --detail invent")
             donors.append(Donor(source.scan, source.code, share))
     return replace(draft, donors=tuple(donors))
@@ -214,8 +215,8 @@ def vary_place(networks: Networks, density: Density, index: int, source: Source,
     rng = np.random.default_rng(seed_of(f"{seed}/{key}/place", size=32))
     for _ in range(DRAWS):
         _, theta = density.draw(rng)
-        code = replace(source.code, theta=theta)
-        if not networks.mask(theta, code.size).any():
+        code = replace(source.code, theta=theta, pose=None)
+        if not networks.mask_of(code).any():
             continue
         draft = _carrying(networks, Draft(code, key, source.scan), [(source, 1.0)], carry=True)
         carried = carry_detail(networks, code, draft.donors)
@@ -242,7 +243,7 @@ def make(
     and the best is kept even if it is below. ModelError for a model without a cDDPM.
     """
     recon = networks.decode([draft.code for draft in drafts])
-    masks = [networks.mask(draft.code.theta, draft.code.size, draft.code.pose) for draft in drafts]
+    masks = [networks.mask_of(draft.code) for draft in drafts]
     carried = [carry_detail(networks, draft.code, draft.donors) if draft.donors else None for draft in drafts]
     settled = np.stack([each.settle(x) if each else x for x, each in zip(recon, carried, strict=True)])
     drawn = [i for i, each in enumerate(carried) if refine and not (each and each.complete)]
@@ -266,10 +267,10 @@ def make(
                 known=_known([carried[todo[row]] for row in rows], squares[rows]),
             )
         scans = [_fitted(square, drafts[i], carried[i]) for square, i in zip(squares, todo, strict=True)]
-        thetas = networks.locate(np.stack([networks.prepare(scan) for scan in scans]))
-        for i, key, scan, theta in zip(todo, keys, scans, thetas, strict=True):
+        found = locate(networks, [view_of(networks, scan) for scan in scans])
+        for i, key, scan, position in zip(todo, keys, scans, found, strict=True):
             code, tried = drafts[i].code, attempt + 1
-            agreed = dice(networks.mask(theta, code.size), masks[i])
+            agreed = dice(networks.mask(position.theta, code.size, position.pose), masks[i])
             if i not in best or agreed > best[i].dice:
                 best[i] = GeneratedImage(
                     scan.pixels, masks[i], code, agreed, tried, key, recon[i], window=scan.window

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..images.scan import Scan, Window
+    from ..inference.looking import View
     from ..inference.networks import Networks
     from ..inference.synthesis import Draft, GeneratedImage, GenerationOptions, Source
 
@@ -86,11 +87,11 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class _Read:
-    """A scan that has been read but not encoded, and the input of the network (C, S, S)."""
+    """A scan that has been read but not encoded, and its view."""
 
     scan: "Scan"
     sha256: str
-    square: "np.ndarray"
+    view: "View"
 
 
 def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> PurePath:
@@ -179,6 +180,7 @@ class JobRunner:
         from ..hashing import sha256_of
         from ..images.read import read_scan
         from ..inference.latent_files import is_latents
+        from ..inference.looking import view_of
 
         cached = self._cache.get((item.source, item.page))
         if cached is not None:
@@ -188,7 +190,7 @@ class JobRunner:
         # Hashed before it is read: a file that changes in between counts as stale later.
         digest = sha256_of(item.source)
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.window)
-        return _Read(scan, digest, self.networks.prepare(scan))
+        return _Read(scan, digest, view_of(self.networks, scan))
 
     def _from_latents(self, path: Path) -> "Source":
         from ..hashing import sha256_of
@@ -223,14 +225,13 @@ class JobRunner:
         return [row if isinstance(row, InputError) else _with_picture(row, next(pictures)) for row in rows]
 
     def _encoded(self, item: Item, read: "Source | _Read") -> "Source":
+        from ..inference.looking import encode
         from ..inference.provenance import noise_key
         from ..inference.synthesis import Source
-        from ..vae.editing import LatentCode
 
         key = (item.source, item.page)
         if isinstance(read, _Read) and key not in self._cache:
-            z, theta = self.networks.encode(read.square[None])
-            code = LatentCode(z=z[0], theta=theta[0], pose=None, size=read.scan.pixels.shape[:2])
+            code = encode(self.networks, read.view)
             read = Source(code, read.scan, read.sha256, noise_key(read.sha256, item.page))
         source = self._cache[key] if isinstance(read, _Read) else read
         self._cache[key] = source

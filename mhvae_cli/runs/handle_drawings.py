@@ -17,9 +17,8 @@ from .results import Result
 from .settings import GenerationSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..images.scan import Scan, Window
+    from ..inference.looking import Position, View
     from ..inference.networks import Networks
 
 
@@ -74,35 +73,36 @@ def _drawings(
     )
 
 
-def _load(networks: "Networks", window: "Window", job: Job) -> "tuple[np.ndarray, Scan]":
+def _load(networks: "Networks", window: "Window", job: Job) -> "tuple[View, Scan]":
     from ..images.read import read_scan
     from ..inference.latent_files import is_latents
+    from ..inference.looking import view_of
 
     if not isinstance(job.item.source, bytes) and is_latents(job.item.source):
         hint = "its handles are listed in the JSON file beside it"
         raise InputError(f"{job.item.name}: a latent file has no image to draw on", hint=hint)
     scan = read_scan(job.item.source, page=job.item.page, name=job.item.name, window=window)
-    return networks.prepare(scan), scan
+    return view_of(networks, scan), scan
 
 
-def _locate(networks: "Networks", images: "list[np.ndarray]") -> "list[np.ndarray]":
-    import numpy as np
+def _locate(networks: "Networks", views: "list[View]") -> "list[Position]":
+    from ..inference.looking import locate
 
-    return list(networks.locate(np.stack(images)))
+    return locate(networks, views)
 
 
-def _finish(networks: "Networks", job: Job, scan: "Scan", theta: "np.ndarray") -> Result:
+def _finish(networks: "Networks", job: Job, scan: "Scan", position: "Position") -> Result:
     from ..images.encode import encode_png
     from ..images.render import number_points
     from ..images.transforms import to_uint8
     from ..vae.editing import LatentCode
     from ..vae.handles import handles
 
-    size = scan.pixels.shape[:2]
-    code = LatentCode(z=theta[:0], theta=theta, pose=None, size=size)
+    size, theta, pose = scan.pixels.shape[:2], position.theta, position.pose
+    code = LatentCode(z=theta[:0], theta=theta, pose=pose, size=size)
     try:
         points = handles(networks.model, code)
     except InputError as error:
         raise InputError(f"{job.item.name}: {error}", hint=error.hint) from error
     image = to_uint8(scan.pixels, scan.window)
-    return Result([encode_png(number_points(image, networks.contour(theta, size), points))], {})
+    return Result([encode_png(number_points(image, networks.contour(theta, size, pose), points))], {})

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from ..images.scan import Spacing, Window, stored, stored_points
 from ..images.spacing import SpacingSources
 from ..images.transforms import to_uint8
 from ..inference import qc
+from ..inference.looking import Position, View, locate, view_of
 from ..inference.posterior import draw, interval, probability
 from ..inference.provenance import noise_key
 from ..inference.qc import QCResult
@@ -47,11 +49,12 @@ HEAD_INTERVALS = ("hc_px", "hc_mm")
 
 @dataclass(frozen=True)
 class QCOptions:
-    """--qc (`level`), --fail-on-qc, --posterior (`samples`), --tta and --seed."""
+    """--qc (`level`), --fail-on-qc, --posterior (`samples`), --looks, --tta and --seed."""
 
     level: Literal["quick", "full", "off"]
     fail: bool
     samples: int
+    looks: int
     tta: bool
     seed: int
 
@@ -81,9 +84,9 @@ class SegmentationOptions:
 
 @dataclass(frozen=True)
 class Localization:
-    """The position code of an object, `theta` (P,), and the encoder outputs for QC, if needed."""
+    """The position of an object, and the encoder outputs for QC, if needed."""
 
-    theta: np.ndarray
+    position: Position
     outputs: qc.EncoderOutputs | None = None
 
 
@@ -162,8 +165,8 @@ class SegmentationTask:
         """The networks for the object and, if any, the cup."""
         return [self.networks] if self.cup is None else [self.networks, self.cup]
 
-    def load(self, job: Job) -> tuple[list[np.ndarray], ScanContext]:
-        """Read a scan: the input (C, S, S) of each network, and the context for `finish`."""
+    def load(self, job: Job) -> tuple[list[View], ScanContext]:
+        """Read a scan: its view for each network, and the context for `finish`."""
         item = job.item
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.options.window)
         context = ScanContext(
@@ -174,20 +177,21 @@ class SegmentationTask:
             small=shrink(scan.pixels, scan.window) if self.options.review_page is not None else None,
             key=noise_key(self.hashes.of(item), item.page) if self.options.qc.samples else "",
         )
-        return [each.prepare(scan) for each in self._all_networks], context
+        return [view_of(each, scan) for each in self._all_networks], context
 
-    def run(self, images: list[list[np.ndarray]]) -> list[tuple[Localization, ...]]:
+    def run(self, views: list[list[View]]) -> list[tuple[Localization, ...]]:
         """Localize the objects in a batch of scans, one per network."""
-        batches = [np.stack(batch) for batch in zip(*images, strict=True)]
+        batches = [list(batch) for batch in zip(*views, strict=True)]
         found = [self._localize(batches[0])]
         if self.cup is not None:
-            found.append([Localization(theta) for theta in self.cup.locate(batches[1])])
+            positions = locate(self.cup, batches[1], looks=self.options.qc.looks)
+            found.append([Localization(each) for each in positions])
         return list(zip(*found, strict=True))
 
     def finish(self, job: Job, context: ScanContext, found: tuple[Localization, ...]) -> Result:
         """Measure, check and encode the segmentation of a scan."""
         outlines = [
-            each.contour(localization.theta, context.size)
+            each.contour(localization.position.theta, context.size, localization.position.pose)
             for each, localization in zip(self._all_networks, found, strict=True)
         ]
         upright, *cups = outlines
@@ -204,7 +208,7 @@ class SegmentationTask:
         contours = [ring for each in outlines for ring in each]
         pixels = context.pixels
         overlays = [] if pixels is None else [encode_png(overlay(pixels, contours))]
-        outline = self._encode_outline(context, found[0].theta, rings, fields)
+        outline = self._encode_outline(context, found[0].position, rings, fields)
         return Result(
             files=[outline, *overlays, *probability_files],
             fields=fields,
@@ -212,19 +216,22 @@ class SegmentationTask:
             thumbnail=None if context.small is None else thumbnail_of(context.small, contours, context.size),
         )
 
-    def _localize(self, batch: np.ndarray) -> list[Localization]:
+    def _localize(self, views: list[View]) -> list[Localization]:
         networks, checks = self.networks, self.options.qc
-        judged = checks.level != "off" and networks.qc_statistics is not None
-        if not (judged or checks.samples or checks.tta):
-            return [Localization(theta) for theta in networks.locate(batch)]
-        found = networks.examine(batch, recon=checks.level == "full", tta=checks.tta)
-        return [Localization(each.theta, each) for each in found]
+        outputs: list[qc.EncoderOutputs] = []
+        if checks.level != "off" and networks.qc_statistics is not None:
+            squares = np.stack([view.square for view in views])
+            outputs = networks.examine(squares, recon=checks.level == "full")
+        positions = locate(networks, views, looks=checks.looks, tta=checks.tta, first=outputs)
+        judged = outputs or repeat(None, len(views))
+        return [Localization(*each) for each in zip(positions, judged, strict=True)]
 
     def _check_quality(self, found: Localization, rings: Rings) -> QCResult | None:
         statistics = self.networks.qc_statistics
         if self.options.qc.level == "off" or statistics is None or found.outputs is None:
             return None
-        return statistics.judge(found.outputs, rings)
+        jacobian = self.networks.jacobian(found.position.theta)
+        return statistics.judge(found.outputs, rings, jacobian)
 
     def _measure(self, context: ScanContext, rings: Rings) -> biometry.Figures:
         """The measurement columns of an outline; `rings` in stored pixels."""
@@ -235,20 +242,20 @@ class SegmentationTask:
 
     def _posterior(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
         """For --posterior, the probability map as a PNG, and the columns of the 90 % intervals."""
-        if not self.options.qc.samples or found.outputs is None:
+        if not self.options.qc.samples:
             return [], {}
-        networks = self.networks
+        networks, pose = self.networks, found.position.pose
         thetas = draw(
-            found.outputs,
+            found.position,
             self.options.qc.samples,
             temperature=networks.temperature,
             seed=self.options.qc.seed,
             key=context.key,
         )
-        inside = probability(networks.mask(theta, context.size) for theta in thetas)
+        inside = probability(networks.mask(theta, context.size, pose) for theta in thetas)
         levels = np.rint(inside * 255).astype(np.uint8)
         rows = [
-            self._measure(context, context.stored_rings(networks.contour(theta, context.size)))
+            self._measure(context, context.stored_rings(networks.contour(theta, context.size, pose)))
             for theta in thetas
         ]
         fields: Fields = {}
@@ -257,13 +264,15 @@ class SegmentationTask:
             fields |= _rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
         return [encode_png(stored(levels, context.orientation))], fields
 
-    def _encode_outline(self, context: ScanContext, theta: np.ndarray, rings: Rings, fields: Fields) -> bytes:
+    def _encode_outline(
+        self, context: ScanContext, position: Position, rings: Rings, fields: Fields
+    ) -> bytes:
         """The mask or outline as the bytes of a file."""
         if self.options.format == "svg":
             return svg(rings, context.stored_size).encode()
         if self.options.format == "geojson":
             return geojson(rings, fields).encode()
-        mask = stored(self.networks.mask(theta, context.size), context.orientation)
+        mask = stored(self.networks.mask(position.theta, context.size, position.pose), context.orientation)
         return encode_png(mask) if self.options.format == "png" else encode_tiff(mask)
 
 

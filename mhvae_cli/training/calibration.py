@@ -10,6 +10,7 @@ import torch
 
 from ..checkpoints.folder import load_state, read_config, save_model
 from ..images.read import read_mask, read_scan
+from ..inference.looking import Position, locate, view_of
 from ..inference.networks import Networks
 from ..inference.posterior import draw, interval
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
@@ -43,7 +44,7 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
         for name in DISTANCES
     }
     statistics = QCStatistics(
-        _temperature(networks, val_outputs, val),
+        _temperature(networks, val),
         {name: values.mean(0) for name, values in features.items()},
         {
             name: _whitening(values) if name == "tones" else _inverse_sd(values)
@@ -100,17 +101,18 @@ def _whitening(values: np.ndarray) -> np.ndarray:
     return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * variances)))
 
 
-def _temperature(networks: Networks, outputs: Sequence[EncoderOutputs], val: Sequence[Sample]) -> float:
+def _temperature(networks: Networks, val: Sequence[Sample]) -> float:
     """The factor on the posterior's sd at which 90 % of the 90 % intervals contain the true area."""
     temperatures = []
-    for output, sample in zip(outputs, val, strict=True):
+    for sample in val:
         assert sample.mask is not None
+        [position] = locate(networks, [view_of(networks, read_scan(sample.image))])
         area = float(read_mask(sample.mask).mean())
         low, high = 1 / MAX_TEMPERATURE, MAX_TEMPERATURE
         for _ in range(10):  # bisection for the smallest temperature whose interval contains the area
             middle = math.sqrt(low * high)
-            thetas = draw(output, POSTERIOR_SAMPLES, temperature=middle, seed=0, key=sample.id)
-            lower, upper = interval(_areas(networks, thetas).tolist())
+            thetas = draw(position, POSTERIOR_SAMPLES, temperature=middle, seed=0, key=sample.id)
+            lower, upper = interval(_areas(networks, replace(position, theta=thetas)).tolist())
             assert lower is not None and upper is not None
             low, high = (low, middle) if lower <= area <= upper else (middle, high)
         temperatures.append(high)
@@ -118,10 +120,12 @@ def _temperature(networks: Networks, outputs: Sequence[EncoderOutputs], val: Seq
 
 
 @torch.inference_mode()
-def _areas(networks: Networks, thetas: np.ndarray) -> np.ndarray:
-    """The area (N,) of the mask of each theta (N, P), as a fraction of the image."""
+def _areas(networks: Networks, positions: Position) -> np.ndarray:
+    """The area (N,) of the mask of each theta (N, P) at one pose, as a fraction of the image."""
     warp, head = networks.model.warp, networks.model.segmentation_head
     assert warp is not None
-    source = warp(torch.from_numpy(thetas).to(networks.device), (AREA_GRID, AREA_GRID))
+    pose = None if positions.pose is None else torch.from_numpy(positions.pose)
+    thetas = torch.from_numpy(positions.theta).to(networks.device)
+    source = warp(thetas, (AREA_GRID, AREA_GRID), None if pose is None else pose.expand(len(thetas), 2, 3))
     areas: np.ndarray = (head.level(source.cpu()) >= 0).double().mean((1, 2)).numpy()
     return areas

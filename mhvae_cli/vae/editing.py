@@ -1,9 +1,10 @@
 """Section 5.2.2, appendices E, F and G: latent codes, and the edits that the verbs make to them.
 
-An image's latent code is its style z and its position theta; `pose` is the user's edit. It maps points of the
-edited image to points of the unedited one, both in [-1, 1] (the image edge to edge, y down), and is kept
-separate from theta, which could only approximate it: a similarity in the user's pixels. Edits are given in
-native pixels of the upright image, xy in the frame 0..w by 0..h, y down, pixel centres at +0.5.
+An image's latent code is its style z, its position theta, and `pose`, the map from points of the image to
+those of theta's frame, both in [-1, 1] (the image edge to edge, y down). That frame is the unedited image, or
+the crop of it in which the object was found; the pose contains the crop and the user's edit. It is kept
+separate from theta, which could only approximate it. Edits are given in native pixels of the upright image,
+xy in the frame 0..w by 0..h, y down, pixel centres at +0.5.
 """
 
 import math
@@ -19,9 +20,9 @@ HANDLES = 20
 
 @dataclass(frozen=True)
 class LatentCode:
-    """One image's latent code: style z float32 (Z,), position theta float32 (P,), and the user's edit `pose`.
+    """One image's latent code: style z float32 (Z,), position theta float32 (P,), and `pose`.
 
-    `pose` float64 (2, 3), or None if there is no edit; `size` (h, w): the native size, upright.
+    `pose` float64 (2, 3), or None for the identity; `size` (h, w): the native size, upright.
     """
 
     z: np.ndarray

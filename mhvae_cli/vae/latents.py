@@ -13,9 +13,14 @@ class Gaussian:
     mean: Tensor
     logvar: Tensor
 
+    @property
+    def sd(self) -> Tensor:
+        """The standard deviations (B, D)."""
+        return torch.exp(0.5 * self.logvar)
+
     def rsample(self, eps: Tensor) -> Tensor:
         """mean + sigma * eps (B, D), differentiable; `eps` (B, D) is the caller's standard normal noise."""
-        return self.mean + torch.exp(0.5 * self.logvar) * eps
+        return self.mean + self.sd * eps
 
     def kl(self) -> Tensor:
         """KL(self || N(0, I)) per sample, (B,), in nats (section 3.4)."""
@@ -24,9 +29,9 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Latents:
-    """A latent code per sample: style `z` (B, Z), position `theta` (B, P), edit `pose` (B, 2, 3) or None.
+    """A latent code per sample: style `z` (B, Z), position `theta` (B, P), `pose` (B, 2, 3) or None.
 
-    `pose` maps points of the edited image to points of the unedited one, both in [-1, 1] coordinates.
+    `pose` maps points of the image to the frame of theta, both in [-1, 1] (see `editing.LatentCode`).
     """
 
     z: Tensor

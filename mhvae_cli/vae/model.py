@@ -68,12 +68,17 @@ class MultiHeadedVAE(nn.Module):
         return self.encoder.style_of_layers(self.layers(image, q_theta.mean))
 
     @torch.no_grad()
-    def layers(self, image: Tensor, theta: Tensor) -> Tensor:
-        """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose position code is theta (B, P)."""
+    def layers(self, image: Tensor, theta: Tensor, pose: Tensor | None = None) -> Tensor:
+        """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose object has this theta (B, P) and pose."""
         assert self.warp is not None
         side = self.config.tones
-        source = self.warp(theta, (side, side))
-        return split(image, affine_part(self.warp, theta), source, self.segmentation_head.level, side)
+        affine = affine_part(self.warp, theta)
+        if pose is not None:
+            pose = pose.to(affine)
+            linear = affine[:, :, :2] @ pose
+            affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)
+        source = self.warp(theta, (side, side), pose)
+        return split(image, affine, source, self.segmentation_head.level, side)
 
     def encode(self, image: Tensor) -> Latents:
         """The posterior means of an image (B, C, S, S)."""

@@ -60,7 +60,8 @@ def affine_part(warp: Warp, theta: Tensor) -> Tensor:
         return parameters
     rows = torch.as_tensor(warp.points, dtype=torch.float64)
     rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
-    return parameters @ torch.linalg.pinv(rows).T.to(parameters)
+    nearest: Tensor = parameters @ torch.linalg.pinv(rows).T.to(parameters)
+    return nearest
 
 
 def _inverse(affine: Tensor) -> Tensor:

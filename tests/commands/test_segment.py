@@ -67,22 +67,22 @@ def test_masks_are_the_pipelines_at_native_size(mhvae: Mhvae, tiny_model: Path) 
     pipeline = Pipeline.load(str(tiny_model), device="cpu", dtype="float32")
     for name, row in zip("abc", table(), strict=True):
         scan = read_scan(Path(f"scans/{name}.png"))
-        theta = pipeline.networks.locate(pipeline.networks.prepare(scan)[None])[0]
+        found = pipeline.segment(scan)
         mask = pixels(f"masks/{name}.png")
         assert mask.shape == scan.pixels.shape == (64, 80) and set(np.unique(mask)) == {0, 255}
-        assert np.array_equal(mask > 0, pipeline.networks.mask(theta, (64, 80)))
+        assert np.array_equal(mask > 0, found.mask)
         told = {"input": f"scans/{name}.png", "page": "0", "output": f"masks/{name}.png", "status": "ok"}
         told |= {"width": "80", "height": "64", "error": ""}
         assert {column: row[column] for column in told} == told
-        for column, value in measure.measure(pipeline.networks.contour(theta, (64, 80))).items():
+        for column, value in measure.measure(found.contour()).items():
             assert row[column] == "" if value is None else float(row[column]) == pytest.approx(value)
 
 
 def test_empty_masks_are_written(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mhvae_cli.inference.networks.Networks.mask", lambda self, theta, size: np.zeros(size, bool)
+        "mhvae_cli.inference.networks.Networks.mask", lambda self, theta, size, pose: np.zeros(size, bool)
     )
-    monkeypatch.setattr("mhvae_cli.inference.networks.Networks.contour", lambda self, theta, size: [])
+    monkeypatch.setattr("mhvae_cli.inference.networks.Networks.contour", lambda self, theta, size, pose: [])
     ended = mhvae("segment", "scans/a.png", "-o", "masks/", "--measure", "fetal-head", "--spacing", "0.2")
     assert ended.code == 0 and not pixels("masks/a.png").any()
     (row,) = csv.DictReader(io.StringIO(Path("masks/results.csv").read_text()))

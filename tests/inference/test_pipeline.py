@@ -95,18 +95,18 @@ def test_a_batch_is_its_images_one_by_one(pipeline: Pipeline, phantom_folder: Pa
     files = sorted((phantom_folder / "images").iterdir())[:3]
     ready = [pipeline.networks.prepare(read_scan(file)) for file in files]
     assert ready[0].shape == (1, 32, 32) and ready[0].dtype == np.float32
-    together = pipeline.networks.locate(np.stack(ready))
+    together, _ = pipeline.networks.posterior(np.stack(ready))
     assert together.shape == (3, 40) and together.dtype == np.float32
-    alone = np.concatenate([pipeline.networks.locate(one[None]) for one in ready])
+    alone = np.concatenate([pipeline.networks.posterior(one[None])[0] for one in ready])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
-def test_prepare_leaves_locate_its_input_unchanged(pipeline: Pipeline, image: np.ndarray) -> None:
+def test_the_networks_leave_their_input_unchanged(pipeline: Pipeline, image: np.ndarray) -> None:
     batch = pipeline.networks.prepare(scan_of(image))[None]
     batch.flags.writeable = False
     before = batch.copy()
-    pipeline.networks.locate(batch)
+    pipeline.networks.posterior(batch)
     assert np.array_equal(batch, before)
     np.testing.assert_array_equal(before[0], to_square(image, 32, 1))
 
@@ -117,7 +117,7 @@ def test_the_model_is_the_folders(pipeline: Pipeline, tiny_model: Path, image: n
     batch = pipeline.networks.prepare(scan_of(image))[None]
     with torch.inference_mode():
         theta = model.eval().locate(torch.tensor(batch)).mean.numpy()
-    np.testing.assert_allclose(pipeline.networks.locate(batch), theta, atol=1e-3)
+    np.testing.assert_allclose(pipeline.networks.posterior(batch)[0], theta, atol=1e-3)
     assert (pipeline.networks.name, pipeline.networks.folder, name) == ("tiny", tiny_model, "tiny")
     assert pipeline.networks.config == model.config
 

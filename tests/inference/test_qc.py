@@ -52,16 +52,16 @@ def test_the_smallest_jacobian_is_the_analytic_one() -> None:
 
 
 def test_a_verdict_names_what_is_off() -> None:
-    fine = trust().judge(evidence(), [SQUARE])
+    fine = trust().judge(evidence(), [SQUARE], 1.0)
     assert fine.qc == "ok" and fine.why == () and (fine.components, fine.holes) == (1, 0)
     assert fine.percentiles["theta"] == pytest.approx(25) and fine.percentiles["recon"] == pytest.approx(5)
     far = evidence(features=np.array([5.0, 5.0]), theta=np.full(6, -2.5), recon=None)
-    odd = trust().judge(far, [SQUARE])
+    odd = trust().judge(far, [SQUARE], 1.0)
     assert odd.why == ("features", "theta") and odd.percentiles["features"] == 100
     assert "recon" not in odd.percentiles and odd.fields()["recon_pct"] is None
-    assert trust().judge(evidence(source=grid(bent)), [SQUARE, HOLE]).why == ("holes", "folds")
-    assert trust().judge(evidence(), [SQUARE, SQUARE + 200]).why == ("pieces",)
-    assert trust().judge(evidence(inside=np.zeros((64, 64), bool)), []).why == ("empty",)
+    assert trust().judge(evidence(), [SQUARE, HOLE], -0.6).why == ("holes", "folds")
+    assert trust().judge(evidence(), [SQUARE, SQUARE + 200], 0.5).why == ("pieces",)
+    assert trust().judge(evidence(), [], None).why == ("empty",)
     assert tuple(odd.fields()) == COLUMNS and odd.fields()["qc_why"] == "features;theta"
 
 
@@ -69,7 +69,7 @@ def test_statistics_outlive_the_file() -> None:
     sizes = {"tones": 4, "features": 2, "z": 3}
     content = json.loads(json.dumps(trust().to_dict()))
     again = parse_statistics(content, sizes, where="here")
-    found, told = (each.judge(evidence(), [SQUARE]) for each in (again, trust()))
+    found, told = (each.judge(evidence(), [SQUARE], 1.0) for each in (again, trust()))
     assert found.percentiles == pytest.approx(told.percentiles, abs=0.01) and found.why == told.why
     damaged = [
         {**content, "limits": {}},

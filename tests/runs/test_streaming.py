@@ -33,10 +33,9 @@ def test_out_of_memory_halves_the_batch(mhvae: Mhvae, monkeypatch: pytest.Monkey
     crowd(10)
     assert mhvae("segment", "scans", "-o", "right", "-b", 8).code == 0
     seen: list[int] = []
-    for name in ("locate", "examine"):
-        if hasattr(Networks, name):
-            real = getattr(Networks, name)
-            monkeypatch.setattr(Networks, name, out_of_memory(3, seen, real, SHORT[kind]))
+    for name in ("posterior", "examine"):
+        real = getattr(Networks, name)
+        monkeypatch.setattr(Networks, name, out_of_memory(3, seen, real, SHORT[kind]))
     ended = mhvae("segment", "scans", "-o", "m", "-b", 8, "-j", 2)
     assert ended.code == 0 and len(rows()) == 13
     assert seen[:4] == [8, 4, 2, 2] and max(seen[2:]) == 2
@@ -48,7 +47,7 @@ def test_out_of_memory_halves_the_batch(mhvae: Mhvae, monkeypatch: pytest.Monkey
 def test_out_of_memory_for_one_alone(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
     from mhvae_cli.inference.networks import Networks
 
-    names = [name for name in ("locate", "examine") if hasattr(Networks, name)]
+    names = ("posterior", "examine")
     real = {name: getattr(Networks, name) for name in names}
     for name in names:
         monkeypatch.setattr(Networks, name, out_of_memory(0, [], real[name], SHORT["cuda"]))

@@ -23,8 +23,6 @@ def evidence(**changed: Any) -> EncoderOutputs:
         "z": np.zeros(3, np.float32),
         "features": np.zeros(2, np.float32),
         "square": STRIPES,
-        "source": grid(lambda p: p),
-        "inside": np.ones((64, 64), bool),
         "recon": 0.1,
     }
     return EncoderOutputs(**(values | changed))
