@@ -119,8 +119,9 @@ class Dicom:
             pixels, limits = grey(self.header, array, page, window)
         elif array.dtype == np.uint16 and window != "auto":
             limits = (0.0, 2.0**self.header.BitsStored - 1) if window == "full" else window
-        size = spacing(self.header, page)
-        return Scan(np.ascontiguousarray(pixels), page=page, name=self.name, window=limits, spacing=size)
+        size, regions = spacing(self.header, page)
+        pixels = np.ascontiguousarray(pixels)
+        return Scan(pixels, page=page, name=self.name, window=limits, spacing=size, regions=regions)
 
     def stored(self, page: int = 0) -> np.ndarray:
         """The stored values of a frame, (rows, columns), or its colours, (rows, columns, 3)."""

@@ -26,6 +26,17 @@ class Spacing(NamedTuple):
         return Spacing(self.y, self.x)
 
 
+class Region(NamedTuple):
+    """A box of an ultrasound image, from x0, y0 to x1, y1 in pixels, with a spacing of its own, None if
+    unknown."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    spacing: Spacing | None
+
+
 @dataclass(frozen=True)
 class Scan:
     """One image: `pixels` (H, W) or (H, W, 3), uint8 or uint16, upright (EXIF orientation applied).
@@ -33,7 +44,8 @@ class Scan:
     `orientation` is the file's EXIF orientation, 1-8: `stored(pixels, orientation)` is the array as stored in
     the file. `page` counts from 0. `name` identifies the image in messages. `window` (low, high) are the
     values of `pixels` that are black and white; None means 0 and 255 for 8 bits, the 0.1 and 99.9 percentiles
-    for 16. `spacing` is that of the upright image; None if the file does not state it, never a guess.
+    for 16. `spacing` is that of the whole upright image; None if the file does not state it, never a guess.
+    An ultrasound image may have `regions` with a spacing each instead.
     """
 
     pixels: np.ndarray
@@ -42,6 +54,7 @@ class Scan:
     name: str = "array"
     window: tuple[float, float] | None = None
     spacing: Spacing | None = None
+    regions: tuple[Region, ...] = ()
 
     @property
     def bits(self) -> int:
