@@ -32,7 +32,7 @@ MAX_MEASURES = 5
 """Number of measurements that fit on a screen beside image, flag and name."""
 
 _IDENTITY = ("input", "page", "output", "width", "height", "area_px", "made_by")
-_VIEWABLE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg"))
+_VIEWABLE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp", ".svg"))
 _TAGS = {"flagged": "flagged", "failed": "failed", "ok": "ok", "done": "not checked"}
 _BUTTONS = {"": "all", "flagged": "flagged", "failed": "failed", "ok": "ok", "done": "not checked"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
