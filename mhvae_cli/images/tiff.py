@@ -22,7 +22,7 @@ from .scan import MAX_PIXELS
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 284, 317, 322, 323, 324, 325
-_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
+_EXTRA_SAMPLES, _SAMPLE_FORMAT, _IMAGE_DEPTH = 338, 339, 32997
 
 _BYTEWISE = {
     1: "none",
@@ -34,10 +34,11 @@ _BYTEWISE = {
     50000: "Zstd",
 }
 """The values of Compression that do not depend on what the bytes mean."""
+_WEBP = 50001
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _CHANNELS = {0: 1, 1: 1, 2: 3, 5: 4}
 """The values of SampleFormat and of PhotometricInterpretation that are supported here."""
-_CMYK = 5
+_CMYK, _ALPHA = 5, 2
 _BIG, _BIG_BIG_ENDIAN = 43, b"MM\0+"
 
 # libtiff writes what it finds to stderr, without the file's name; it is reported as an InputError.
@@ -95,6 +96,10 @@ class Tiff:
         if Pillow decodes it."""
         tags = self.tags(page)
         bits, formats = _each(tags, _BITS), _each(tags, _SAMPLE_FORMAT)
+        if tags.get(_COMPRESSION) == _WEBP:  # Pillow would call it damaged: few of its builds decode it
+            raise self._unsupported(tags)
+        if tags.get(_IMAGE_DEPTH, 1) != 1:
+            raise InputError(f"{self.name}: unsupported kind of TIFF (a volume in one page)")
         if max(bits) <= 8 and set(formats) <= {1}:
             return None
         if max(bits) == 12 and set(formats) == {1} and len(bits) == 1:
@@ -106,12 +111,12 @@ class Tiff:
         if not known or not uniform or tags.get(_COMPRESSION, 1) not in _BYTEWISE or bits[0] * len(bits) < 8:
             raise self._unsupported(tags)
         dtype = np.dtype(f"{'<' if tags.prefix[:2] == b'II' else '>'}{_KINDS[formats[0]]}{bits[0] // 8}")
+        kept = self._kept(tags, dtype, len(bits))
         if tags.get(_PLANAR, 1) == 2:
-            planes = [self._decoded(tags, dtype, 1, plane) for plane in range(len(bits))]
-            values = np.concatenate(planes, axis=2)
+            values = np.concatenate([self._decoded(tags, dtype, 1, plane) for plane in range(kept)], axis=2)
         else:
-            values = self._decoded(tags, dtype, len(bits), 0)
-        return self._colours(tags, values)
+            values = self._decoded(tags, dtype, len(bits), 0)[..., :kept]
+        return _brighter(values, photometric)
 
     def _directories(self) -> Iterator[ImageFileDirectory_v2]:
         """The tags of each page in turn, in one object."""
@@ -131,23 +136,16 @@ class Tiff:
                 return
             yield tags
 
-    def _colours(self, tags: ImageFileDirectory_v2, values: np.ndarray) -> np.ndarray:
-        """Samples (h, w, c) without those that are no colours, by the meaning of the page's tags."""
-        photometric, integers = tags.get(_PHOTOMETRIC, 0), values.dtype.kind == "u"
-        colours, more = _CHANNELS[photometric], values.shape[2] - _CHANNELS[photometric]
-        extra = tags.get(_EXTRA_SAMPLES, (2,) if photometric == 2 else (0,))[0] if more else None
-        wide = not integers or values.dtype.itemsize > 2
-        if more < 0 or (more and colours == 1 and extra == 0) or (extra == 2 and (wide or colours == 4)):
+    def _kept(self, tags: ImageFileDirectory_v2, dtype: np.dtype, samples: int) -> int:
+        """How many samples of a pixel are colours or alpha; not alpha that has multiplied the colours."""
+        colours = _CHANNELS[tags[_PHOTOMETRIC]]
+        if samples == colours:
+            return colours
+        extra = tags.get(_EXTRA_SAMPLES, (_ALPHA,) if colours == 3 else (None,))[0]
+        unfit = colours == 4 or dtype.kind != "u" or dtype.itemsize > 2  # for alpha
+        if samples < colours or extra is None or (extra == _ALPHA and unfit):
             raise self._unsupported(tags)
-        if photometric == 0:
-            whole = np.iinfo(values.dtype).max - values if integers else None
-            values = whole if whole is not None else -values if values.dtype.kind == "f" else ~values
-        if photometric == _CMYK:
-            top = np.iinfo(values.dtype).max
-            inks = (top - values[..., :4]).astype(np.float64)
-            return np.rint(inks[..., :3] * inks[..., 3:] / top).astype(values.dtype)
-        kept = values[..., : colours + (extra == 2)]  # colours that alpha has multiplied are as on black
-        return kept[..., 0] if kept.shape[2] == 1 else kept
+        return colours + (extra == _ALPHA)
 
     def _decoded(self, tags: ImageFileDirectory_v2, dtype: np.dtype, channels: int, plane: int) -> np.ndarray:
         """Samples (h, w, channels) of a page, or of one of its planes, in native byte order."""
@@ -218,6 +216,18 @@ def _one_page(layout: dict[int, int], parts: list[bytes], names: tuple[int, int]
         arrays += b"" if len(values) == 1 else packed
         directory += struct.pack("<HHL", tag, 4, len(values)) + place
     return b"".join([struct.pack("<2sHL", b"II", 42, begin), body, directory, bytes(4), arrays])
+
+
+def _brighter(values: np.ndarray, photometric: int) -> np.ndarray:
+    """Samples (h, w, c) such that larger is brighter, CMYK as RGB; (h, w) for grey without alpha."""
+    if photometric == 0:
+        kind = values.dtype.kind
+        values = np.iinfo(values.dtype).max - values if kind == "u" else -values if kind == "f" else ~values
+    if photometric == _CMYK:
+        top = np.iinfo(values.dtype).max
+        inks = (top - values).astype(np.float64)
+        values = np.rint(inks[..., :3] * inks[..., 3:] / top).astype(values.dtype)
+    return values[..., 0] if values.shape[2] == 1 else values
 
 
 def _undo_predictor(rows: np.ndarray, dtype: np.dtype, channels: int, predictor: int) -> np.ndarray:
