@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.uid import (
     MPEG2MPML,
@@ -178,6 +181,15 @@ def test_jpeg_of_several_frames_and_jpeg_2000():
     np.testing.assert_array_equal(read_scan(lossless).pixels, waves[0])
 
 
+def test_12_bit_jpeg_where_pylibjpeg_is_installed():
+    pytest.importorskip("libjpeg")
+    file = Path(pydicom.__file__).parent / "data" / "test_files" / "JPGExtended.dcm"
+    scan = read_scan(file)
+    assert scan.bits == 16
+    np.testing.assert_array_equal(scan.pixels, pydicom.dcmread(file).pixel_array)
+
+
+@pytest.mark.skipif(find_spec("libjpeg") is not None, reason="pylibjpeg would decode them")
 @pytest.mark.parametrize(
     ("syntax", "said"),
     [
