@@ -145,7 +145,7 @@ class Tiff:
         unfit = colours == 4 or dtype.kind != "u" or dtype.itemsize > 2  # for alpha
         if samples < colours or extra is None or (extra == _ALPHA and unfit):
             raise self._unsupported(tags)
-        return colours + (extra == _ALPHA)
+        return colours + 1 if extra == _ALPHA else colours
 
     def _decoded(self, tags: ImageFileDirectory_v2, dtype: np.dtype, channels: int, plane: int) -> np.ndarray:
         """Samples (h, w, channels) of a page, or of one of its planes, in native byte order."""

@@ -192,10 +192,10 @@ def test_the_ultrasound_region_of_the_whole_outline_gives_the_millimetres(
     ]
     for regions, wanted in cases:
         Path("a.dcm").write_bytes(dicom(array, SequenceOfUltrasoundRegions=Sequence(regions)))
-        ended = mhvae(
-            "segment", "a.dcm", "-o", "m/", "--json", "--measure", "fetal-head", "--existing", "overwrite"
-        )
-        (row,) = rows(ended)
+        options = ("--measure", "fetal-head", "--existing", "overwrite", "--report", "page.html")
+        (row,) = rows(mhvae("segment", "a.dcm", "-o", "m/", "--json", *options))
+        shown = f"no mm: {row['spacing_note']}" in Path("page.html").read_text()
+        assert shown == (row["spacing_note"] is not None)
         if isinstance(wanted, str):
             assert wanted in row["spacing_note"]
             assert {row[name] for name in ("spacing_x", "spacing_y", "area_mm2", "hc_mm")} == {None}
