@@ -27,3 +27,13 @@ def contains(rings: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
     rise = np.where(by == ay, 1.0, by - ay)  # horizontal edges never span: only the division needs a 1
     inside: np.ndarray = (spans & (x < ax + (y - ay) * (bx - ax) / rise)).sum(axis=1) % 2 == 1
     return inside
+
+
+def overlaps_box(rings: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether the inside or the border of rings and a box, from its corner `low` xy to `high`, overlap."""
+    a, b, _ = edges(rings)
+    step = np.where(a == b, 1e-12, b - a)
+    # The part of an edge inside the box, from its start at 0 to its end at 1, is that between both its sides.
+    near, far = np.sort([(low - a) / step, (high - a) / step], axis=0)
+    crossed = np.maximum(near.max(axis=1), 0) <= np.minimum(far.min(axis=1), 1)
+    return bool(crossed.any() or contains(rings, low[None]).any())

@@ -28,7 +28,7 @@ RANK = {box: rank for rank, row in enumerate(reversed(ROWS)) for box in row.spli
 OWNERS = {  # what is called (a name, or the end of a dotted one): the modules that may
     "grid_sample": {"vae.decoder", "training.augmentation"},
     "affine_grid": {"training.augmentation"},
-    "Image.open": {"images.read", "images.dicom_frames"},
+    "Image.open": {"images.read", "images.deep", "images.tiff", "images.dicom_frames"},
     "safe_open": {"checkpoints.tensors"},
     "print": {"runs.console"},
     "hashlib.sha256": {"hashing"},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mhvae_cli.polygons import contains, edges, signed_area
+from mhvae_cli.polygons import contains, edges, overlaps_box, signed_area
 
 SQUARE = np.array([[0.0, 0], [4, 0], [4, 3], [0, 3]])
 
@@ -41,3 +41,21 @@ def test_inside_is_where_the_winding_number_is_odd() -> None:
     steps = (np.roll(angles, -1, axis=1) - angles + np.pi) % (2 * np.pi) - np.pi
     winding = np.rint(steps.sum(axis=1) / (2 * np.pi)).astype(int)
     assert np.array_equal(contains([ring], points), winding % 2 == 1)
+
+
+def test_a_box_overlaps_a_ring_by_its_border_or_its_inside() -> None:
+    square = [np.array([[2.0, 2], [8, 2], [8, 8], [2, 8]])]
+    for low, high, overlap in [
+        ((0, 0), (10, 10), True),  # around it
+        ((4, 4), (5, 5), True),  # inside it
+        ((0, 4), (10, 5), True),  # across it, without a vertex of it
+        ((8, 8), (9, 9), True),  # at a corner
+        ((8.1, 0), (9, 10), False),
+        ((0, 0), (1.9, 10), False),
+    ]:
+        assert overlaps_box(square, np.array(low), np.array(high)) is overlap
+    ring = [4 * np.array([[0, -1], [1, 0], [0, 1], [-1, 0]], float)]
+    assert not overlaps_box(ring, np.array([2.1, 2.1]), np.array([4.0, 4.0]))  # in its bounding box only
+    assert not overlaps_box(
+        [*square, np.array([[3.0, 3], [3, 7], [7, 7], [7, 3]])], *np.array([[4, 4], [5, 5]])
+    )

@@ -1,6 +1,8 @@
 """Image files to arrays and back.
 
 read            image files to `Scan`s, masks and texts; the only module that opens them
+tiff            TIFF files, page by page
+deep            PNG and PPM files with 16-bit colours
 dicom           DICOM files, read with pydicom
 dicom_frames    the frames of a DICOM file, decoded
 dicom_values    a DICOM file's stored values to grey levels, and its pixel spacing

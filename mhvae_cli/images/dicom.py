@@ -5,16 +5,18 @@ says only what kind of error it is. `Scan.pixels` of a greyscale file are the st
 offset if they are signed, and inverted if needed, so that larger is brighter.
 """
 
+import io
 import logging
 import struct
 import warnings
+import zlib
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ..errors import InputError
-from .dicom_frames import PixelData, cannot_decode, check_header, decode_frame
+from .dicom_frames import PALETTES, PixelData, cannot_decode, check_header, decode_frame
 from .dicom_values import grey, spacing
 from .scan import Scan, Window
 
@@ -26,13 +28,14 @@ TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
-    *("GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData"),
-    *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in PALETTES),
+    *(f"{colour}PaletteColorLookupTableData" for colour in PALETTES),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in PALETTES),
     *("PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
+_MAX_INFLATED = 2**29
 _SYNTAX, _FRAMES = 0x00020010, 0x00280008
 _FLOAT_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00010
 
@@ -73,9 +76,11 @@ class Dicom:
             stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2, specific_tags=[_SYNTAX]
         )
         self.syntax = UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
-        if not self.syntax.is_transfer_syntax or self.syntax.is_deflated:  # it may be a decompression bomb
+        if not self.syntax.is_transfer_syntax:
             raise cannot_decode(name, self.syntax)
-        self._begin = stream.tell()
+        if self.syntax.is_deflated:
+            self.stream = _inflated(stream, name)
+        self._begin = self.stream.tell()
 
     @cached_property
     def header(self) -> "Dataset":
@@ -114,8 +119,9 @@ class Dicom:
             pixels, limits = grey(self.header, array, page, window)
         elif array.dtype == np.uint16 and window != "auto":
             limits = (0.0, 2.0**self.header.BitsStored - 1) if window == "full" else window
-        size = spacing(self.header, page)
-        return Scan(np.ascontiguousarray(pixels), page=page, name=self.name, window=limits, spacing=size)
+        size, regions = spacing(self.header, page)
+        pixels = np.ascontiguousarray(pixels)
+        return Scan(pixels, page=page, name=self.name, window=limits, spacing=size, regions=regions)
 
     def stored(self, page: int = 0) -> np.ndarray:
         """The stored values of a frame, (rows, columns), or its colours, (rows, columns, 3)."""
@@ -123,8 +129,8 @@ class Dicom:
             raise InputError(f"{self.name}: has no page {page + 1}")
         if not self.syntax.is_encapsulated and self._extent[1] * 8 < self._frame_bits:
             raise EOFError
-        start, _ = self._extent
-        data = PixelData(self.name, self.stream, self.syntax, self.header, self.frames, start)
+        start, _, vr = self._extent
+        data = PixelData(self.name, self.stream, self.syntax, self.header, self.frames, start, vr)
         return decode_frame(data, page)
 
     def _read(self, tags: list[int], *, until: int) -> "Dataset":
@@ -135,8 +141,8 @@ class Dicom:
         return read_dataset(self.stream, *coding, stop_when=lambda tag, *_: tag >= until, specific_tags=tags)
 
     @cached_property
-    def _extent(self) -> tuple[int, int]:
-        """Where the pixel data begins in the stream, and its number of bytes."""
+    def _extent(self) -> tuple[int, int, str]:
+        """Where the pixel data begins in the stream, its number of bytes, and its value representation."""
         implicit, little = self.header.original_encoding
         order = "<" if little else ">"
         self.stream.seek(self._end)
@@ -148,8 +154,8 @@ class Dicom:
             raise InputError(f"{self.name}: DICOM file with more than 16 bits, or an invalid number of bits")
         if not implicit:
             (length,) = struct.unpack(order + "L", self.stream.read(4))
-        start = self.stream.tell()
-        return start, min(length, self.stream.seek(0, 2) - start)
+        start, vr = self.stream.tell(), "OW" if implicit else head[4:6].decode("latin-1")
+        return start, min(length, self.stream.seek(0, 2) - start), vr
 
     @property
     def _frame_bits(self) -> int:
@@ -159,3 +165,15 @@ class Dicom:
         samples = 2 if subsampled else header.get("SamplesPerPixel", 1)
         bits: int = header.Rows * header.Columns * header.BitsAllocated * samples
         return bits
+
+
+def _inflated(stream: BinaryIO, name: str) -> BinaryIO:
+    """The rest of a deflated file, unless it is a decompression bomb."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(stream.read(), _MAX_INFLATED)
+    if not inflater.eof:
+        if inflater.unconsumed_tail:
+            limit = f"more than {_MAX_INFLATED >> 20} MiB of deflated DICOM"
+            raise InputError(f"{name}: {limit}", hint="decompress it first, for example with dcmconv")
+        raise EOFError
+    return io.BytesIO(data)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 """The supported values of PhotometricInterpretation."""
+PALETTES = ("Red", "Green", "Blue")
+"""The first words of the keywords of the three palettes."""
 
 _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 """The transfer syntaxes of 8-bit and of 8- or 12-bit JPEG; Pillow decodes 8 bits only."""
@@ -24,7 +26,7 @@ _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 
 @dataclass(frozen=True)
 class PixelData:
-    """The pixel data of the file `name`: `frames` frames, in `stream` from byte `start` on."""
+    """The pixel data, OB or OW by `vr`, of the file `name`: `frames` frames in `stream` from `start` on."""
 
     name: str
     stream: BinaryIO
@@ -32,6 +34,7 @@ class PixelData:
     header: "Dataset"
     frames: int
     start: int
+    vr: str
 
 
 def check_header(header: "Dataset", syntax: "UID", name: str) -> None:
@@ -50,40 +53,60 @@ def check_header(header: "Dataset", syntax: "UID", name: str) -> None:
     samples, signed = 3 if colour in COLOURS[:-1] else 1, header.get("PixelRepresentation", 0)
     if header.get("SamplesPerPixel", 1) != samples or (samples == 3 and signed):
         raise ValueError("samples")
-    if syntax == _EXTENDED and header.BitsStored > 8:
-        raise cannot_decode(name, syntax)
 
 
 def decode_frame(data: PixelData, page: int) -> np.ndarray:
     """The stored values of a frame, (rows, columns), or its colours, (rows, columns, 3)."""
     syntax = data.syntax
     data.stream.seek(data.start)
-    if syntax in (_BASELINE, _EXTENDED):
+    if syntax == _BASELINE or (syntax == _EXTENDED and data.header.BitsStored <= 8):
         return _decode_jpeg(data, page)
-    from pydicom.pixels import apply_color_lut, get_decoder
+    from pydicom.pixels import get_decoder
 
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise cannot_decode(data.name, syntax) from None
-    if not decoder.is_available:
-        raise cannot_decode(data.name, syntax)
+    # Pillow is listed as a decoder of JPEG Extended, of which it decodes 8 bits only.
+    if not decoder.is_available or (syntax == _EXTENDED and decoder.available_plugins == ("pillow",)):
+        raise cannot_decode(data.name, syntax, installable=True)
     if syntax.is_encapsulated and "JPEG 2000" in syntax.name:
         _open_frame(data, page).close()
     array, found = decoder.as_array(data.stream, index=page, **_decoder_options(data))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if data.header.get("PhotometricInterpretation") == "PALETTE COLOR":
-        array = apply_color_lut(array, data.header)
-        return array if array.dtype == np.uint8 else (array >> 8).astype(np.uint8)
+        colours, first = _palette(data.header)
+        return colours[np.clip(array.astype(np.int32) - first, 0, len(colours) - 1)]
     if array.ndim == 3 and found["photometric_interpretation"] != "RGB":
         raise cannot_decode(data.name, syntax)
     return array
 
 
-def cannot_decode(name: str, syntax: "UID") -> InputError:
-    """The error for a transfer syntax that no installed decoder supports."""
+def cannot_decode(name: str, syntax: "UID", *, installable: bool = False) -> InputError:
+    """The error for a transfer syntax that no installed decoder supports; `installable`: others do."""
     kind = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
-    hint = "decompress it first, or install a decoder for pydicom, such as pylibjpeg"
-    return InputError(f"{name}: cannot decode DICOM in {kind}", hint=hint)
+    plugin = "pylibjpeg-openjpeg" if "2000" in kind else "pylibjpeg-libjpeg"
+    install = f"pip install pylibjpeg {plugin}, or " if installable else ""
+    return InputError(f"{name}: cannot decode DICOM in {kind}", hint=f"{install}decompress it first")
+
+
+def _palette(header: "Dataset") -> tuple[np.ndarray, int]:
+    """A palette's colours, uint8 (n, 3), and the stored value of the first one."""
+    entries, first, _ = header.RedPaletteColorLookupTableDescriptor
+    entries = entries or 2**16
+    if header.get("SegmentedRedPaletteColorLookupTableData") is not None:
+        from pydicom.pixels import apply_color_lut
+
+        if "RedPaletteColorLookupTableData" in header:
+            raise ValueError("palettes")
+        colours = apply_color_lut(np.arange(first, first + entries), header)[:, :3]
+    else:
+        order = "<" if header.original_encoding[1] else ">"
+        tables = [bytes(header[f"{colour}PaletteColorLookupTableData"].value) for colour in PALETTES]
+        size = 2 if len(tables[0]) >= 2 * entries else 1
+        colours = np.stack([np.frombuffer(table, f"{order}u{size}", entries) for table in tables], axis=1)
+    # Some files hold 8 bits in 16.
+    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8), first
 
 
 def _decode_jpeg(data: PixelData, page: int) -> np.ndarray:
@@ -126,5 +149,5 @@ def _decoder_options(data: PixelData) -> dict[str, Any]:
         "bits_stored": header.BitsStored,
         "pixel_representation": header.get("PixelRepresentation", 0),
         "pixel_keyword": "PixelData",
-        "pixel_vr": "OW" if header.BitsAllocated > 8 else "OB",
+        "pixel_vr": data.vr,
     }

@@ -4,12 +4,11 @@ A header is a pydicom Dataset with the elements in `dicom.TAGS`; pydicom itself 
 elements of a single frame, or shared by all frames, may be in functional groups.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .scan import Spacing, Window
+from .scan import Region, Spacing, Window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -45,35 +44,32 @@ def grey(
     return np.asarray(top, pixels.dtype) - pixels if flip else pixels, limits
 
 
-def spacing(header: "Dataset", page: int) -> Spacing | None:
-    """PixelSpacing, or the spacing of the largest ultrasound region in cm; in mm, None if unknown.
+def spacing(header: "Dataset", page: int) -> tuple[Spacing | None, tuple[Region, ...]]:
+    """PixelSpacing in mm, None if unknown; instead of it the ultrasound regions, if there are any.
 
     ImagerPixelSpacing is measured at the detector, at a distance from the object: it counts as unknown, and
-    so does a PixelSpacing that merely repeats it. None also if PixelSpacing and the region contradict.
+    so does a PixelSpacing that merely repeats it. The spacing of a region is unknown if its axes are not
+    lengths (as of a spectrum), or if it and PixelSpacing contradict.
     """
     stated = _size(_element(header, page, "PixelMeasuresSequence", "PixelSpacing"))
     detector = _size(header.get("ImagerPixelSpacing"))
     if stated and detector and not header.get("PixelSpacingCalibrationType"):
         stated = None if np.allclose(stated, detector) else stated
-    areas = list(_regions(header))
-    of_region = max(areas)[1] if areas else None
-    if stated and of_region and not np.allclose(stated, of_region, rtol=0.01):
-        return None
-    return stated or of_region
+    found = header.get("SequenceOfUltrasoundRegions")
+    regions = tuple(_region(each, stated) for each in found or ())
+    return None if regions else stated, regions
 
 
-def _regions(header: "Dataset") -> Iterator[tuple[int, Spacing]]:
-    """The area in pixels and the spacing of each 2-D ultrasound region whose axes are lengths."""
-    for region in header.get("SequenceOfUltrasoundRegions") or ():
-        units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
-        if region.get("RegionSpatialFormat") != _FLAT or units != (_CENTIMETRES, _CENTIMETRES):
-            continue
-        deltas = region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")
-        size = _size(None if None in deltas else [abs(float(delta)) * 10 for delta in deltas])
-        width = region.RegionLocationMaxX1 - region.RegionLocationMinX0
-        height = region.RegionLocationMaxY1 - region.RegionLocationMinY0
-        if size and width > 0 and height > 0:
-            yield width * height, size
+def _region(region: "Dataset", stated: Spacing | None) -> Region:
+    units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
+    deltas = region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")
+    flat = region.get("RegionSpatialFormat") == _FLAT and units == (_CENTIMETRES, _CENTIMETRES)
+    size = _size([abs(float(delta)) * 10 for delta in deltas]) if flat and None not in deltas else None
+    if size and stated and not np.allclose(stated, size, rtol=0.01):
+        size = None
+    x0, y0 = (float(region.get(f"RegionLocationMin{end}", -np.inf)) for end in ("X0", "Y0"))
+    x1, y1 = (float(region.get(f"RegionLocationMax{end}", np.inf)) + 1 for end in ("X1", "Y1"))
+    return Region(x0, y0, x1, y1, size)
 
 
 def _size(values: Any) -> Spacing | None:

@@ -17,22 +17,46 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, MhvaeError, os_error_text
+from .deep import deep_samples
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
 from .scan import MAX_PIXELS, Scan, Spacing, Window, scan_of, stored, upright
+from .tiff import Tiff, is_tiff
 
 MAX_TEXT = 2**20
 SUFFIXES = DICOM_SUFFIXES | {
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".jp2")
+    *(
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".jp2",
+    )
 }
 
 # An explicit list: by default Pillow would run Ghostscript on an EPS file that is named x.png.
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-for _plugin in ("Png", "Jpeg", "Tiff", "Bmp", "Gif", "WebP", "Ppm", "Jpeg2K"):  # or Pillow imports all 40
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
+for _plugin in (
+    "Png",
+    "Jpeg",
+    "Tiff",
+    "Bmp",
+    "Gif",
+    "WebP",
+    "Avif",
+    "Ppm",
+    "Jpeg2K",
+):  # or Pillow imports all 40
     import_module(f"PIL.{_plugin}ImagePlugin")
 _ORIENTATION = 0x0112
-_PHOTOMETRIC = 0x0106
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _RESOLUTION = (0x011A, 0x011B)
 _RESOLUTION_UNIT = 0x0128
 _TEXT_TAGS = {"ImageDescription": 0x010E, "Software": 0x0131}
@@ -48,9 +72,7 @@ def count_pages(source: Path | bytes, *, name: str | None = None) -> int:
     Otherwise 1: only the first frame of an animation counts. Raises InputError as `read_scan` does.
     """
     with _opened(source, _display_name(source, name)) as image:
-        if isinstance(image, Dicom):
-            return image.frames
-        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        return image.frames if isinstance(image, Dicom | Tiff) else 1
 
 
 def read_scan(
@@ -60,8 +82,8 @@ def read_scan(
 
     1-bit values become 0 and 255; 8- and 16-bit grey values are kept; palettes, CMYK and the like become RGB;
     transparent pixels are composited on black. Wider types (32-bit integers, floats) are kept if all values
-    are whole and fit in 16 bits; otherwise they are rescaled from their finite minimum and maximum, or from
-    LO and HI, to 0..65535; NaN becomes the minimum. For DICOM see `dicom`.
+    are whole and fit in 16 bits; otherwise they are rescaled from their finite minimum and maximum, far
+    outliers aside, or from LO and HI, to 0..65535; NaN becomes the minimum. For DICOM see `dicom`.
 
     `window` says which values of the file are black and white; 8-bit images ignore it, except greyscale
     DICOM. "auto" is DICOM's own window, else percentiles (`Scan.window`); "full" is 0 and 65535, for DICOM
@@ -73,8 +95,7 @@ def read_scan(
     with _opened(source, name) as image:
         if isinstance(image, Dicom):
             return image.scan(page, window)
-        orientation, is_upright = _decode(image, page, name)
-        numbers = _numbers(image)
+        numbers, orientation, is_upright = _decode(image, page, name)
     scan = scan_of(numbers, name=name, window=window)
     pixels = scan.pixels if is_upright else upright(scan.pixels, orientation)
     return replace(scan, pixels=pixels, orientation=orientation, page=page)
@@ -92,8 +113,7 @@ def read_mask(source: Path | bytes, *, name: str | None = None) -> np.ndarray:
             inside = image.stored() != 0
             flat: np.ndarray = inside if inside.ndim == 2 else inside.any(axis=2)
             return flat
-        orientation, is_upright = _decode(image, 0, name)
-        values = np.asarray(image) if image.mode == "P" else _numbers(image)
+        values, orientation, is_upright = _decode(image, 0, name, indices=True)
     if values.ndim == 3 and values.shape[2] in (2, 4):
         values = values[..., :-1] * (values[..., -1:] > 0)
     inside = values > 127 if image.format in ("JPEG", "MPO") else np.nan_to_num(values) != 0
@@ -112,12 +132,14 @@ def read_text(source: Path | bytes, *, name: str | None = None) -> dict[str, str
     with _opened(source, name) as image:
         if isinstance(image, Dicom):
             return {}
-        image.load()  # a PNG may have texts after its pixels
-        texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
-        if image.format == "TIFF":
-            tags = getattr(image, "tag_v2", {})
+        texts = {}
+        if isinstance(image, Tiff):
+            tags = image.tags(0)
             texts = {key: str(tags[tag]) for key, tag in _TEXT_TAGS.items() if tag in tags}
-        if image.format == "GIF" and "comment" in image.info:
+        else:
+            image.load()  # a PNG may have texts after its pixels
+            texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+        if not isinstance(image, Tiff) and image.format == "GIF" and "comment" in image.info:
             texts = {"Comment": image.info["comment"].decode(errors="replace")}
     if any(len(text) > MAX_TEXT for text in texts.values()):
         raise InputError(f"{name}: {_TOO_MUCH_TEXT}")
@@ -132,13 +154,12 @@ def read_resolution(source: Path | bytes, *, page: int = 0, name: str | None = N
     """
     name = _display_name(source, name)
     with _readable(source, name) as stream:
-        if stream.read(4) not in _TIFF:
+        if not is_tiff(stream):
             return None
     with _opened(source, name) as image:
-        if isinstance(image, Dicom):  # a DICOM file whose preamble is that of a TIFF
+        if not isinstance(image, Tiff):  # a DICOM file whose preamble is that of a TIFF
             return None
-        image.seek(page)
-        tags = getattr(image, "tag_v2", {})
+        tags = image.tags(page)
         unit = {2: 25.4, 3: 10.0}.get(tags.get(_RESOLUTION_UNIT, 2))
         x, y = (float(tags.get(tag, 0)) for tag in _RESOLUTION)
     if unit is None or not (0 < x < np.inf and 0 < y < np.inf):
@@ -171,7 +192,7 @@ def _readable(source: Path | bytes, name: str) -> BinaryIO:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image | Dicom]:
+def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image | Dicom | Tiff]:
     """Open an image and read its header; any error, also in the body of the `with`, becomes an InputError."""
     kind = "image"
     try:
@@ -179,6 +200,10 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image | Dicom]:
             if _is_dicom(stream, source):
                 kind = "DICOM"
                 yield Dicom(stream, name)
+                return
+            if is_tiff(stream):
+                kind = "TIFF"
+                yield Tiff(stream, name)
                 return
             with Image.open(stream, formats=_FORMATS) as image:
                 kind = image.format or kind
@@ -228,19 +253,25 @@ def _check_size(image: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def _decode(image: Image.Image, page: int, name: str) -> tuple[int, bool]:
-    """Decode a page; its EXIF orientation, and whether Pillow has already applied it (it does for TIFFs)."""
-    if page:
-        try:
-            if image.format != "TIFF":
-                raise EOFError
-            image.seek(page)
-        except EOFError:
-            raise InputError(f"{name}: has no page {page + 1}") from None
-        _check_size(image)
+def _decode(
+    image: Image.Image | Tiff, page: int, name: str, *, indices: bool = False
+) -> tuple[np.ndarray, int, bool]:
+    """The values of a page, or for `indices` those into its palette, if it has one; its EXIF orientation, and
+    whether Pillow has already applied it (it does for TIFFs)."""
+    if isinstance(image, Tiff):
+        if (samples := image.samples(page)) is not None:
+            return samples, image.orientation(page), False
+        image = image.image(page)
+    elif page:
+        raise InputError(f"{name}: has no page {page + 1}")
+    _check_size(image)
+    samples = deep_samples(image, name)
     orientation = _orientation(image)
+    if samples is not None:
+        return samples, orientation, False
     image.load()
-    return orientation, _orientation(image) != orientation
+    values = np.asarray(image) if indices and image.mode == "P" else _numbers(image)
+    return values, orientation, _orientation(image) != orientation
 
 
 def _orientation(image: Image.Image) -> int:
@@ -251,10 +282,7 @@ def _orientation(image: Image.Image) -> int:
 def _numbers(image: Image.Image) -> np.ndarray:
     """The values of a decoded image, never clipped: (H, W) or (H, W, C), with alpha, if any, last."""
     if image.mode in ("1", "I", "F") or image.mode.startswith("I;16"):
-        array = np.asarray(image)
-        white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-        # Pillow applies WhiteIsZero only to 8-bit images.
-        return np.uint16(65535) - array if white_is_zero and array.dtype.kind == "u" else array
+        return np.asarray(image)
     mode = "L" if image.mode in ("L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}[mode]

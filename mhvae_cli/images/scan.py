@@ -9,6 +9,9 @@ import numpy as np
 from ..errors import InputError
 
 MAX_PIXELS = 100_000_000
+_NO_DATA = 3.4e38
+"""Floats as large as the largest of 32 bits, 3.4028e38, mark pixels without data, as infinity does."""
+_FAR = 8
 
 Window = Literal["auto", "full"] | tuple[float, float]
 """Which values of a file are black and white: "auto" or "full" (see `read.read_scan`), or LO and HI."""
@@ -26,6 +29,17 @@ class Spacing(NamedTuple):
         return Spacing(self.y, self.x)
 
 
+class Region(NamedTuple):
+    """A box of an ultrasound image, from x0, y0 to x1, y1 in pixels, with a spacing of its own, None if
+    unknown."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    spacing: Spacing | None
+
+
 @dataclass(frozen=True)
 class Scan:
     """One image: `pixels` (H, W) or (H, W, 3), uint8 or uint16, upright (EXIF orientation applied).
@@ -33,7 +47,8 @@ class Scan:
     `orientation` is the file's EXIF orientation, 1-8: `stored(pixels, orientation)` is the array as stored in
     the file. `page` counts from 0. `name` identifies the image in messages. `window` (low, high) are the
     values of `pixels` that are black and white; None means 0 and 255 for 8 bits, the 0.1 and 99.9 percentiles
-    for 16. `spacing` is that of the upright image; None if the file does not state it, never a guess.
+    for 16. `spacing` is that of the whole upright image; None if the file does not state it, never a guess.
+    An ultrasound image may have `regions` with a spacing each instead.
     """
 
     pixels: np.ndarray
@@ -42,6 +57,7 @@ class Scan:
     name: str = "array"
     window: tuple[float, float] | None = None
     spacing: Spacing | None = None
+    regions: tuple[Region, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -58,7 +74,7 @@ def scan_of(array: np.ndarray, *, name: str = "array", window: Window = "auto") 
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
     if not shaped or array.size == 0 or array.dtype.kind not in "buif":
         raise InputError(f"{name}: an array of {array.dtype} {array.shape} is not an image")
-    pixels, limits = _to_integers(array, window)
+    pixels, limits = _to_integers(array, window, name)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         colour, alpha = pixels[..., :-1], pixels[..., -1:]
         top = np.iinfo(pixels.dtype).max
@@ -99,7 +115,9 @@ def stored_points(points: np.ndarray, size: tuple[int, int], orientation: int) -
     return moved
 
 
-def _to_integers(array: np.ndarray, window: Window) -> tuple[np.ndarray, tuple[float, float] | None]:
+def _to_integers(
+    array: np.ndarray, window: Window, name: str
+) -> tuple[np.ndarray, tuple[float, float] | None]:
     """Any real values as uint8 or uint16, and their `Scan.window`, as documented at `read.read_scan`."""
     if array.dtype == bool:
         return array.astype(np.uint8) * 255, None
@@ -107,12 +125,42 @@ def _to_integers(array: np.ndarray, window: Window) -> tuple[np.ndarray, tuple[f
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         limits = None if window == "auto" else (0.0, 65535.0) if window == "full" else window
         return native, limits if array.dtype.itemsize == 2 else None
+    if array.dtype.kind == "f" and array.dtype.itemsize > 2:
+        array = np.where(np.abs(array) >= _NO_DATA, np.copysign(np.inf, array), array)
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     numbers = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
     limits = None if window == "auto" else (low, high) if window == "full" else window
     if low >= 0 and high <= 65535 and (finite == np.rint(finite)).all():
         return numbers.astype(np.uint16), limits
-    begin, end = limits or (low, high)  # clipped to the window, so that all 65536 levels are spent inside it
+    begin, end = limits or _without_outliers(finite, low, high)
+    levels = _levels(numbers, begin, end)  # clipped, so that all 65536 are spent inside the window
+    if limits is None and _look_alike(finite, begin, end):
+        hint = "say which values are black and white, for example --window 0,1"
+        raise InputError(f"{name}: some values are so large that the others would look alike", hint=hint)
+    return levels, None if limits is None else (0.0, 65535.0)
+
+
+def _levels(numbers: np.ndarray, begin: float, end: float) -> np.ndarray:
     steps = (np.clip(numbers, begin, end) - begin) / max(end - begin, np.finfo(np.float64).tiny) * 65535
-    return np.rint(steps).astype(np.uint16), None if limits is None else (0.0, 65535.0)
+    levels: np.ndarray = np.rint(steps).astype(np.uint16)
+    return levels
+
+
+def _without_outliers(finite: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The least and the largest value, but not farther than _FAR ranges from the 0.1 to 99.9 percentiles."""
+    if not finite.size:
+        return low, high
+    inner, outer = map(float, np.percentile(_sample(finite), (0.1, 99.9)))
+    reach = _FAR * (outer - inner)
+    return (max(low, inner - reach), min(high, outer + reach)) if reach > 0 else (low, high)
+
+
+def _look_alike(finite: np.ndarray, begin: float, end: float) -> bool:
+    """Whether more than 256 different values would become fewer than 16."""
+    different = np.unique(_sample(finite)).astype(np.float64)
+    return len(different) > 256 and len(np.unique(_levels(different, begin, end))) < 16
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    return values[:: max(1, len(values) // 2**18)].astype(np.float64)

@@ -4,13 +4,16 @@ import csv
 import math
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from ..errors import UsageError, os_error_text
+from ..polygons import overlaps_box
 from .read import SUFFIXES, read_resolution
-from .scan import Scan, Spacing
+from .scan import Region, Scan, Spacing
 
 NAME_COLUMNS = ("input", "path", "filename", "file", "image", "name", "id")
 ONE_COLUMN = ("spacing", "spacing_mm", "pixel_size_mm", "pixel size(mm)")
@@ -41,13 +44,46 @@ class SpacingSources:
     trust_dpi: bool = False
 
     def of(self, name: str, scan: Scan, source: Path | bytes) -> Spacing | None:
-        """The spacing of the STORED pixels of an input, whose file or bytes are `source`; None if unknown."""
+        """The spacing of the STORED pixels of an input, whose file or bytes are `source`; None if unknown, or
+        if it differs between the scan's regions."""
         found = (self.table.find(name) if self.table else None) or self.given
         if found is None and scan.spacing is not None:
             found = scan.spacing if scan.orientation < 5 else scan.spacing.transposed
         if found is None and self.trust_dpi:
             found = read_resolution(source, page=scan.page, name=name)
         return found
+
+
+def spacing_of_outline(
+    regions: Sequence[Region], rings: Sequence[np.ndarray]
+) -> tuple[Spacing | None, str | None]:
+    """The spacing of the region that holds a whole outline in STORED pixels; None, and why, if there is none.
+
+    There is none either if another region that overlaps the outline has another spacing.
+    """
+    if not rings:
+        return None, None
+    points = np.concatenate(rings)
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    half = 0.5  # of a pixel: adjacent regions share a border
+    under = [
+        region
+        for region in regions
+        if overlaps_box(
+            rings,
+            np.array([region.x0 + half, region.y0 + half]),
+            np.array([region.x1 - half, region.y1 - half]),
+        )
+    ]
+    held = [it for it in under if it.x0 <= left and it.y0 <= top and it.x1 >= right and it.y1 >= bottom]
+    if not held:
+        return None, f"outline {'crosses' if under else 'is outside'} the ultrasound regions"
+    sizes = [it.spacing for it in under if it.spacing is not None]
+    if len(sizes) < len(under):
+        return None, "an ultrasound region of the outline has no known spacing"
+    if not np.allclose(sizes, sizes[0], rtol=1e-3):
+        return None, "the ultrasound regions of the outline differ in spacing"
+    return sizes[0], None
 
 
 def parse_spacing(text: str) -> Spacing:

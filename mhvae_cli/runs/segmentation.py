@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -14,8 +14,8 @@ from ..evaluation import biometry
 from ..images.encode import encode_png, encode_tiff
 from ..images.read import read_scan
 from ..images.render import geojson, overlay, svg
-from ..images.scan import Spacing, Window, stored, stored_points
-from ..images.spacing import SpacingSources
+from ..images.scan import Region, Spacing, Window, stored, stored_points
+from ..images.spacing import SpacingSources, spacing_of_outline
 from ..images.transforms import to_uint8
 from ..inference import qc
 from ..inference.looking import Position, View, locate, view_of
@@ -94,13 +94,15 @@ class Localization:
 class ScanContext:
     """What is kept of a scan during inference.
 
-    `size` (h, w) upright; `spacing` of the stored pixels; `pixels` upright, if needed for the overlay, and
-    `small`, if needed for the review page; `key` seeds the samples of --posterior.
+    `size` (h, w) upright; `spacing` of the stored pixels, or `regions` that have one each; `pixels` upright,
+    if needed for the overlay, and `small`, if needed for the review page; `key` seeds the samples of
+    --posterior.
     """
 
     size: tuple[int, int]
     orientation: int
     spacing: Spacing | None
+    regions: tuple[Region, ...]
     pixels: np.ndarray | None
     small: np.ndarray | None
     key: str
@@ -169,10 +171,12 @@ class SegmentationTask:
         """Read a scan: its view for each network, and the context for `finish`."""
         item = job.item
         scan = read_scan(item.source, page=item.page, name=item.name, window=self.options.window)
+        spacing = self.options.spacings.of(item.name, scan, item.source)
         context = ScanContext(
             size=scan.pixels.shape[:2],
             orientation=scan.orientation,
-            spacing=self.options.spacings.of(item.name, scan, item.source),
+            spacing=spacing,
+            regions=() if spacing else scan.regions,
             pixels=to_uint8(scan.pixels, scan.window) if self.options.overlay else None,
             small=shrink(scan.pixels, scan.window) if self.options.review_page is not None else None,
             key=noise_key(self.hashes.of(item), item.page) if self.options.qc.samples else "",
@@ -196,8 +200,13 @@ class SegmentationTask:
         ]
         upright, *cups = outlines
         rings = context.stored_rings(upright)
+        note = None
+        if context.regions:
+            spacing, note = spacing_of_outline(context.regions, rings)
+            context = replace(context, spacing=spacing)
         height, width = context.stored_size
         fields: Fields = {"width": width, "height": height, **self._measure(context, rings)}
+        fields["spacing_note"] = note
         if self.options.measure == "cup-disc":
             fields |= _rounded(biometry.measure_cup(cups[0], upright))
         qc_result = self._check_quality(found[0], upright)
@@ -280,7 +289,7 @@ def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
     """All columns that `SegmentationTask.finish` may fill, in the order of the table."""
     judged = qc.COLUMNS if options.level != "off" else ()
     ends = tuple(f"{name}_{end}" for name in intervals(measure, options) for end in ("low", "high"))
-    return ("width", "height", *biometry.COLUMNS, *MEASURE_COLUMNS[measure], *judged, *ends)
+    return ("width", "height", *biometry.COLUMNS, "spacing_note", *MEASURE_COLUMNS[measure], *judged, *ends)
 
 
 def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:

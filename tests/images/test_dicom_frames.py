@@ -2,11 +2,17 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -16,6 +22,7 @@ from pydicom.uid import (
 from support.dicom_files import COLOUR, DEEP, GREY, compressed, dataset, dicom, jpeg, saved
 
 from mhvae_cli.errors import InputError
+from mhvae_cli.images import dicom as dicom_module
 from mhvae_cli.images.read import count_pages, read_scan
 
 # pytest resets the filter of the module
@@ -48,17 +55,70 @@ def test_ybr_becomes_rgb_full_and_subsampled():
     np.testing.assert_allclose(read_scan(saved(ds)).pixels.astype(int), pairs, atol=3)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_palettes_become_their_colours(bits):
-    table = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
-    elements = {"PhotometricInterpretation": "PALETTE COLOR"}
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize(("bits", "factor"), [(8, 1), (16, 257), (16, 1)], ids=["8", "16", "8 in 16"])
+def test_palettes_become_their_colours(bits, factor, syntax):
+    table = RNG.integers(0, 256, (3, 300), dtype=np.uint8)
+    index = DEEP % 300
+    order = "<" if syntax == ExplicitVRLittleEndian else ">"
+    elements = {"PhotometricInterpretation": "PALETTE COLOR", "syntax": syntax}
     for name, row in zip(("Red", "Green", "Blue"), table, strict=True):
-        entries = row if bits == 8 else row.astype("<u2") * 257
-        elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        entries = row if bits == 8 else (row.astype(np.uint16) * factor).astype(f"{order}u2")
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [300, 0, bits]
         elements[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
-    np.testing.assert_array_equal(
-        read_scan(dicom(GREY, **elements)).pixels, np.moveaxis(table[:, GREY], 0, 2)
+    found = read_scan(dicom(index.astype(f"{order}u2"), **elements)).pixels
+    np.testing.assert_array_equal(found, np.moveaxis(table[:, index], 0, 2))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_segmented_palette_is_expanded(syntax):
+    """PS3.3, C.7.9.2: ten values as they are, a straight line of 246 values, and four more."""
+    order = "<" if syntax == ExplicitVRLittleEndian else ">"
+    start = RNG.integers(0, 65536, 10)
+    line = np.rint(np.linspace(start[-1], 64000, 247)[1:])
+    segments = np.array([0, 10, *start, 1, 246, 64000, 0, 4, 1, 2, 3, 4], f"{order}u2")
+    table = np.concatenate([start, line, [1, 2, 3, 4]]).astype(int)
+    index = DEEP % 260
+    elements = {"PhotometricInterpretation": "PALETTE COLOR", "syntax": syntax}
+    for name in ("Red", "Green", "Blue"):
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [260, 0, 16]
+        elements[f"Segmented{name}PaletteColorLookupTableData"] = segments.tobytes()
+    found = read_scan(dicom(index.astype(f"{order}u2"), **elements)).pixels
+    np.testing.assert_allclose(found[..., 1].astype(int), table[index] >> 8, atol=1)
+    assert (found == found[..., :1]).all() and len(np.unique(found)) > 20
+
+
+@pytest.mark.parametrize("height", [6, 5], ids=["even frames", "odd frames"])
+@pytest.mark.parametrize("vr", ["OW", "OB"])
+def test_8_bits_in_big_endian_words(vr, height):
+    """PS3.5, 8.1.1: in OW the bytes of each word are swapped."""
+    frames = RNG.integers(0, 256, (4, height, 7, 3), dtype=np.uint8)
+    ds = dataset(frames, frames=4, syntax=ExplicitVRBigEndian)
+    ds.PixelData = (
+        np.frombuffer(frames.tobytes(), "u2").byteswap().tobytes() if vr == "OW" else frames.tobytes()
     )
+    ds["PixelData"].VR = vr
+    data = saved(ds)
+    for page in range(4):
+        np.testing.assert_array_equal(read_scan(data, page=page).pixels, frames[page])
+
+
+def test_16_bit_colours_in_big_endian():
+    deep = RNG.integers(0, 65536, (6, 10, 3), dtype=np.uint16)
+    scan = read_scan(dicom(deep.astype(">u2"), syntax=ExplicitVRBigEndian))
+    assert scan.pixels.dtype == np.uint16 and scan.pixels.dtype.isnative
+    np.testing.assert_array_equal(scan.pixels, deep)
+
+
+def test_deflated_files_are_inflated_within_bounds(monkeypatch):
+    ds = dataset(DEEP, syntax=DeflatedExplicitVRLittleEndian)
+    np.testing.assert_array_equal(read_scan(saved(ds)).pixels, DEEP)
+    with pytest.raises(InputError, match="truncated DICOM"):
+        read_scan(saved(ds)[:-40])
+    monkeypatch.setattr(dicom_module, "_MAX_INFLATED", 100)
+    with pytest.raises(InputError, match="of deflated DICOM") as caught:
+        read_scan(saved(ds))
+    assert "decompress it first" in caught.value.hint
 
 
 def test_a_frame_is_read_and_not_the_file(tmp_path):
@@ -121,18 +181,27 @@ def test_jpeg_of_several_frames_and_jpeg_2000():
     np.testing.assert_array_equal(read_scan(lossless).pixels, waves[0])
 
 
+def test_12_bit_jpeg_where_pylibjpeg_is_installed():
+    pytest.importorskip("libjpeg")
+    file = Path(pydicom.__file__).parent / "data" / "test_files" / "JPGExtended.dcm"
+    scan = read_scan(file)
+    assert scan.bits == 16
+    np.testing.assert_array_equal(scan.pixels, pydicom.dcmread(file).pixel_array)
+
+
+@pytest.mark.skipif(find_spec("libjpeg") is not None, reason="pylibjpeg would decode them")
 @pytest.mark.parametrize(
     ("syntax", "said"),
     [
         (JPEGLosslessSV1, "JPEG Lossless"),
         (JPEGExtended12Bit, "JPEG Extended"),
-        (DeflatedExplicitVRLittleEndian, "Deflated"),
+        (MPEG2MPML, "MPEG2"),
     ],
 )
 def test_what_cannot_be_decoded_is_named(syntax, said):
     array = DEEP if syntax == JPEGExtended12Bit else GREY
-    plain = syntax == DeflatedExplicitVRLittleEndian
-    data = dicom(array, syntax=syntax) if plain else compressed([b"\xff\xd8 no JPEG"], syntax, array)
+    data = compressed([b"\xff\xd8 no JPEG"], syntax, array)
     with pytest.raises(InputError, match=f"^stdin: cannot decode DICOM in .*{said}") as caught:
         read_scan(data)
-    assert caught.value.hint and "\n" not in str(caught.value)
+    assert ("pylibjpeg-libjpeg" in caught.value.hint) == ("JPEG" in said)
+    assert "\n" not in str(caught.value)

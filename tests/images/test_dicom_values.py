@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydicom.pixels import apply_windowing
 from pydicom.sequence import Sequence
-from support.dicom_files import DEEP, GREY, dataset, dicom, item, saved
+from support.dicom_files import DEEP, GREY, dataset, dicom, item, region, saved
 
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.transforms import to_native, to_square, to_uint8
@@ -127,14 +127,6 @@ def test_a_made_picture_goes_back_through_the_window():
         assert (back[0, 0], back[0, -1]) == (round(low), round(high))
 
 
-def region(x0, y0, x1, y1, delta, *, units=3, form=1):
-    box = {"RegionLocationMinX0": x0, "RegionLocationMinY0": y0}
-    box |= {"RegionLocationMaxX1": x1, "RegionLocationMaxY1": y1}
-    scale = {"PhysicalDeltaX": delta[0], "PhysicalDeltaY": delta[1], "PhysicalUnitsXDirection": units}
-    scale |= {"PhysicalUnitsYDirection": units, "RegionSpatialFormat": form, "RegionDataType": 1}
-    return item(**box, **scale, RegionFlags=0)
-
-
 def test_pixel_spacing_is_y_then_x_in_the_file_and_x_then_y_here():
     assert read_scan(dicom(GREY, PixelSpacing=[0.25, 0.5])).spacing == (0.5, 0.25)
 
@@ -152,26 +144,32 @@ def test_the_detectors_spacing_is_not_the_objects():
     assert read_scan(dicom(GREY, **both | {"PixelSpacing": [0.15, 0.15]})).spacing == (0.15, 0.15)
 
 
-def test_the_largest_flat_region_in_centimetres_tells():
+def test_regions_have_a_spacing_each_if_they_are_flat_and_in_centimetres():
     regions = [
         region(0, 0, 3, 3, (0.05, 0.05)),
         region(3, 0, 9, 5, (0.012, -0.03)),
         region(0, 0, 9, 6, (0.9, 0.9), units=4),  # seconds
         region(0, 0, 9, 6, (0.8, 0.8), form=3),  # a spectrum
     ]
-    assert read_scan(dicom(GREY, SequenceOfUltrasoundRegions=Sequence(regions))).spacing == pytest.approx(
-        (0.12, 0.3)
-    )
-    no_lengths = Sequence(regions[2:])
-    assert read_scan(dicom(GREY, SequenceOfUltrasoundRegions=no_lengths)).spacing is None
+    scan = read_scan(dicom(GREY, SequenceOfUltrasoundRegions=Sequence(regions)))
+    assert scan.spacing is None
+    assert [found[:4] for found in scan.regions] == [
+        (0, 0, 4, 4),
+        (3, 0, 10, 6),
+        (0, 0, 10, 7),
+        (0, 0, 10, 7),
+    ]
+    assert [found.spacing for found in scan.regions] == [(0.5, 0.5), pytest.approx((0.12, 0.3)), None, None]
+    del regions[0].RegionLocationMinX0
+    scan = read_scan(dicom(GREY, SequenceOfUltrasoundRegions=Sequence(regions)))
+    assert scan.regions[0].x0 == -np.inf
 
 
 def test_two_spacings_that_contradict_are_none():
     regions = Sequence([region(0, 0, 9, 6, (0.012, 0.012))])
-    agreed = dicom(GREY, SequenceOfUltrasoundRegions=regions, PixelSpacing=[0.12, 0.12])
-    assert read_scan(agreed).spacing == (0.12, 0.12)
-    contradicted = dicom(GREY, SequenceOfUltrasoundRegions=regions, PixelSpacing=[1, 1])
-    assert read_scan(contradicted).spacing is None
+    for stated, want in ((0.12, (0.12, 0.12)), (1, None)):
+        scan = read_scan(dicom(GREY, SequenceOfUltrasoundRegions=regions, PixelSpacing=[stated, stated]))
+        assert (scan.spacing, scan.regions[0].spacing) == (None, want)
 
 
 def test_functional_groups_tell_of_all_frames_or_of_each():

@@ -39,6 +39,15 @@ def test_eight_bit_grey_keeps_its_numbers(form):
     assert (scan.bits, scan.page, scan.orientation, scan.name) == (8, 0, 1, "stdin")
 
 
+def test_avif_is_read(tmp_path):
+    blocks = np.kron(COLOUR, np.ones((16, 16, 1))).astype(np.uint8)
+    (tmp_path / "x.avif").write_bytes(
+        saved(Image.fromarray(blocks), "AVIF", quality=100, subsampling="4:4:4")
+    )
+    found = pixels(tmp_path / "x.avif").astype(int)
+    np.testing.assert_allclose(found[8::16, 8::16], COLOUR, atol=4)
+
+
 def test_sixteen_bit_png_is_not_clipped_to_white():
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP)
     scan = read_scan(png(4, 2, 16, 0, rows))
@@ -291,7 +300,7 @@ def test_what_is_not_a_file_is_said(tmp_path):
         count_pages(tmp_path / "pipe.png")
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000"])
 def test_no_damage_escapes_as_anything_but_an_input_error(form):
     rng = np.random.default_rng(1)
     whole = saved(Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)), form)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.sequence import Sequence
+from support.dicom_files import dicom, region
 
 from mhvae_cli.evaluation.biometry import (
     COLUMNS,
@@ -163,6 +165,46 @@ def test_no_spacing_no_millimetres(mhvae: Mhvae, scans: list[str]) -> None:
     for row in rows(mhvae("segment", "a.png", "c.tif", "-o", "m/", "--json", "--measure", "fetal-head")):
         told = {name for name in (*COLUMNS, *HEAD_COLUMNS) if row[name] is not None}
         assert {name for name in told if "mm" in name or "spacing" in name} == set() and "hc_px" in told
+
+
+def test_the_ultrasound_region_of_the_whole_outline_gives_the_millimetres(
+    mhvae: Mhvae, scans: list[str]
+) -> None:
+    array = np.asarray(Image.open("a.png"))
+    Path("a.dcm").write_bytes(dicom(array))
+    (plain,) = rows(mhvae("segment", "a.dcm", "-o", "plain/", "--json"))
+    x0, y0 = (int(plain[f"bbox_{name}"]) for name in ("x0", "y0"))
+    x1, y1 = (int(np.ceil(plain[f"bbox_{name}"])) - 1 for name in ("x1", "y1"))
+    middle = (x0 + x1) // 2
+    assert x0 > 4 and y0 > 2 and plain["spacing_note"] is None
+    object_, largest = region(x0, y0, x1, y1, (0.03, 0.04)), region(0, 0, x0 - 1, 63, (0.5, 0.5))
+    halves = [region(0, 0, middle, 63, (0.03, 0.03)), region(middle + 1, 0, 79, 63, (0.03, 0.03))]
+    cases: list[tuple[list[Any], tuple[float, float] | str]] = [
+        ([largest, object_], (0.3, 0.4)),
+        ([object_, region(0, 0, 79, 63, (0.03, 0.04))], (0.3, 0.4)),
+        ([object_, region(0, 0, x0 + 2, y0 + 1, (0.5, 0.5))], (0.3, 0.4)),  # beside the round outline
+        ([largest], "outline is outside the ultrasound regions"),
+        (halves, "outline crosses the ultrasound regions"),
+        ([region(0, 0, 79, y1 - 2, (0.03, 0.03))], "outline crosses the ultrasound regions"),
+        ([object_, *halves[:1]], "the ultrasound regions of the outline differ in spacing"),
+        ([region(0, 0, 79, 63, (0.03, 0.03), units=4)], "no known spacing"),
+        ([object_, region(middle, y0, middle, y1, (1, 1), form=3)], "no known spacing"),
+    ]
+    for regions, wanted in cases:
+        Path("a.dcm").write_bytes(dicom(array, SequenceOfUltrasoundRegions=Sequence(regions)))
+        options = ("--measure", "fetal-head", "--existing", "overwrite", "--report", "page.html")
+        (row,) = rows(mhvae("segment", "a.dcm", "-o", "m/", "--json", *options))
+        shown = f"no mm: {row['spacing_note']}" in Path("page.html").read_text()
+        assert shown == (row["spacing_note"] is not None)
+        if isinstance(wanted, str):
+            assert wanted in row["spacing_note"]
+            assert {row[name] for name in ("spacing_x", "spacing_y", "area_mm2", "hc_mm")} == {None}
+            assert row["hc_px"] > 0
+        else:
+            assert (row["spacing_x"], row["spacing_y"]) == pytest.approx(wanted) and not row["spacing_note"]
+            assert row["area_mm2"] == pytest.approx(row["area_px"] * wanted[0] * wanted[1], rel=1e-5)
+    (row,) = rows(mhvae("segment", "a.dcm", "-o", "n/", "--json", "--spacing", "0.1"))
+    assert row["spacing_x"] == 0.1 and row["spacing_note"] is None  # the user's word comes first
 
 
 def test_a_row_an_input_and_one_size_for_the_rest(mhvae: Mhvae, scans: list[str]) -> None:

@@ -79,5 +79,14 @@ def item(**elements):
     return ds
 
 
+def region(x0, y0, x1, y1, delta, *, units=3, form=1):
+    """An ultrasound region, by its first and last pixels; `delta` in `units`, centimetres by default."""
+    box = {"RegionLocationMinX0": x0, "RegionLocationMinY0": y0}
+    box |= {"RegionLocationMaxX1": x1, "RegionLocationMaxY1": y1}
+    scale = {"PhysicalDeltaX": delta[0], "PhysicalDeltaY": delta[1], "PhysicalUnitsXDirection": units}
+    scale |= {"PhysicalUnitsYDirection": units, "RegionSpatialFormat": form, "RegionDataType": 1}
+    return item(**box, **scale, RegionFlags=0)
+
+
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 10, 3), dtype=np.uint8)

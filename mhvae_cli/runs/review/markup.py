@@ -32,7 +32,7 @@ MAX_MEASURES = 5
 """Number of measurements that fit on a screen beside image, flag and name."""
 
 _IDENTITY = ("input", "page", "output", "width", "height", "area_px", "made_by")
-_VIEWABLE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg"))
+_VIEWABLE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp", ".svg"))
 _TAGS = {"flagged": "flagged", "failed": "failed", "ok": "ok", "done": "not checked"}
 _BUTTONS = {"": "all", "flagged": "flagged", "failed": "failed", "ok": "ok", "done": "not checked"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -162,6 +162,7 @@ def _file(values: Mapping[str, Any], earlier: bool, folder: str) -> str:
     if values.get("spacing_x"):
         across, down = values["spacing_x"], values["spacing_y"]
         facts.append(f"{across:.3g} mm/px" if across == down else f"{across:.3g} × {down:.3g} mm/px")
+    facts += [f"no mm: {escaped(values['spacing_note'])}"] if values.get("spacing_note") else []
     facts += ["earlier run"] if earlier else []
     facts += [f'<a href="{result}" target="_blank">result</a>'] if (result := _link(output, folder)) else []
     shown = f"<bdi>{escaped(name)}</bdi>"
