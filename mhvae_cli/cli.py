@@ -11,8 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .errors import DeviceError, MhvaeError, UsageError, out_of_memory_kind
-from .runs.console import print_error
+from .errors import DeviceError, MhvaeError, UsageError, internal_error_text, out_of_memory_kind
+from .runs.console import end_soon, print_error, stop
 from .runs.invocation import record
 
 VERBS = {
@@ -132,12 +132,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # warnings of libraries are not messages of this program
-    signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="mhvae")
-
-
-def _terminate(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored for a shell's background jobs
+        signal.signal(signal.SIGINT, stop)
+    try:
+        app(prog_name="mhvae")
+    except SystemExit as end:
+        end_soon(end.code if isinstance(end.code, int) else 0)
+        raise
 
 
 def _unexpected(error: Exception) -> int:
@@ -155,11 +157,7 @@ def _unexpected(error: Exception) -> int:
     if out_of_memory_kind(error):
         print_error(DeviceError("out of memory", hint="close other programs, or use --device cpu"))
         return DeviceError.exit_code
-    print_error(
-        MhvaeError(
-            f"internal error: {type(error).__name__}: {error}", hint="set MHVAE_DEBUG=1 to see the traceback"
-        )
-    )
+    print_error(MhvaeError(internal_error_text(error), hint="set MHVAE_DEBUG=1 to see the traceback"))
     return 1
 
 

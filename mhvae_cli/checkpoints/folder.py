@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import ModelConfig, check_model, from_dict
-from ..errors import ModelError, UsageError
-from ..filesystem import write_atomic
+from ..errors import ModelError, UsageError, os_error_text
+from ..filesystem import open_regular, write_atomic
 from ..hashing import sha256_of
 from .checksums import SUMS, expected_sums, format_sums, mismatch
 from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
@@ -35,7 +35,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A model's config.json: strict JSON with the keys of FIELDS, perhaps OPTIONAL; else ModelError."""
     path = Path(folder) / "config.json"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(CONFIG_CAP + 1)
         if len(data) > CONFIG_CAP:
             raise ValueError("too large")
@@ -44,7 +44,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     except FileNotFoundError:
         raise ModelError(f"{folder}: not a model folder (no config.json)") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(f"{path}: {os_error_text(error)}") from error
+    except RecursionError as error:
+        raise ModelError(f"{path}: cannot be read: nested too deeply") from error
+    except ValueError as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     _check_config(config, str(path))
     return config

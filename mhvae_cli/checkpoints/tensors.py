@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, os_error_text
-from ..filesystem import write_atomic
+from ..filesystem import open_regular, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ _BYTES |= {"I64": 8, "U64": 8, "F64": 8}
 def read_header(path: Path) -> dict[str, Any]:
     """A safetensors file's header. ModelError unless its tensors fill the rest of the file exactly."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(8)
             length = int.from_bytes(first, "little")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from ..errors import UsageError, os_error_text
+from ..filesystem import open_regular
 from .read import SUFFIXES, read_resolution
 from .scan import Scan, Spacing
 
@@ -69,7 +70,8 @@ def read_spacing_csv(path: Path) -> SpacingTable:
     UsageError, with the line number, for any other table, an invalid size, and a duplicate name.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(f"{path}: {os_error_text(error)}", hint="--spacing-csv needs a CSV file") from error
     except UnicodeDecodeError as error:
