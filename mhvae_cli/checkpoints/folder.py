@@ -6,6 +6,7 @@ folder's SHA256SUMS are not loaded.
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,12 +74,13 @@ def _check_config(config: object, where: str) -> None:
         raise ModelError(f"{where}: not an mhvae model's configuration")
     if config.get("format") != FORMAT:
         upgrade = "it was written by another version: pip install --upgrade mhvae"
-        found = f"format {config.get('format')!r} is not supported, this version reads format {FORMAT}"
+        found = f"format {reprlib.repr(config.get('format'))} is not supported"
+        found += f", this version reads format {FORMAT}"
         raise ModelError(f"{where}: {found}", hint=upgrade)
     for key in {**FIELDS, **config}:
         kind = {**FIELDS, **OPTIONAL}.get(key)
         if kind is None:
-            raise ModelError(f"{where}: unknown key {key!r}")
+            raise ModelError(f"{where}: unknown key {reprlib.repr(key)}")
         if type(config.get(key)) is not kind:
             raise ModelError(f"{where}: {key!r} is missing or has the wrong type")
 
