@@ -1,7 +1,6 @@
 """The size of a pixel in mm: as stated by the user or the file, never a guess."""
 
 import csv
-import math
 import os
 import unicodedata
 from collections.abc import Mapping
@@ -109,7 +108,7 @@ def _positive(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 < value < math.inf else None
+    return value if 1e-6 <= value <= 1e4 else None
 
 
 def _key(name: str) -> str:

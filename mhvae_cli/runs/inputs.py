@@ -101,7 +101,7 @@ def parse_window(window: str) -> "Window":
         low, high = map(float, match.groups() if match else ())
     except ValueError:
         low, high = 0.0, 0.0
-    if not -math.inf < low < high < math.inf:
+    if not (low < high and high - low < math.inf):
         hint = "for example --window 0,4095 shows 0 as black and 4095 as white"
         raise UsageError(f"--window {window}: not auto, full, or LO,HI with LO < HI", hint=hint)
     return low, high
