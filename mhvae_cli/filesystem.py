@@ -5,8 +5,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from .errors import OutputError, os_error_text
 
@@ -26,7 +26,7 @@ def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
     return status
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading; OSError as `check_regular`.
 
     A FIFO or a device is never opened, because that, or reading it, may block for ever.

@@ -125,7 +125,8 @@ class Dicom:
             raise EOFError
         start, _ = self._extent
         data = PixelData(self.name, self.stream, self.syntax, self.header, self.frames, start)
-        return decode_frame(data, page)
+        array = decode_frame(data, page)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def _read(self, tags: list[int], *, until: int) -> "Dataset":
         from pydicom.filereader import read_dataset

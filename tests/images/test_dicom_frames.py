@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -29,6 +30,16 @@ def test_rgb_in_both_layouts(planar):
     ds = dataset(COLOUR, PlanarConfiguration=planar)
     ds.PixelData = stored.tobytes()
     np.testing.assert_array_equal(read_scan(saved(ds)).pixels, COLOUR)
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3)])
+def test_big_endian_values_are_native(shape):
+    deep = RNG.integers(0, 65536, shape, dtype=np.uint16)
+    ds = dataset(deep, syntax=ExplicitVRBigEndian)
+    ds.PixelData = deep.astype(">u2").tobytes()
+    pixels = read_scan(saved(ds)).pixels
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, deep)
 
 
 def ycc(rgb):
