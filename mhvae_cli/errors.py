@@ -29,7 +29,9 @@ class InputError(MhvaeError):
 
 
 class InternalError(InputError):
-    """A bug that one input brought to light; its cause is the exception."""
+    """A bug that one input brought to light; its cause is the exception (exit 1 if all inputs failed so)."""
+
+    exit_code = 1
 
 
 class DeviceError(MhvaeError):

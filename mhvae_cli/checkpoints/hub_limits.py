@@ -49,7 +49,7 @@ class Limits:
 
         class Limited(type(stream)):  # type: ignore[misc]  # the client's own type, whatever its library
             def __init__(self) -> None:
-                vars(self).update(vars(stream))
+                self.__dict__.update(stream.__dict__)
 
             def __iter__(_limited) -> Iterator[bytes]:
                 received = 0

@@ -53,7 +53,7 @@ class Counts:
         7 stale outputs, 8 a quality gate was missed."""
         failed = self.by_status["failed"]
         if failed and failed == sum(self.by_status.values()):
-            return 1 if self.bugs == failed else InputError.exit_code
+            return InternalError.exit_code if self.bugs == failed else InputError.exit_code
         if self.by_status["stale"]:
             return OutputError.exit_code
         if self.by_status["missed"]:
