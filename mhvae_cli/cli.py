@@ -6,14 +6,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import takewhile
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .errors import DeviceError, MhvaeError, UsageError, out_of_memory_kind
-from .runs.console import print_error
-from .runs.invocation import record
+from .errors import DeviceError, MhvaeError, UsageError, internal_error_text, out_of_memory_kind
+from .runs.console import end_soon, print_error, stop
+from .runs.invocation import check_numbers, record
 
 VERBS = {
     "segment": "Segment the object in each image and write its mask.",
@@ -42,6 +43,7 @@ class _Group(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and exit with the exit code. MHVAE_DEBUG=1 shows the traceback of an internal error."""
         kwargs["standalone_mode"] = False
+        words = list(kwargs.get("args") or sys.argv[1:])
         try:
             code = super().main(*args, **kwargs) or 0
             sys.stdout.flush()
@@ -50,10 +52,12 @@ class _Group(TyperGroup):
         except SystemExit as error:  # a signal's code, or 1, which Typer and rich use for a closed pipe
             code = BROKEN_PIPE if error.code == 1 else error.code
         except MhvaeError as error:
+            if isinstance(error, UsageError):
+                error.hint = _dash_hint(words) or error.hint
             print_error(error)
             code = error.exit_code
         except Exception as error:
-            code = _unexpected(error)
+            code = _unexpected(error, words)
         if code == BROKEN_PIPE:
             _mute()
         sys.exit(code)
@@ -72,6 +76,7 @@ class _Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
+        check_numbers(ctx)
         with record(ctx, self.function):
             return super().invoke(ctx)
 
@@ -132,21 +137,30 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # warnings of libraries are not messages of this program
-    signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="mhvae")
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored for a shell's background jobs
+        signal.signal(signal.SIGINT, stop)
+    try:
+        app(prog_name="mhvae")
+    except SystemExit as end:
+        end_soon(end.code if isinstance(end.code, int) else 0)
+        raise
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+def _dash_hint(words: Sequence[str]) -> str | None:
+    """What to do about a file, such as one of a shell's *.png, whose name was taken for an option."""
+    before = list(takewhile(lambda word: word != "--", words))
+    file = next((word for word in before if word[:1] == "-" and os.path.lexists(word)), None)
+    return file and f"if {file} is a file: ./{file}, or after -- as the last of all: -- {file}"
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception, words: Sequence[str]) -> int:
     """Report a usage error from Typer, or else an internal error; return the exit code."""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "mhvae"
         if message := error.format_message().rstrip("."):  # empty where Typer printed the help instead
-            print_error(UsageError(message, hint=f"{path} --help"))
+            print_error(UsageError(message, hint=_dash_hint(words) or f"{path} --help"))
         return UsageError.exit_code
     if os.environ.get("MHVAE_DEBUG") == "1":
         import traceback
@@ -155,11 +169,7 @@ def _unexpected(error: Exception) -> int:
     if out_of_memory_kind(error):
         print_error(DeviceError("out of memory", hint="close other programs, or use --device cpu"))
         return DeviceError.exit_code
-    print_error(
-        MhvaeError(
-            f"internal error: {type(error).__name__}: {error}", hint="set MHVAE_DEBUG=1 to see the traceback"
-        )
-    )
+    print_error(MhvaeError(internal_error_text(error), hint="set MHVAE_DEBUG=1 to see the traceback"))
     return 1
 
 

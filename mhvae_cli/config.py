@@ -6,6 +6,7 @@ An unknown key, a wrong type or a value that is not allowed raises a `UsageError
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -219,12 +220,12 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
     """Build `kind` from JSON values; absent keys keep their defaults. UsageError names an invalid key."""
     hints = typing.get_type_hints(kind)
     if not isinstance(values, dict):
-        raise UsageError(f"{where.rstrip('.') or 'config'}: expected an object, got {values!r}")
+        raise UsageError(f"{where.rstrip('.') or 'config'}: expected an object, got {reprlib.repr(values)}")
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, 1)
             raise UsageError(
-                f"unknown key {where + key!r} in the configuration",
+                f"unknown key {reprlib.repr(where + key)} in the configuration",
                 hint=f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(hints)}",
             )
     return kind(**{key: _coerce(hints[key], value, where + key) for key, value in values.items()})
@@ -232,41 +233,50 @@ def from_dict(kind: type[T], values: dict[str, Any], *, where: str = "") -> T:
 
 def check_diffusion(diffusion: DiffusionConfig) -> None:
     """UsageError if no network can be built from a value."""
-    unet = diffusion.unet
-    refuse(
-        {
-            "unet.channels: 8 or more, even": unet.channels < 8 or unet.channels % 2 != 0,
-            "unet.levels: 1 to 6": not 1 <= unet.levels <= 6,
-            "unet.blocks: 1 or more": unet.blocks < 1,
-            "unet.patch: 1 or more": unet.patch < 1,
-            "diffusion.strength: above 0.001, at most 1": not 1e-3 < diffusion.strength <= 1,
-        }
-    )
+    refuse({"unet.channels: even": diffusion.unet.channels % 2 != 0})
+    check_ranges("unet", diffusion.unet, channels=(8, 4096), levels=(1, 6), blocks=(1, 64), patch=(1, 64))
+    check_ranges("diffusion", diffusion, strength=(0.002, 1))
 
 
 def check_model(model: ModelConfig) -> None:
     """UsageError if no model can be built from a value."""
-    arch = model.encoder.arch
-    stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(arch, 1)
+    encoder, decoder = model.encoder, model.decoder
+    check_ranges(
+        "model",
+        model,
+        image_size=(32, 4096),
+        z_dim=(1, 2**16),
+        edge=(1e-6, 10),
+        reference=(0, 4096),
+        tones=(0, 256),
+        fill=(0, 1),
+    )
+    check_ranges(
+        "model.encoder",
+        encoder,
+        width=(0.01, 8),
+        reduce=(1, 2**16),
+        hidden=(1, 2**16),
+        thumbnail=(0, 1024),
+    )
+    check_ranges("model.decoder", decoder, channels=(1, 4096), max_size=(1, 4096))
+    stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(encoder.arch, 1)
     refuse(
         {
-            "model.image_size: 32 or more": model.image_size < 32,
-            f"model.image_size: a multiple of {stride} for {arch}": model.image_size % stride != 0,
+            f"model.image_size: a multiple of {stride} for {encoder.arch}": model.image_size % stride != 0,
             "model.channels: 1 or 3": model.channels not in (1, 3),
-            "model.reference: 0 or more": model.reference < 0,
-            "model.fill: from 0 to 1": not 0 <= model.fill <= 1,
-            "model.tones: 0 or more": model.tones < 0,
             "model.tones: 0 without a position code": model.tones > 0 and model.single_head,
-            "model.tones: 0 with model.encoder.thumbnail": model.tones > 0 and model.encoder.thumbnail > 0,
-            "model.z_dim: 1 or more": model.z_dim < 1,
-            "model.edge: above 0": not 0 < model.edge < math.inf,
-            "model.encoder.width: above 0, at most 8": not 0 < model.encoder.width <= 8,
-            "model.encoder.reduce: 1 or more": model.encoder.reduce < 1,
-            "model.encoder.hidden: 1 or more": model.encoder.hidden < 1,
-            "model.encoder.thumbnail: 0 or more": model.encoder.thumbnail < 0,
-            "model.decoder.channels: 1 or more": model.decoder.channels < 1,
+            "model.tones: 0 with model.encoder.thumbnail": model.tones > 0 and encoder.thumbnail > 0,
         }
     )
+
+
+def check_ranges(where: str, config: object, **ranges: tuple[float, float]) -> None:
+    """UsageError for a field outside its range (least, most); NaN is outside all."""
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        if not least <= value <= most:
+            raise UsageError(f"{where}.{name} = {reprlib.repr(value)}: must be {least} to {most}")
 
 
 def check_training(train: FitConfig) -> None:
@@ -307,15 +317,17 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is Literal:
         if value in typing.get_args(hint):
             return value
-        raise UsageError(f"{where} = {value!r}: choose one of {', '.join(map(str, typing.get_args(hint)))}")
+        raise UsageError(
+            f"{where} = {reprlib.repr(value)}: choose one of {', '.join(map(str, typing.get_args(hint)))}"
+        )
     if typing.get_origin(hint) is dict:
         if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
             return value
-        raise UsageError(f"{where} = {value!r}: expected an object of strings")
+        raise UsageError(f"{where} = {reprlib.repr(value)}: expected an object of strings")
     if typing.get_origin(hint) is types.UnionType:
         return None if value is None else _coerce(typing.get_args(hint)[0], value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**53 else math.inf
     if type(value) is not hint:
-        raise UsageError(f"{where} = {value!r}: expected {hint.__name__}")
+        raise UsageError(f"{where} = {reprlib.repr(value)}: expected {hint.__name__}")
     return value

@@ -28,6 +28,12 @@ class InputError(MhvaeError):
     exit_code = 4
 
 
+class InternalError(InputError):
+    """A bug that one input brought to light; its cause is the exception (exit 1 if all inputs failed so)."""
+
+    exit_code = 1
+
+
 class DeviceError(MhvaeError):
     """A device or dtype that was requested by name and is not available (exit 5)."""
 
@@ -50,6 +56,30 @@ class QualityError(MhvaeError):
     """A quality threshold set by the user was not met (exit 8)."""
 
     exit_code = 8
+
+
+def input_error(error: Exception, name: str) -> InputError:
+    """An exception raised while the input `name` was processed, as the reason why this input failed.
+
+    Raises the exception itself if it concerns every input: out of device memory, and any error of this
+    package but InputError.
+    """
+    if isinstance(error, InputError):
+        return error
+    shortage = out_of_memory_kind(error)
+    if isinstance(error, MhvaeError) or shortage == "device" or type(error).__name__ == "AcceleratorError":
+        raise error
+    if shortage == "host":
+        hint = "close other programs, or use a machine with more memory"
+        return InputError(f"{name}: not enough memory for this image", hint=hint)
+    found = InternalError(f"{name}: {internal_error_text(error)}", hint="--verbose shows the traceback")
+    found.__cause__ = error
+    return found
+
+
+def internal_error_text(error: Exception) -> str:
+    """A bug in one line."""
+    return " ".join(f"internal error: {type(error).__name__}: {error}".split())
 
 
 def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:

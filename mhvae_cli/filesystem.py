@@ -1,8 +1,11 @@
-"""Atomic file writes, and file locks between processes that write to the same folder."""
+"""Regular files, atomic file writes, and locks between processes that write to the same folder."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from .errors import OutputError, os_error_text
@@ -11,6 +14,25 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """The status of a regular file; OSError, with a reason fit for a message, for anything else."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return status
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a regular file for reading; OSError as `check_regular`.
+
+    A FIFO or a device is never opened, because that, or reading it, may block for ever.
+    """
+    check_regular(path)
+    return open(path, "rb")
 
 
 @contextmanager
@@ -26,6 +48,7 @@ def locked(path: Path) -> Iterator[int]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            check_regular(path)
             _lock(file)
             if _is_at(file, path):
                 yield file

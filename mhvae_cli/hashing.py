@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from .errors import InputError, MhvaeError, os_error_text
+from .filesystem import open_regular
 
 
 def sha256_of(source: Path | bytes, *, error: type[MhvaeError] = InputError) -> str:
@@ -11,7 +12,7 @@ def sha256_of(source: Path | bytes, *, error: type[MhvaeError] = InputError) -> 
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     try:
-        with source.open("rb") as file:
+        with open_regular(source) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as cause:
         raise error(f"{source}: {os_error_text(cause)}") from cause

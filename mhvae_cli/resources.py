@@ -1,9 +1,10 @@
-"""The cores and memory that a process may use, and its number of threads. Needs no torch."""
+"""The cores, memory and time that a process may use, and its number of threads. Needs no torch."""
 
 import os
 import sys
 from pathlib import Path
 
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 MAX_WORKERS = 8
@@ -71,6 +72,15 @@ def use_threads(count: int | None) -> None:
 def worker_count(requested: int | None) -> int:
     """The number of threads that read and encode files: `requested`, or `threads`, at most 8."""
     return min(threads(), MAX_WORKERS) if requested is None else requested
+
+
+def parse_duration(text: str) -> float | None:
+    """`90`, `90s`, `30m` or `2h` in seconds; None for anything else, and for more than a year."""
+    try:
+        value = float(text[:-1]) * SECONDS[text[-1]] if text[-1:] in SECONDS else float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < 366 * 24 * 3600 else None
 
 
 def is_rank_zero() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from support.pictures import picture
 
 Mhvae = Callable[..., Any]
@@ -176,3 +177,42 @@ def test_a_closed_pipe_ends_help_quietly() -> None:
     command = f"{sys.executable} -m mhvae_cli segment --help | true; echo ${{PIPESTATUS[0]}} >&2"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr in ("141\n", "0\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("warp a.png --rotate 1e300", "--rotate 1e+300: must be -360 to 360"),
+        ("warp a.png --rotate nan", "--rotate nan: must be"),
+        ("warp a.png --scale 1e9", "--scale 1000000000.0: must be"),
+        ("warp a.png --scale 0", "--scale 0.0: must be"),
+        ("warp a.png --shift 1e300,0", "--shift 1e300,0: not sensible numbers"),
+        ("warp a.png --shift 1mm,1mm --spacing 0.1,1e300", "--spacing 0.1,1e300: not sensible numbers"),
+        ("reconstruct a.png --min-dice nan", "--min-dice"),
+        ("reconstruct a.png --draws 1000000000000", "--draws 1000000000000: must be"),
+        ("sample -n 1000000000000", "-n 1000000000000: must be"),
+        ("sample -n 1 --seed -1", "--seed -1: must be 0 to"),
+        ("segment a.png --spacing 1e300", "--spacing 1e300: not a pixel size"),
+        ("segment a.png --batch-size 100000000000000000000", "must be 1 to 65536"),
+        ("segment a.png --window=-1e308,1e308", "--window -1e308,1e308: not auto"),
+        ("segment a.png --posterior 1000000000", "--posterior 1000000000: must be"),
+        ("train-vae --data d --out r --lr nan", "--lr nan: must be"),
+        ("cross-validate --data d --out r --folds 1000000000000", "--folds 1000000000000: must be"),
+        ("interpolate a.png b.png --frames 1000000000", "--frames 1000000000: must be"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(mhvae: Mhvae, here: Path, command: str, said: str) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("L", (40, 40), 90).save(name)
+    ended = mhvae(*command.split())
+    assert ended.code == 2 and ended.stderr.startswith("error: ") and said in ended.stderr, ended.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["-dash.png", "-overlay.png", "-r.png"])
+def test_a_file_that_looks_like_an_option_gets_a_hint(mhvae: Mhvae, here: Path, name: str) -> None:
+    Image.new("L", (40, 40), 90).save(here / name)
+    ended = mhvae("segment", name)
+    assert ended.code == 2 and f"hint: if {name} is a file: ./{name}, or after --" in ended.stderr
+    assert mhvae("segment", "--dry-run", "-o", "m/", "--", name).code == 0
+    assert "is a file" not in mhvae("segment", "--wrong", "--", name).stderr

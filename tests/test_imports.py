@@ -21,7 +21,8 @@ ROWS = [  # each row imports only rows below it; the boxes of one row stand side
     "inference",
     "evaluation",
     "vae diffusion checkpoints images",
-    "config devices hashing filesystem polygons",
+    "config devices hashing polygons",
+    "filesystem",
     "errors resources version",
 ]
 RANK = {box: rank for rank, row in enumerate(reversed(ROWS)) for box in row.split()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ModelError, os_error_text
-from ..filesystem import write_atomic
+from ..filesystem import open_regular, write_atomic
 from ..hashing import sha256_of
 from .checksums import SUMS, SUMS_CAP, format_sums, parse_sums
 
@@ -41,7 +41,7 @@ def pack(folder: Path, name: str, sums: Mapping[str, str]) -> Iterator[bytes]:
 def name_in(path: Path) -> str:
     """The name of the model in an archive. ModelError if the file is not an archive."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _next(file)[0]
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from error
@@ -54,7 +54,7 @@ def unpack(path: Path, folder: Path, names: Sequence[str]) -> None:
     stays.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _unpack(file, folder, names, str(path))
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from error

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ModelError, os_error_text
+from ..filesystem import open_regular
 from ..hashing import sha256_of
 
 SUMS = "SHA256SUMS"
@@ -40,7 +41,7 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
 def read_sums(path: Path) -> dict[str, str]:
     """The checksums in a file, as `parse_sums`; ModelError if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return parse_sums(file.read(SUMS_CAP + 1), str(path))
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -6,13 +6,14 @@ folder's SHA256SUMS are not loaded.
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import ModelConfig, check_model, from_dict
-from ..errors import ModelError, UsageError
-from ..filesystem import write_atomic
+from ..errors import ModelError, UsageError, os_error_text
+from ..filesystem import open_regular, write_atomic
 from ..hashing import sha256_of
 from .checksums import SUMS, expected_sums, format_sums, mismatch
 from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
@@ -35,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A model's config.json: strict JSON with the keys of FIELDS, perhaps OPTIONAL; else ModelError."""
     path = Path(folder) / "config.json"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(CONFIG_CAP + 1)
         if len(data) > CONFIG_CAP:
             raise ValueError("too large")
@@ -44,7 +45,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     except FileNotFoundError:
         raise ModelError(f"{folder}: not a model folder (no config.json)") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(f"{path}: {os_error_text(error)}") from error
+    except RecursionError as error:
+        raise ModelError(f"{path}: cannot be read: nested too deeply") from error
+    except ValueError as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     _check_config(config, str(path))
     return config
@@ -69,12 +74,13 @@ def _check_config(config: object, where: str) -> None:
         raise ModelError(f"{where}: not an mhvae model's configuration")
     if config.get("format") != FORMAT:
         upgrade = "it was written by another version: pip install --upgrade mhvae"
-        found = f"format {config.get('format')!r} is not supported, this version reads format {FORMAT}"
+        found = f"format {reprlib.repr(config.get('format'))} is not supported"
+        found += f", this version reads format {FORMAT}"
         raise ModelError(f"{where}: {found}", hint=upgrade)
     for key in {**FIELDS, **config}:
         kind = {**FIELDS, **OPTIONAL}.get(key)
         if kind is None:
-            raise ModelError(f"{where}: unknown key {key!r}")
+            raise ModelError(f"{where}: unknown key {reprlib.repr(key)}")
         if type(config.get(key)) is not kind:
             raise ModelError(f"{where}: {key!r} is missing or has the wrong type")
 

@@ -5,8 +5,10 @@ they enter the cache. The checksums are recorded in `checksums.sums_file(snapsho
 """
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -14,6 +16,7 @@ from ..errors import ModelError, OutputError
 from ..hashing import git_blob_id, sha256_of
 from .checksums import format_sums, read_sums, sums_file
 from .hub_errors import hub_error
+from .hub_limits import MODEL_BYTES, UNANNOUNCED_BYTES, LimitError, limited, timeout, within_timeout
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -25,6 +28,7 @@ _TRIES = 4
 
 class _Request(Protocol):
     extensions: dict[str, Any]
+    headers: dict[str, str]
 
 
 class _SnapshotFiles(TypedDict):
@@ -39,10 +43,15 @@ def fetch(
 
     An interrupted download is resumed, by another process too. Offline, or if the Hub cannot be reached and
     the snapshot is complete, the cache is used. `check` compares every file with the Hub's hash again.
-    ModelError for anything else; a file that does not match the Hub's hash is removed from the cache.
+    ModelError for anything else, and for a download of more bytes than the Hub announces, or of more time
+    than MHVAE_HUB_TIMEOUT; a file that does not match the Hub's hash is removed from the cache.
     """
+    return within_timeout(lambda: _fetch(ref, needs, also, offline=offline, check=check), ref)
+
+
+def _fetch(ref: str, needs: Sequence[str], also: Sequence[str], *, offline: bool, check: bool) -> Path:
     _prepare()
-    from huggingface_hub import HfApi, errors, is_offline_mode, snapshot_download
+    from huggingface_hub import HfApi, errors, get_session, is_offline_mode, snapshot_download
 
     repo, _, revision = ref.partition("@")
     names, offline = [*needs, *also], offline or is_offline_mode()
@@ -54,21 +63,25 @@ def fetch(
         raise _absent_error(ref, cause, names)
     if offline and local is not None:
         return local
+    begun = time.monotonic()
     try:
-        try:
-            info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
-        except errors.HTTPError as error:
-            if local and not check and not isinstance(error, errors.RevisionNotFoundError):
+        with limited(get_session()) as limits:
+            try:
+                info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
+            except (errors.HTTPError, LimitError) as error:
+                if local and not check and not isinstance(error, errors.RevisionNotFoundError):
+                    return local
+                raise
+            if local and local.name == info.sha and sums_file(local).exists() and not check:
                 return local
-            raise
-        if local and local.name == info.sha and sums_file(local).exists() and not check:
-            return local
-        hashes = {file.rfilename: file for file in info.siblings or () if file.rfilename in names}
-        for name in hashes:
-            _download(repo, info.sha, hashes[name])
-        folder = Path(snapshot_download(repo, **files, tqdm_class=_bar(disable=True)))
+            hashes = {file.rfilename: file for file in info.siblings or () if file.rfilename in names}
+            limits.size = max(limits.size, _size(hashes.values()))
+            limits.deadline = begun + timeout()
+            for name in hashes:
+                _download(repo, info.sha, hashes[name])
+            folder = Path(snapshot_download(repo, **files, tqdm_class=_bar(disable=True)))
         _verify_snapshot(folder, hashes, ref)
-    except (OSError, ValueError, errors.HTTPError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, errors.HTTPError) as error:
         raise hub_error(error, ref) from error
     if missing := [name for name in needs if not (folder / name).is_file()]:
         hint = "weights are read only from .safetensors: pickled files (.bin, .pt) can run code"
@@ -132,9 +145,10 @@ def _prepare() -> None:
 
 
 def _set_timeout(request: _Request) -> None:
-    """Request hook: the client's calls to the Hub's API have no timeout and could wait forever."""
+    """Request hook: a timeout, as the client's calls to the Hub's API have none, and no compression."""
     from huggingface_hub import constants
 
+    request.headers["Accept-Encoding"] = "identity"
     if (request.extensions.get("timeout") or {}).get("read") is None:
         limit = constants.HF_HUB_ETAG_TIMEOUT
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), limit)
@@ -177,6 +191,20 @@ def _absent_error(ref: str, cause: BaseException | None, names: Sequence[str]) -
     missing = next((name for name in names if not (snapshot / name).is_file()), names[0])
     what = f"{ref}: no such folder, and offline: {missing} is not in the Hub's cache"
     return ModelError(what, hint=f"download it while online: mhvae models pull {ref}")
+
+
+def _size(files: "Iterable[RepoSibling]") -> int:
+    """The bytes of all files as the Hub announces them. LimitError for facts that cannot be true."""
+    total = 0
+    for file in files:
+        size = file.size if file.lfs is None else file.lfs.size
+        # The hash becomes a file name: it must not lead out of the cache.
+        if file.lfs is not None and not re.fullmatch("[0-9a-f]{64}", file.lfs.sha256):
+            raise LimitError(f"the Hub's hash of {file.rfilename} is not a SHA-256")
+        total += UNANNOUNCED_BYTES if size is None else size
+    if total > MODEL_BYTES:
+        raise LimitError(f"the Hub announces {total} bytes, more than the limit of {MODEL_BYTES}")
+    return total
 
 
 def _download(repo: str, commit: str | None, file: "RepoSibling") -> None:
@@ -225,6 +253,9 @@ def _stream(url: str, out: "FileIO", file: "RepoSibling") -> None:
                     if response.status_code != 206:  # the server ignores Range and sends the whole file
                         out.truncate(0)
                     for piece in response.iter_bytes():
+                        if out.tell() + len(piece) > size:
+                            out.truncate(0)
+                            raise LimitError(f"{file.rfilename} is larger than the {size} bytes announced")
                         out.write(piece)
                         bar.update(len(piece))
             except errors.HfHubHTTPError:

@@ -3,6 +3,7 @@
 import errno
 
 from ..errors import ModelError
+from .hub_limits import TIMEOUT, LimitError
 
 _LOGIN = "`hf auth login`, or set HF_TOKEN"
 
@@ -32,6 +33,9 @@ def hub_error(error: BaseException, ref: str, *, action: str = "read") -> ModelE
         what, hint = f"the Hub responded with error {status}", "try again later"
     elif number in (errno.ENOSPC, errno.EDQUOT):
         what, hint = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
+    elif isinstance(error, LimitError):
+        what = f"the download was stopped: {cause}"
+        hint = f"check HF_ENDPOINT; {TIMEOUT} sets the time that a download may take, such as 3h"
     elif isinstance(error, errors.OfflineModeIsEnabled):
         what, hint = "the Hub cannot be used offline", "unset HF_HUB_OFFLINE"
     elif number is not None:

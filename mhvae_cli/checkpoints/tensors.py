@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, os_error_text
-from ..filesystem import write_atomic
+from ..filesystem import open_regular, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HEADER_CAP = 2**24
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1}
+_BYTES = {"BOOL": 1, "U8": 1, "I8": 1}
 _BYTES |= {"I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
 _BYTES |= {"I64": 8, "U64": 8, "F64": 8}
 
@@ -26,7 +26,7 @@ _BYTES |= {"I64": 8, "U64": 8, "F64": 8}
 def read_header(path: Path) -> dict[str, Any]:
     """A safetensors file's header. ModelError unless its tensors fill the rest of the file exactly."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(8)
             length = int.from_bytes(first, "little")
@@ -63,7 +63,7 @@ def _extent(header: dict[str, Any]) -> int:
             raise TypeError
         start, end = entry["data_offsets"]
         if entry["dtype"] not in _BYTES:
-            raise ValueError(f"a tensor has the unknown dtype {str(entry['dtype'])[:20]!r}")
+            raise ValueError(f"a tensor has the unsupported dtype {str(entry['dtype'])[:20]!r}")
         if math.prod(entry["shape"]) * _BYTES[entry["dtype"]] != end - start:
             raise ValueError("a tensor's shape does not match its size in bytes")
         spans.append((start, end))
@@ -116,7 +116,7 @@ def load_tensors(
     try:
         with safe_open(path, framework="pt", device=device) as file:
             state = {name: file.get_tensor(name) for name in found}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise ModelError(f"{path}: invalid safetensors file: {error}") from error
     for name, tensor in state.items():
         if not is_finite(tensor):

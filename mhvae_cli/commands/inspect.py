@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..checkpoints.describe import describe
-from ..errors import InputError, ModelError
+from ..errors import ModelError, input_error
 from ..runs.console import print_error, write_line
 from ..runs.inputs import Item, gather
 from . import options
@@ -54,7 +54,8 @@ def inspect(
     for name, read in readers:
         try:
             print_facts(name, read(), as_json)
-        except (InputError, ModelError) as error:
+        except Exception as caught:
+            error = caught if isinstance(caught, ModelError) else input_error(caught, name)
             failed += 1
             print_error(error)
             if as_json:

@@ -83,7 +83,8 @@ def pull(ref: Ref) -> None:
     """Download a model from the Hub, verify it, and print its folder.
 
     Each file is compared with the hash published by the Hub, which is kept for
-    verify. An interrupted download is resumed.
+    verify. An interrupted download is resumed. A download may take an hour, or
+    as long as MHVAE_HUB_TIMEOUT says (90s, 30m, 2h).
     """
     from ..checkpoints.registry import resolve
     from ..inference.loading import verify_model

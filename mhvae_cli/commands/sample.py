@@ -188,15 +188,30 @@ class _Places(TypedDict):
 
 def _read_model(settings: GenerationSettings, codes: Codes) -> dict[str, Any]:
     """The model's config.json; ModelError if it cannot generate such images."""
-    from ..checkpoints.folder import read_config
+    from ..checkpoints.folder import model_config, read_config
     from ..checkpoints.registry import resolve
 
-    content = read_config(resolve(settings.model, offline=settings.offline))
+    folder = resolve(settings.model, offline=settings.offline)
+    content = read_config(folder)
+    model_config(content, folder)
+    _check_size(content.get("cddpm", {}).get("size"), folder)
     if "cddpm" not in content and (codes == "density" or not settings.no_refine):
         reason = "has no cDDPM, which refines images and stores the density of the latent codes"
         hint = "use --no-refine --codes prior, or train a cDDPM with train-cddpm"
         raise ModelError(f"{content['name']}: {reason}", hint=hint)
     return content
+
+
+def _check_size(size: object, folder: Path) -> None:
+    """ModelError for a `size` in a config.json that is not absent or a height and a width."""
+    from ..images.scan import MAX_PIXELS
+
+    if not size:
+        return
+    sides = size if isinstance(size, list) and all(type(side) is int and side > 0 for side in size) else []
+    if len(sides) != 2 or sides[0] * sides[1] > MAX_PIXELS:
+        limit = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+        raise ModelError(f"{folder}: cddpm.size is not a height and a width of {limit}")
 
 
 def _default_size(content: dict[str, Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import UsageError
-from ..resources import is_rank_zero, worker_count
+from ..resources import is_rank_zero, parse_duration, worker_count
 from ..runs import settings as run_settings
 from ..runs.console import command_line, print_note, write_line
 from . import options
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..training.loop import Outcome
     from ..training.train import TrainingOptions
-
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -194,13 +192,10 @@ def parse_max_time(text: str | None) -> float | None:
     """The time of `time.monotonic` that is `90`, `90s`, `30m` or `2h` from now. UsageError if invalid."""
     if text is None:
         return None
-    try:
-        value = float(text[:-1]) * SECONDS[text[-1]] if text[-1:] in SECONDS else float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
+    seconds = parse_duration(text)
+    if seconds is None:
         raise UsageError(f"--max-time {text}: not a duration", hint="for example 90s, 30m or 2h")
-    return time.monotonic() + value
+    return time.monotonic() + seconds
 
 
 def training_options(

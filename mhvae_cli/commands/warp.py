@@ -1,6 +1,5 @@
 """`mhvae warp INPUTS`: move, rotate, scale or deform the object in each image (figures 6 and 8)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from ..runs.generation import find_inputs, find_one, generate
 from ..runs.generation_jobs import GenerationRequest, output_stem
 from ..runs.handle_drawings import draw_handles, need_spline
 from ..runs.inputs import Item
-from ..runs.invocation import NEUTRAL
+from ..runs.invocation import MAX_NUMBER, NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options
 from .generation_options import generative
@@ -184,17 +183,11 @@ class _Edit:
 
     def keywords(self) -> _WarpingOptions:
         """The keywords of `synthesis.Warping`; UsageError for invalid values."""
-        rotate = 0.0 if self.rotate is None else self.rotate
-        scale = 1.0 if self.scale is None else self.scale
-        if not math.isfinite(rotate):
-            raise UsageError(f"--rotate {rotate}: not a finite number")
-        if not (math.isfinite(scale) and scale > 0):
-            raise UsageError(f"--scale {scale:g}: must be positive", hint="0.5 halves, 2 doubles")
         about: Literal["object", "image"] | None
         about = "object" if self.about == "object" else "image" if self.about == "image" else None
         return {
-            "rotate": rotate,
-            "scale": scale,
+            "rotate": 0.0 if self.rotate is None else self.rotate,
+            "scale": 1.0 if self.scale is None else self.scale,
             "shift": self._shift(),
             "about": about or _pair("--about", self.about, "object, image or 40,30"),
             "moves": self._moves(),
@@ -275,8 +268,8 @@ def _pair(option: str, text: str, example: str, typed: str | None = None) -> Pai
         raise UsageError(
             f"{option} {typed or text}: cannot be parsed", hint=f"for example {option} {example}"
         ) from None
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise UsageError(f"{option} {typed or text}: not finite numbers")
+    if not all(abs(value) <= MAX_NUMBER for value in (x, y)):
+        raise UsageError(f"{option} {typed or text}: not sensible numbers")
     return x, y
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, os_error_text
+from ..errors import InputError, input_error, os_error_text
 from ..images.read import SUFFIXES, read_mask
 from ..images.scan import Spacing
 from ..images.spacing import stem_key
@@ -115,13 +115,13 @@ def score(pair: Pair, *, profile: Profile = "native", spacing: Spacing | None = 
     try:
         truth = read_mask(pair.truth)
         pred = None if pair.pred is None else read_mask(pair.pred)
-    except InputError as error:
-        return Row(pair.id, error=str(error))
-    if pred is not None and pred.shape != truth.shape:
-        (height, width), (true_height, true_width) = pred.shape, truth.shape
-        sizes = f"{width} x {height} pixels, but the truth has {true_width} x {true_height}"
-        return Row(pair.id, error=f"{pair.pred}: {sizes}")
-    return Row(pair.id, measure(pred, truth, profile=profile, spacing=spacing), missing=pred is None)
+        if pred is not None and pred.shape != truth.shape:
+            (height, width), (true_height, true_width) = pred.shape, truth.shape
+            sizes = f"{width} x {height} pixels, but the truth has {true_width} x {true_height}"
+            raise InputError(f"{pair.pred}: {sizes}")
+        return Row(pair.id, measure(pred, truth, profile=profile, spacing=spacing), missing=pred is None)
+    except Exception as error:
+        return Row(pair.id, error=str(input_error(error, str(pair.truth))))
 
 
 def count(rows: Sequence[Row]) -> Counts:

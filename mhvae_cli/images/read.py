@@ -4,7 +4,6 @@ An image is read as `Scan.pixels`, upright and unscaled; the network's input is 
 """
 
 import io
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, MhvaeError, os_error_text
+from ..filesystem import check_regular
 from .deep import deep_samples
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
@@ -177,15 +177,7 @@ def _readable(source: Path | bytes, name: str) -> BinaryIO:
     Never the path itself: Pillow would memory-map an uncompressed TIFF, and get the shape of a rotated one
     wrong.
     """
-    if isinstance(source, bytes):
-        size = len(source)
-    else:
-        facts = source.stat()
-        if stat.S_ISDIR(facts.st_mode):
-            raise InputError(f"{name}: is a directory, not an image")
-        if not stat.S_ISREG(facts.st_mode):
-            raise InputError(f"{name}: not a regular file", hint="pipe it in, with - as the input")
-        size = facts.st_size
+    size = len(source) if isinstance(source, bytes) else check_regular(source).st_size
     if size == 0:
         raise InputError(f"{name}: empty file")
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")

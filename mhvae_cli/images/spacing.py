@@ -1,7 +1,6 @@
 """The size of a pixel in mm: as stated by the user or the file, never a guess."""
 
 import csv
-import math
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..errors import UsageError, os_error_text
+from ..filesystem import open_regular
 from ..polygons import overlaps_box
 from .read import SUFFIXES, read_resolution
 from .scan import Region, Scan, Spacing
@@ -105,7 +105,8 @@ def read_spacing_csv(path: Path) -> SpacingTable:
     UsageError, with the line number, for any other table, an invalid size, and a duplicate name.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(f"{path}: {os_error_text(error)}", hint="--spacing-csv needs a CSV file") from error
     except UnicodeDecodeError as error:
@@ -143,7 +144,7 @@ def _positive(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 < value < math.inf else None
+    return value if 1e-6 <= value <= 1e4 else None
 
 
 def _key(name: str) -> str:

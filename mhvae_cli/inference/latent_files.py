@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checkpoints.tensors import encode_state, load_tensors, read_metadata
 from ..errors import InputError, ModelError
-from ..filesystem import write_atomic
+from ..filesystem import open_regular, write_atomic
 from ..images.scan import MAX_PIXELS
 from ..vae.editing import LatentCode
 from .provenance import embed
@@ -87,7 +87,7 @@ def is_latents(path: Path) -> bool:
     try:
         if suffix == ".safetensors":
             return read_metadata(path).get("kind") == KIND
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = json.loads(file.read(SIZE_CAP))
         return isinstance(content, dict) and content.get("kind") == KIND
     except ModelError:

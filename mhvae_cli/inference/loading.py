@@ -1,6 +1,5 @@
 """Load the networks of a model folder, and verify the folder."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,12 @@ def load_model(folder: Path) -> tuple[MultiHeadedVAE, str]:
     ModelError if it is missing, damaged, or does not match its config.json.
     """
     content = read_config(folder)
-    model = build(model_config(content, folder), seed=None)
-    state = load_state(folder, expected=_shapes(model))
-    model.load_state_dict(_widened(state), assign=True)
+    config = model_config(content, folder)
+    try:
+        model = build(config, seed=None)
+    except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder}: no model can be built from its config.json: {error}") from error
+    model.load_state_dict(_load_state(folder, "vae", model), assign=True)
     return model, content["name"]
 
 
@@ -46,10 +48,11 @@ def load_refiner(
         check_diffusion(config)
         with torch.device("meta"), NoDraws():
             refiner = Refiner(config, channels=content["model"]["channels"], codes=len(state["codes_mean"]))
-    except (UsageError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: {error}") from error
-    state = load_state(folder, "cddpm", expected=_shapes(refiner))
-    refiner.load_state_dict(_widened(state), assign=True)
+    except UsageError as error:
+        raise ModelError(f"{folder}: {error}", hint=error.hint) from error
+    except (RuntimeError, MemoryError, OverflowError, LookupError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder}: no cDDPM can be built from its config.json: {error}") from error
+    refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)
     refiner.network.unet.to(dtype)
     memory_format = layout(torch.device(device))
     refiner.eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs
@@ -72,10 +75,12 @@ def verify_model(folder: Path) -> dict[str, str]:
     return {name: sums[name] for name in FILES if name in sums and name != SUMS}
 
 
-def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in module.state_dict().items()}
-
-
-def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floating-point tensors as float32: files may store them in 16 bits."""
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+def _load_state(folder: Path, component: str, module: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors for a module in its shapes and dtypes: files may store those of float32 in other sizes."""
+    wanted = module.state_dict()
+    state = load_state(folder, component, expected={name: value.shape for name, value in wanted.items()})
+    for name, value in state.items():
+        if value.is_floating_point() != wanted[name].is_floating_point():
+            dtypes = f"{value.dtype} in the file, {wanted[name].dtype} in the model".replace("torch.", "")
+            raise ModelError(f"{folder / component}.safetensors: {name} is {dtypes}")
+    return {name: value.to(wanted[name].dtype) for name, value in state.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoints.tensors import read_metadata
 from ..errors import InputError, ModelError, os_error_text
+from ..filesystem import open_regular
 from ..images.encode import RECORD
 from ..images.read import MAX_TEXT, read_text
 
@@ -101,7 +102,7 @@ def _texts(source: Path | bytes, name: str) -> dict[str, str]:
 def _sidecar(path: Path, name: str) -> dict[str, str]:
     """The "mhvae" of a JSON object, as text."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_TEXT + 1)
         if len(data) > MAX_TEXT:
             raise InputError(f"{name}: too large for a latent code")

@@ -148,7 +148,7 @@ def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, wh
             {name: np.array(content["quantiles"][name], np.float64) for name in SIGNALS},
             {name: float(content["limits"][name]) for name in SIGNALS},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f'{where}: its "trust" is damaged') from error
     fits = all(
         trust.means[name].shape == (size,) and trust.scales[name].shape in ((size,), (size, size))
@@ -157,7 +157,12 @@ def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, wh
     tables = [*trust.means.values(), *trust.scales.values(), *trust.quantiles.values()]
     rising = all(q.ndim == 1 and len(q) > 1 and (np.diff(q) >= 0).all() for q in trust.quantiles.values())
     numbers = np.array([trust.temperature, *trust.limits.values()])
-    if not (fits and rising and all(np.isfinite(table).all() for table in (*tables, numbers))):
+    if not (
+        trust.temperature > 0
+        and fits
+        and rising
+        and all(np.isfinite(table).all() for table in (*tables, numbers))
+    ):
         raise ModelError(f'{where}: its "trust" does not match the model')
     return trust
 

@@ -5,12 +5,14 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import OutputError, os_error_text
 from ..resources import is_rank_zero
@@ -21,6 +23,24 @@ TRAINING_LINE_INTERVAL = 30.0
 """Seconds between two plain progress lines during training."""
 CLEAR_LINE = "\r\x1b[K"
 """Moves the cursor of a terminal to the start of its line, and clears the line."""
+STOP_SECONDS = 3.0
+"""How long a command may take to end once it is stopped."""
+
+
+def stop(number: int, _frame: object) -> NoReturn:
+    """The command's handler of SIGINT and SIGTERM."""
+    end_soon(128 + number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def end_soon(code: int) -> None:
+    """End the process after STOP_SECONDS, if it has not ended by then.
+
+    A thread that is blocked in a dead mount would be waited for for ever. Files are whole at any time.
+    """
+    timer = threading.Timer(STOP_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
@@ -28,7 +48,13 @@ def defer_signals() -> Iterator[None]:
     """Defer SIGINT and SIGTERM until the end of the block, so that it is never interrupted."""
     received: list[int] = []
     kinds = (signal.SIGINT, signal.SIGTERM)
-    handlers = {kind: signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds}
+
+    def defer(number: int, _frame: object) -> None:
+        received.append(number)
+        if handlers[number] is stop:
+            end_soon(128 + number)
+
+    handlers = {int(kind): signal.signal(kind, defer) for kind in kinds}
     try:
         yield
     finally:
@@ -141,6 +167,12 @@ def print_error(error: Exception) -> None:
     """Print an error to stderr: `error: ...`, and a `hint: ...` line if it has a hint."""
     hint = getattr(error, "hint", None)
     print_note(f"error: {error}" + (f"\nhint: {hint}" if hint else ""))
+
+
+def print_cause(error: Exception) -> None:
+    """Print the traceback of an error's cause to stderr."""
+    if error.__cause__ is not None:
+        print_note("".join(traceback.format_exception(error.__cause__)).rstrip())
 
 
 def print_warning(text: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError, os_error_text
+from ..filesystem import check_regular
 from ..hashing import sha256_of
 from .inputs import Item
 from .invocation import current
@@ -45,7 +46,7 @@ class InputHashes:
         key: Hashable = item.source
         if isinstance(item.source, Path):
             try:
-                status = os.stat(item.source)
+                status = check_regular(item.source)
             except OSError as error:
                 raise InputError(f"{item.name}: {os_error_text(error)}") from error
             key = (item.source, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -102,7 +103,7 @@ class RunFingerprint:
         jobs: Sequence[Job],
         *,
         load: Callable[[Job], tuple[Input, Kept]],
-        run: Callable[[list[Input]], Sequence[Row | InputError]],
+        run: Callable[[list[Input]], Sequence[Row | Exception]],
         finish: Callable[[Job, Kept, Row], Result],
         batch_size: int,
         workers: int,

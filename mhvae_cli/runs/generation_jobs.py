@@ -101,10 +101,10 @@ def output_stem(item: Item, ending: str, number: int = 0, count: int = 1) -> Pur
 
 
 def _with_picture(
-    row: "tuple[Draft, list[Source]]", picture: "GeneratedImage | MemoryError"
-) -> "_Made | MemoryError":
-    """(draft, sources, picture), or the MemoryError that replaces the picture."""
-    return picture if isinstance(picture, MemoryError) else (*row, picture)
+    row: "tuple[Draft, list[Source]]", picture: "GeneratedImage | Exception"
+) -> "_Made | Exception":
+    """(draft, sources, picture), or the exception that replaces the picture."""
+    return picture if isinstance(picture, Exception) else (*row, picture)
 
 
 class JobRunner:
@@ -210,9 +210,9 @@ class JobRunner:
         return make(self.networks, drafts, **self.options)
 
     def _run(
-        self, make: "Callable[[list[Draft]], list[GeneratedImage | MemoryError]]", batch: "list[_Loaded]"
-    ) -> "list[_Made | InputError | MemoryError]":
-        """Per request (draft, sources, picture), or its InputError or MemoryError; uses the network."""
+        self, make: "Callable[[list[Draft]], list[GeneratedImage | Exception]]", batch: "list[_Loaded]"
+    ) -> "list[_Made | Exception]":
+        """Per request (draft, sources, picture), or its exception; uses the network."""
         rows: list[tuple[Draft, list[Source]] | InputError] = []
         for request, read in batch:
             sources = [self._encoded(item, each) for item, each in zip(request.sources, read, strict=True)]

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 def need_spline(settings: GenerationSettings) -> None:
     """UsageError for a model whose outlines have no handles, ModelError for one that cannot segment."""
-    from ..checkpoints.folder import read_config
+    from ..checkpoints.folder import model_config, read_config
     from ..checkpoints.registry import resolve
-    from ..config import ModelConfig, from_dict
 
-    content = read_config(resolve(settings.model, offline=settings.offline))
-    config = from_dict(ModelConfig, content["model"], where="model.")
+    folder = resolve(settings.model, offline=settings.offline)
+    content = read_config(folder)
+    config = model_config(content, folder)
     if config.single_head:
         raise ModelError(f"{content['name']}: a single-headed VAE cannot find objects")
     if config.warp.family == "affine":

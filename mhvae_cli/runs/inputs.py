@@ -4,7 +4,6 @@ import glob
 import math
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UsageError, os_error_text
+from ..filesystem import check_regular, open_regular
 
 if TYPE_CHECKING:
     from ..images.scan import Window
@@ -101,7 +101,7 @@ def parse_window(window: str) -> "Window":
         low, high = map(float, match.groups() if match else ())
     except ValueError:
         low, high = 0.0, 0.0
-    if not -math.inf < low < high < math.inf:
+    if not (low < high and high - low < math.inf):
         hint = "for example --window 0,4095 shows 0 as black and 4095 as white"
         raise UsageError(f"--window {window}: not auto, full, or LO,HI with LO < HI", hint=hint)
     return low, high
@@ -157,6 +157,10 @@ def _expand(operand: str, recursive: bool, out: str | None) -> list[Item]:
 def _file(path: str) -> Item:
     if not os.path.exists(path):
         return _unusable(path, "broken link" if os.path.islink(path) else "no such file or folder")
+    try:
+        check_regular(path)
+    except OSError as error:
+        return _unusable(path, os_error_text(error), "pipe an image in, with - as the input")
     return Item(path, path, _stem(os.path.basename(path)))
 
 
@@ -213,9 +217,7 @@ def _is_dicom(path: str) -> bool:
     from ..images.dicom import has_preamble
 
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return has_preamble(file)
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""How a verb was called: the options given, and which of them change results."""
+"""How a verb was called: the options given, which of them change results, and their numbers' limits."""
 
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -8,12 +8,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
+
 if TYPE_CHECKING:
     import typer
 
 NEUTRAL = object()
 """Marks the annotation of an option that does not change results, or whose effect is already visible in the
 name, sources or record of a result. Unmarked options count, so that a stale result is never taken as done."""
+
+
+NUMBERS = {
+    "-n": (1, 1_000_000),
+    "--seed": (0, 2**63 - 1),
+    "--rotate": (-360, 360),
+    "--scale": (0.001, 1000),
+    "--steps": (1, 100_000),
+    "--tries": (1, 10_000),
+    "--draws": (1, 10_000),
+    "--frames": (2, 10_000),
+    "--posterior": (20, 100_000),
+    "--batch-size": (1, 65_536),
+    "--workers": (0, 1024),
+    "--threads": (1, 4096),
+}
+"""The least and the greatest sensible value of an option; those of others are within MAX_NUMBER of 0."""
+MAX_NUMBER = 10**8
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,17 @@ def record(context: "typer.Context", verb: Callable[..., object]) -> Iterator[No
         yield
     finally:
         _CURRENT.reset(token)
+
+
+def check_numbers(context: "typer.Context") -> None:
+    """UsageError for an option whose number makes no sense: NaN, infinite, or outside NUMBERS."""
+    for parameter in context.command.params:
+        option = max(parameter.opts, key=len)
+        least, most = NUMBERS.get(option, (-MAX_NUMBER, MAX_NUMBER))
+        value = context.params.get(parameter.name or "")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not least <= number <= most:
+                raise UsageError(f"{option} {number}: must be {least} to {most}")
 
 
 def current() -> Invocation:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, os_error_text
-from ..filesystem import locked, staging, write_atomic
+from ..filesystem import locked, open_regular, staging, write_atomic
 
 NAME = "mhvae-run.json"
 FORMAT = 1
@@ -67,10 +67,11 @@ def without_home(value: object) -> object:
 
 def _runs(path: Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            content = json.load(file)
     except FileNotFoundError:
         return []
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         content = None
     runs = content.get("runs") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):

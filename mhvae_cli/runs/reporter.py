@@ -10,8 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, MhvaeError, OutputError, QualityError
-from .console import Progress, defer_signals, print_error, print_note, print_warning, write_bytes, write_line
+from ..errors import InputError, InternalError, MhvaeError, OutputError, QualityError
+from .console import (
+    Progress,
+    defer_signals,
+    print_cause,
+    print_error,
+    print_note,
+    print_warning,
+    write_bytes,
+    write_line,
+)
 from .fingerprint import RunFingerprint
 from .manifest import write_run
 from .outputs import Job, Target
@@ -26,11 +35,12 @@ STATUSES = ("ok", "skipped", "stale", "failed", "missed")
 
 @dataclass
 class Counts:
-    """Number of jobs per status, and of flagged results."""
+    """Number of jobs per status, of flagged results, and of failures that are bugs."""
 
     total: int
     by_status: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     flagged: int = 0
+    bugs: int = 0
 
     def add(self, row: Mapping[str, object]) -> None:
         """Count a row of results.csv."""
@@ -39,11 +49,11 @@ class Counts:
 
     @property
     def exit_code(self) -> int:
-        """0 all done or up to date, 3 some inputs failed, 4 all inputs failed, 7 stale outputs, 8 a quality
-        gate was missed."""
+        """0 all done or up to date, 1 all inputs failed by a bug, 3 some inputs failed, 4 all inputs failed,
+        7 stale outputs, 8 a quality gate was missed."""
         failed = self.by_status["failed"]
         if failed and failed == sum(self.by_status.values()):
-            return InputError.exit_code
+            return InternalError.exit_code if self.bugs == failed else InputError.exit_code
         if self.by_status["stale"]:
             return OutputError.exit_code
         if self.by_status["missed"]:
@@ -156,6 +166,10 @@ class Reporter:
         """Record an unusable input."""
         self.progress.clear()
         print_error(error)
+        if isinstance(error, InternalError):
+            self.counts.bugs += 1
+            if self.settings.verbose:
+                print_cause(error)
         row = self._row(job, "failed", error=str(error).removeprefix(f"{job.item.name}: "))
         self.counts.add(row)
         if self.table is not None:

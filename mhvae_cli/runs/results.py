@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OutputError, os_error_text
-from ..filesystem import locked, place, stage, staging, write_atomic
+from ..filesystem import locked, open_regular, place, stage, staging, write_atomic
 
 if TYPE_CHECKING:
     from .review.thumbnails import Thumbnail
@@ -150,7 +150,8 @@ def remove_leftovers(folder: Path, table: Path) -> None:
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
     """The complete rows of a table on disk, as dicts; none if there is no table."""
     try:
-        text = path.read_bytes()
+        with open_regular(path) as file:
+            text = file.read()
     except OSError:
         return
     lines = _parsed(text[: text.rfind(b"\n") + 1])

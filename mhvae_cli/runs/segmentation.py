@@ -59,8 +59,8 @@ class QCOptions:
     seed: int
 
     def check(self, networks: "Networks") -> None:
-        """ModelError for --fail-on-qc with a model that has no QC statistics."""
-        if self.fail and networks.qc_statistics is None:
+        """ModelError for damaged QC statistics, and for --fail-on-qc with a model that has none."""
+        if self.level != "off" and networks.qc_statistics is None and self.fail:
             hint = "add them to the model with examples/training/calibrate.py"
             raise ModelError(f"{networks.name}: has no QC statistics, which --fail-on-qc needs", hint=hint)
 

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
-from ..errors import DeviceError, InputError, out_of_memory_kind
+from ..errors import DeviceError, InputError, MhvaeError, input_error, out_of_memory_kind
 from .inputs import Item
 
 
@@ -28,26 +28,26 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 Returned = TypeVar("Returned")
 P = ParamSpec("P")
-Entry = tuple[Kept, Row | InputError | MemoryError] | InputError
+Entry = tuple[Kept, Row | Exception] | Exception
 
 
 def stream(
     jobs: Sequence[Job],
     *,
     load: Callable[[Job], tuple[Input, Kept]],
-    run: Callable[[list[Input]], Sequence[Row | InputError | MemoryError]],
+    run: Callable[[list[Input]], Sequence[Row | Exception]],
     finish: Callable[[Job, Kept, Row], Result],
     batch_size: int,
     workers: int,
     halved: Callable[[int], None] = lambda _size: None,
 ) -> Generator[Result | InputError]:
-    """Yield one result per job, in order, or its InputError; other errors are raised.
+    """Yield one result per job, in order, or the InputError that is due to it (see `errors.input_error`).
 
     `load` (job -> network input, data to keep) and `finish` (job, kept data, output row) run in `workers`
-    threads and may raise InputError; `run` (the inputs of a batch -> one row or InputError each) runs in a
-    thread of its own, one batch behind the loader. A single job, or `workers` = 0, uses no threads. If
-    a batch does not fit in memory, `run` gets smaller ones (see `Halving`), and `halved` is called with
-    the new batch size. Close the generator to stop early.
+    threads; `run` (the inputs of a batch -> one row or exception each) runs in a thread of its own, one batch
+    behind the loader. A single job, or `workers` = 0, uses no threads. If a batch fails or does not fit in
+    memory, `run` gets smaller ones (see `Halving`), and `halved` is called with the new batch size. Close the
+    generator to stop early; it does not wait for its threads, as they may be blocked in a dead mount.
     """
     halving = Halving(run, halved)
     threads = workers > 0 and len(jobs) > 1
@@ -79,23 +79,22 @@ def stream(
                 yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        network.shutdown(cancel_futures=True)
-        pool.shutdown()
+        network.shutdown(wait=False, cancel_futures=True)
 
 
 def _batch(
-    loads: list[Future[tuple[Input, Kept]]], run: Callable[[list[Input]], Sequence[Row]]
-) -> list[tuple[Kept, Row] | InputError]:
-    """(kept, row) or InputError for each load; the network processes those that loaded."""
-    loaded: list[tuple[Input, Kept] | InputError] = []
+    loads: list[Future[tuple[Input, Kept]]], run: Callable[[list[Input]], Sequence[Row | Exception]]
+) -> list[Entry[Kept, Row]]:
+    """(kept, row) or an exception for each load; the network processes those that loaded."""
+    loaded: list[tuple[Input, Kept] | Exception] = []
     for future in loads:
         try:
             loaded.append(future.result())
-        except InputError as error:
+        except Exception as error:
             loaded.append(error)
-    inputs = [entry[0] for entry in loaded if not isinstance(entry, InputError)]
+    inputs = [entry[0] for entry in loaded if not isinstance(entry, Exception)]
     rows = iter(run(inputs) if inputs else ())
-    return [entry if isinstance(entry, InputError) else (entry[1], next(rows)) for entry in loaded]
+    return [entry if isinstance(entry, Exception) else (entry[1], next(rows)) for entry in loaded]
 
 
 def _finish(
@@ -103,35 +102,36 @@ def _finish(
     job: Job,
     entry: Entry[Kept, Row],
 ) -> Result | InputError:
-    if isinstance(entry, InputError):
-        return entry
+    name = job.item.name
+    if isinstance(entry, Exception):
+        return input_error(entry, name)
     kept, row = entry
-    if isinstance(row, InputError):
-        return row
-    if isinstance(row, MemoryError):
-        name = job.item.name
-        return InputError(f"{name}: {row}", hint="close other programs, or use a machine with more memory")
+    if isinstance(row, Exception):
+        return input_error(row, name)
     try:
         return finish(job, kept, row)
-    except InputError as error:
-        return error
+    except Exception as error:
+        return input_error(error, name)
 
 
 class Halving(Generic[Input, Row]):
     """Calls `run` on batches that fit in memory, and returns one row per input.
 
     A batch that does not fit is halved, later batches are not larger than that, and `halved` is called with
-    the new size. Rows depend on this no more than on the batch size. A single input that does not fit has a
-    MemoryError as its row; if device memory is short, which affects every input, a DeviceError is raised.
+    the new size; the inputs of a batch that fails otherwise are processed one by one. Rows depend on this no
+    more than on the batch size. The row of a single input that does not fit or fails is the exception; if
+    device memory is short, which affects every input, a DeviceError is raised.
     """
 
-    def __init__(self, run: Callable[[list[Input]], Sequence[Row]], halved: Callable[[int], None]) -> None:
+    def __init__(
+        self, run: Callable[[list[Input]], Sequence[Row | Exception]], halved: Callable[[int], None]
+    ) -> None:
         self.run, self.halved = run, halved
         self.limit: int | None = None
 
-    def __call__(self, inputs: list[Input]) -> list[Row | MemoryError]:
+    def __call__(self, inputs: list[Input]) -> list[Row | Exception]:
         """One row per input, in order."""
-        rows: list[Row | MemoryError] = []
+        rows: list[Row | Exception] = []
         while len(rows) < len(inputs):
             part = inputs[len(rows) : len(rows) + (self.limit or len(inputs))]
             found, shortage = self._try(part)
@@ -143,22 +143,26 @@ class Halving(Generic[Input, Row]):
                 self.limit = len(part) // 2
                 self.halved(self.limit)
             elif shortage == "host":
-                rows.append(MemoryError("not enough memory for this image"))
+                rows.append(MemoryError())
             else:
                 raise DeviceError(
                     "not enough device memory, even for a single image", hint="use --device cpu"
                 )
         return rows
 
-    def _try(self, part: list[Input]) -> tuple[Sequence[Row], str | None]:
+    def _try(self, part: list[Input]) -> tuple[Sequence[Row | Exception], str | None]:
         """The rows, or which memory is short. Memory of a failed call is released when this returns."""
         try:
             return self.run(part), None
-        except (MemoryError, RuntimeError) as error:
+        except MhvaeError:
+            raise
+        except Exception as error:
             shortage = out_of_memory_kind(error)
-            if shortage is None:
-                raise
-            return (), shortage
+            if shortage is not None:
+                return (), shortage
+            if len(part) == 1:
+                return [error], None
+        return [row for single in part for row in self([single])], None
 
 
 def _release() -> None:

@@ -5,6 +5,7 @@ id and optional columns fold and subject. Images of one subject are never divide
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..config import AugmentConfig
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, input_error
+from ..filesystem import open_regular
 from ..hashing import seed_of
 from ..images.read import read_mask, read_scan
 from ..images.scan import Scan, stored, upright
@@ -185,11 +187,11 @@ class Images:
         try:
             scan = read_scan(sample.image)
             extra = self._load_extra(sample, scan)
-        except InputError as error:
-            return str(error)
-        square = to_square(scan.pixels, self.side, self.channels, window=scan.window)
-        levels = np.rint((square + 1) * 127.5).astype(np.uint8)
-        return levels, scan.pixels.shape[:2], extra
+            square = to_square(scan.pixels, self.side, self.channels, window=scan.window)
+            levels = np.rint((square + 1) * 127.5).astype(np.uint8)
+            return levels, scan.pixels.shape[:2], extra
+        except Exception as error:
+            return str(input_error(error, str(sample.image)))
 
     def _random_crop(
         self, index: int, affine: Affine, rng: np.random.Generator, augment: AugmentConfig
@@ -282,7 +284,7 @@ def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     files: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.iterdir() if not p.is_dir() and not p.name.startswith(".")):
         if path.stem in files:
             raise InputError(f"{folder}: {files[path.stem].name} and {path.name} differ only in their suffix")
         files[path.stem] = path
@@ -290,10 +292,10 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
             return {row["id"]: row for row in csv.DictReader(file)}
     except (KeyError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file with an id column") from error

@@ -16,6 +16,7 @@ from ..config import (
     refuse,
 )
 from ..errors import UsageError, os_error_text
+from ..filesystem import open_regular
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"train": {"lr": 1e-4, "epochs": 200}},
@@ -54,9 +55,12 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = json.loads(file.read_bytes())
+        with open_regular(file) as stream:
+            values = json.load(stream)
     except OSError as error:
         raise UsageError(f"{file}: {os_error_text(error)}") from error
+    except RecursionError as error:
+        raise UsageError(f"{file}: nested too deeply") from error
     except ValueError as error:
         raise UsageError(f"{file}: not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -472,7 +472,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(
 def test_numbers_that_make_no_model_is_a_usage_error(heads: Path, train: Any, tmp_path: Path) -> None:
     values = {**CONFIG, "model": {**CONFIG["model"], "z_dim": 4, "encoder": {"reduce": -1}}}
     ended = train(heads, tmp_path / "run", config=write_json(tmp_path / "bad.json", values))
-    assert ended.code == 2 and "model.encoder.reduce: 1 or more" in ended.stderr
+    assert ended.code == 2 and "model.encoder.reduce = -1: must be 1 to 65536" in ended.stderr
     assert not (tmp_path / "run").exists()
 
 

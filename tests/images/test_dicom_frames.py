@@ -38,6 +38,16 @@ def test_rgb_in_both_layouts(planar):
     np.testing.assert_array_equal(read_scan(saved(ds)).pixels, COLOUR)
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3)])
+def test_big_endian_values_are_native(shape):
+    deep = RNG.integers(0, 65536, shape, dtype=np.uint16)
+    ds = dataset(deep, syntax=ExplicitVRBigEndian)
+    ds.PixelData = deep.astype(">u2").tobytes()
+    pixels = read_scan(saved(ds)).pixels
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, deep)
+
+
 def ycc(rgb):
     """By the book: PS3.3 C.7.6.3.1.2, in floats."""
     matrix = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]

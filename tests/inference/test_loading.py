@@ -2,15 +2,20 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support.score_stubs import noise
 
+from mhvae_cli.checkpoints.folder import load_state
+from mhvae_cli.checkpoints.tensors import save_state
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_refiner
 
@@ -72,3 +77,81 @@ def test_loading_imports_no_compiler(tiny_refined: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tiny_refined)], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def changed(source: Path, folder: Path, key: str, value: object) -> Path:
+    """A copy of a model folder, with one value of its config.json replaced, and no checksums."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
+    content = node = json.loads((folder / "config.json").read_text())
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+    (folder / "config.json").write_text(json.dumps(content).replace('"1e999"', "1e999"))
+    return folder
+
+
+def nested(depth: int) -> list[Any]:
+    return [] if not depth else [nested(depth - 1)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model.image_size", 10**9, "must be 32 to 4096"),
+        ("model.image_size", -64, "must be 32 to 4096"),
+        ("model.z_dim", 10**18, "must be 1 to 65536"),
+        ("model.edge", "1e999", "must be 1e-06 to 10"),
+        ("model.reference", 10**18, "must be 0 to 4096"),
+        ("model.encoder.thumbnail", 10**18, "must be 0 to 1024"),
+        ("model.encoder.width", 10**400, "must be 0.01 to 8"),
+        ("model.encoder.hidden", 10**9, "must be 1 to 65536"),
+        ("model.decoder.channels", 10**9, "must be 1 to 4096"),
+        ("model.decoder.channels", nested(200), "expected int"),
+        ("model.decoder.max_size", 10**18, "must be 1 to 4096"),
+        ("model.decoder.tones", 10**9, "must be 0 to 256"),
+        ("cddpm.model.unet.blocks", 10**9, "must be 1 to 64"),
+        ("cddpm.model.unet.patch", 10**9, "must be 1 to 64"),
+        ("cddpm.model.beta_max", "1e999", "noise schedule"),
+        ("cddpm.model.strength", 10**400, "must be 0.002 to 1"),
+        ("cddpm.size", [10**9, 10**9], "100 million pixels"),
+        ("cddpm.size", "large", "100 million pixels"),
+        ("trust", {"temperature": 10**400}, "damaged"),
+    ],
+)
+def test_hostile_numbers_are_refused_with_their_bounds(
+    mhvae: Callable[..., Any], here: Path, tiny_refined: Path, key: str, value: object, said: str
+) -> None:
+    folder = changed(tiny_refined, here / "model", key, value)
+    Image.new("L", (40, 40), 90).save("a.png")
+    verb = ["sample", "-n", "1"] if key.startswith("cddpm") else ["segment", "a.png"]
+    ended = mhvae(*verb, "-o", "out/", "-m", folder)
+    assert ended.code == 6 and said in ended.stderr.splitlines()[0], ended.stderr
+    assert len(ended.stderr) < 400 and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("stored", "told", "said"),
+    [("F16", "I16", "int16 in the file, float32 in the model"), ("F32", "I32", "int32"), ("I64", "F64", "")],
+)
+def test_tensors_of_another_dtype_are_refused(
+    mhvae: Callable[..., Any], here: Path, tiny_model: Path, stored: str, told: str, said: str
+) -> None:
+    folder = here / "model"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
+    path = folder / "vae.safetensors"
+    save_state(path, {name: halved(value) for name, value in load_state(folder).items()}, {})
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    assert f'"{stored}"'.encode() in data[: 8 + length]
+    path.write_bytes(
+        data[: 8 + length].replace(f'"{stored}"'.encode(), f'"{told}"'.encode()) + data[8 + length :]
+    )
+    ended = mhvae("models", "verify", folder)
+    Image.new("L", (40, 40), 90).save("a.png")
+    ended = mhvae("segment", "a.png", "-o", "m.png", "-m", folder)
+    assert ended.code == 6 and said in ended.stderr and not Path("m.png").exists(), ended.stderr
+
+
+def halved(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value

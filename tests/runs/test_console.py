@@ -2,13 +2,21 @@
 
 import os
 import pty
+import signal
+import subprocess
 import sys
 import termios
+import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from support.run_folders import rows, runs, states
 
 from mhvae_cli.runs import console
 from mhvae_cli.runs.console import Progress
+
+ROOT = Path(__file__).parents[2]
 
 
 class Screen:
@@ -89,3 +97,47 @@ def test_the_command_is_told_without_the_home_directory(monkeypatch: pytest.Monk
     assert "/home/ann/" not in told and "my mask.png" in told
     monkeypatch.setenv("HOME", "/")
     assert "--data /home/ann/scans" in console.command_line()
+
+
+BLOCKED = """
+import os, sys
+from mhvae_cli import filesystem
+filesystem.check_regular = os.stat  # now a FIFO is opened, and its reader blocks as in a dead mount
+from mhvae_cli.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "0"), (signal.SIGTERM, "2")])
+@pytest.mark.usefixtures("three_scans")
+def test_a_stop_ends_a_command_whose_thread_is_blocked(number: signal.Signals, workers: str) -> None:
+    """In seconds, and what is finished stays whole; a dead network mount blocks in the same way."""
+    os.mkfifo("scans/z.png")
+    command = [sys.executable, "-c", BLOCKED, "segment", "scans", "-o", "m", "-b", "1", "-j", workers]
+    command += ["--report", "m/page.html"]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            written = process.stdout.readline().strip()
+            time.sleep(0.5)
+            process.send_signal(number)
+            begun = time.monotonic()
+            _, errors = process.communicate(timeout=20)
+            took = time.monotonic() - begun
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number and took < 5, errors
+    assert "stopped" in errors and "Traceback" not in errors
+    assert set(states().values()) == {"ok"} and written in [row["output"] for row in rows()]
+    assert runs()[0]["status"] == "ended" and Path("m/page.html").read_text().endswith("</html>\n")
+    assert not [path for path in Path("m").iterdir() if path.name.startswith(".")]
+    for row in rows():
+        with Image.open(row["output"]) as mask:
+            mask.load()

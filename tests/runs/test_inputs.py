@@ -1,6 +1,10 @@
 """Which files are inputs and what they are called; DICOM, 16-bit and float inputs through the commands."""
 
 import json
+import os
+import shutil
+import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +15,7 @@ import pytest
 from PIL import Image
 from support.dicom_files import ID, NAME, dicom
 from support.pictures import picture
-from support.run_folders import rows
+from support.run_folders import Fork, rows, states
 
 from mhvae_cli.images.encode import encode_png, encode_tiff
 from mhvae_cli.images.read import read_mask, read_scan, read_text
@@ -265,3 +269,74 @@ def test_shards_share_the_work(mhvae: Mhvae, here: Path) -> None:
     shards = [mhvae("segment", "s", "-o", "m", "--dry-run", "--shard", f"{i}/3").lines for i in (1, 2, 3)]
     assert [len(lines) for lines in shards] == [3, 2, 2]
     assert sorted(line for lines in shards for line in lines) == [f"m/{number}.png" for number in range(7)]
+
+
+# --- files that are not regular ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe(three_scans: None) -> str:
+    """A FIFO that nobody writes: whoever opens it waits for ever."""
+    os.mkfifo("pipe.png")
+    return "pipe.png"
+
+
+def ended_in_time(*args: object) -> tuple[int, str]:
+    """The exit code and stderr of a command that is killed after 30 s, in a process of its own."""
+    return Fork(*args, first=lambda: signal.alarm(30) and None).wait()
+
+
+@pytest.mark.parametrize("verb", [("segment",), ("segment", "-j", 0), ("reconstruct", "--no-refine")])
+def test_what_is_not_a_regular_file_costs_its_own_row(pipe: str, verb: tuple[str, ...]) -> None:
+    os.rename(pipe, "scans/pipe.png")
+    Path("scans/zero.png").symlink_to("/dev/zero")
+    Path("scans/folder.png").mkdir()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("scans/socket.png")
+    code, errors = ended_in_time(*verb, "scans", "-o", "m")
+    assert code == 3 and states() == {
+        **dict.fromkeys(("a", "b", "c"), "ok"),
+        **dict.fromkeys(("pipe", "zero", "socket", "folder"), "failed"),
+    }
+    told = {Path(row["input"]).stem: row["error"] for row in rows() if row["error"]}
+    odd = dict.fromkeys(("pipe", "zero", "socket"), "not a regular file")
+    assert told == {**odd, "folder": "is a directory"} and "error: scans/pipe.png: not a" in errors
+    code, errors = ended_in_time(*verb, "scans", "-o", "m", "--existing", "skip")
+    assert code == 3
+    names = ("scans/a.png", "scans/zero.png", "scans/pipe.png")
+    assert ended_in_time(*verb, *names, "-o", "n")[0] == 3 and states("n")["pipe"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("segment {}", 4),
+        ("inspect {}", 4),
+        ("swap-style scans/a.png {}", 4),
+        ("warp scans/a.png --theta {}", 4),
+        ("interpolate scans/a.png {}", 4),
+        ("evaluate masks masks", 4),
+        ("segment scans/a.png -o m/ --spacing-csv {}", 2),
+        ("segment scans/a.png -o m/ -m model", 6),
+        ("models import {}", 6),
+        ("models verify model", 6),
+        ("train-vae --data data --out run --config {}", 2),
+        ("train-vae --data data --out run", 4),
+        ("train-vae --data heads --out run --reference {}", 4),
+    ],
+)
+def test_a_pipe_is_never_opened(
+    pipe: str, tiny_model: Path, phantom_folder: Path, command: str, code: int
+) -> None:
+    shutil.copytree(tiny_model, "model")
+    shutil.copytree(phantom_folder, "data")
+    Path("heads").symlink_to(phantom_folder)
+    Path("masks").mkdir()
+    for place in ("model/README.md", "model/cddpm.safetensors", "masks/pipe.png"):
+        Path(place).unlink(missing_ok=True)
+        os.mkfifo(place)
+    mask = min(Path("data/masks").iterdir())
+    mask.unlink()
+    os.mkfifo(mask)
+    found, errors = ended_in_time(*command.format(pipe).split())
+    assert found == code and "not a regular file" in errors and "Traceback" not in errors, errors

@@ -1,15 +1,20 @@
 """Jobs stream through threads in order, in bounded memory, in batches that fit."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.run_folders import crowd, rows, runs, states
 from support.shortages import SHORT
 
 from mhvae_cli.errors import DeviceError, InputError
+from mhvae_cli.runs.inputs import Item
 from mhvae_cli.runs.streaming import Halving, stream
 
 Mhvae = Callable[..., Any]
@@ -87,17 +92,78 @@ def test_a_bug_is_no_lack_of_memory() -> None:
     def broken(batch: list[int]) -> list[int]:
         raise RuntimeError("shapes differ")
 
-    with pytest.raises(RuntimeError, match="shapes"):
-        Halving(broken, print)([1, 2])
+    sizes: list[int] = []
+    rows = Halving(broken, sizes.append)([1, 2])
+    assert [str(row) for row in rows] == ["shapes differ"] * 2 and sizes == []
     with pytest.raises(DeviceError):
         Halving(lambda batch: (_ for _ in ()).throw(SHORT["cuda"]), lambda size: None)([1, 2])
+
+
+def break_for(size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A function that takes an array first has a bug with those of one size."""
+    module, _, name = f"mhvae_cli.{place}".rpartition(".")
+    real = getattr(import_module(module), name)
+
+    def broken(array: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+        if array.shape[:2] == size:
+            raise IndexError("index 7 is\nout of bounds")
+        return real(array, *args, **kwargs)
+
+    for loaded in list(sys.modules.values()):
+        if getattr(loaded, name, None) is real:
+            monkeypatch.setattr(loaded, name, broken)
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("images.transforms.to_square", ("segment",)),
+        ("images.encode.encode_png", ("segment",)),
+        ("images.transforms.to_square", ("reconstruct", "--no-refine")),
+        ("images.encode.encode_png", ("reconstruct", "--no-refine")),
+        ("images.transforms.to_square", ("warp", "--handles")),
+        ("images.render.number_points", ("warp", "--handles")),
+    ],
+)
+def test_a_bug_costs_the_row_of_its_input(
+    mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch, place: str, options: tuple[str, ...]
+) -> None:
+    """Loading and processing: the others are written, the bug is one line, its traceback on request."""
+    verb, *more = options
+    broken = np.zeros((30, 41), np.uint8)
+    Image.fromarray(broken).save("scans/b.png")
+    break_for(broken.shape, monkeypatch, place)
+    ended = mhvae(verb, "scans", "-o", "m", *more)
+    assert ended.code == 3 and states() == {"a": "ok", "b": "failed", "c": "ok"}
+    line = "internal error: IndexError: index 7 is out of bounds"
+    assert f"error: scans/b.png: {line}\n" in ended.stderr and "Traceback" not in ended.stderr
+    assert [row["error"] for row in rows()] == ["", line, ""]
+    ended = mhvae(verb, "scans/b.png", "-o", "n.png", *more, "-v")
+    assert ended.code == 1 and "Traceback" in ended.stderr and not Path("n.png").exists()
+
+
+def test_a_bug_in_a_batch_costs_the_row_of_one(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mhvae_cli.inference.networks import Networks
+
+    real, wrong = Networks.locate, []
+
+    def locate(self: Networks, batch: np.ndarray) -> np.ndarray:
+        wrong.append(batch[1]) if not wrong else None
+        if any(np.array_equal(each, wrong[0]) for each in batch):
+            raise ZeroDivisionError
+        return real(self, batch)
+
+    monkeypatch.setattr(Networks, "locate", locate)
+    ended = mhvae("segment", "scans", "-o", "m", "-b", 3)
+    assert ended.code == 3 and states() == {"a": "ok", "b": "failed", "c": "ok"}
 
 
 def test_stream_keeps_order_and_bounds_what_it_holds() -> None:
     held, most = set[int](), 0
 
-    def load(job: int) -> tuple[np.ndarray, int]:
+    def load(number: Number) -> tuple[np.ndarray, int]:
         nonlocal most
+        job = number.value
         held.add(job)
         most = max(most, len(held))
         if job % 10 == 7:
@@ -108,13 +174,20 @@ def test_stream_keeps_order_and_bounds_what_it_holds() -> None:
         assert len(batch) <= 4
         return [InputError("11") if array[0, 0, 0] == 11 else array[0, :1, 0] for array in batch]
 
-    def finish(job: int, kept: int, row: np.ndarray) -> tuple[int, int, float]:
-        return job, kept, float(row[0])
+    def finish(job: Number, kept: int, row: np.ndarray) -> tuple[int, int, float]:
+        return job.value, kept, float(row[0])
 
     for workers in (0, 3):
         held.clear()
         results = []
-        for result in stream(range(100), load=load, run=run, finish=finish, batch_size=4, workers=workers):
+        for result in stream(
+            [Number(value) for value in range(100)],
+            load=load,
+            run=run,
+            finish=finish,
+            batch_size=4,
+            workers=workers,
+        ):
             held.discard(len(results))
             results.append(result)
         faults = [index for index, result in enumerate(results) if isinstance(result, InputError)]
@@ -123,24 +196,36 @@ def test_stream_keeps_order_and_bounds_what_it_holds() -> None:
     assert most <= 4 * 4
 
 
-def test_stream_stops_early_and_passes_bugs_on() -> None:
+@dataclass(frozen=True)
+class Number:
+    """A job that is called as its item."""
+
+    value: int
+
+    @property
+    def item(self) -> Item:
+        return Item(str(self.value), b"", "")
+
+
+def test_stream_stops_early_and_passes_device_errors_on() -> None:
     loaded: list[int] = []
 
-    def load(job: int) -> tuple[np.ndarray, None]:
-        loaded.append(job)
+    def load(job: Number) -> tuple[np.ndarray, None]:
+        loaded.append(job.value)
         return np.zeros((1, 1, 1), np.float32), None
 
     def run(batch: list[np.ndarray]) -> np.ndarray:
         return np.stack(batch)[:, 0, 0]
 
-    def finish(job: int, kept: None, row: np.ndarray) -> int:
-        if job == 5:
-            raise ZeroDivisionError
-        return job
+    def finish(job: Number, kept: None, row: np.ndarray) -> int:
+        if job.value == 5:
+            raise SHORT["cuda"]
+        return job.value
 
-    results = stream(range(1000), load=load, run=run, finish=finish, batch_size=2, workers=2)
+    jobs = [Number(value) for value in range(1000)]
+    results = stream(jobs, load=load, run=run, finish=finish, batch_size=2, workers=2)
     assert next(results) == 0
     results.close()
     assert len(loaded) < 20
-    with pytest.raises(ZeroDivisionError):
-        list(stream(range(1000), load=load, run=run, finish=finish, batch_size=2, workers=2))
+    with pytest.raises(type(SHORT["cuda"])):
+        list(stream(jobs, load=load, run=run, finish=finish, batch_size=2, workers=2))

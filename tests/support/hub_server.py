@@ -38,10 +38,10 @@ class Fault:
 
     status: answered with the code `amount`. drop: the body's connection closes after `amount` bytes.
     cut: a body of `amount` bytes, as if it were whole. hang: no answer. slow: `amount` bytes of the body
-    every 20 ms. alter: one bit of the body is another, at `amount`.
+    every 20 ms. alter: one bit of the body is another, at `amount`. endless: a body without end or length.
     """
 
-    kind: Literal["status", "drop", "cut", "hang", "slow", "alter"]
+    kind: Literal["status", "drop", "cut", "hang", "slow", "alter", "endless"]
     where: str
     amount: int = 0
     times: int = 1_000_000
@@ -264,6 +264,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[:amount]
         if kind == "alter" and len(body) > amount:
             body = body[:amount] + bytes([body[amount] ^ 1]) + body[amount + 1 :]
+        if kind == "endless" and self.command != "HEAD":
+            self._pour(status)
+            return
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(key, value)
@@ -279,6 +282,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(0.05)
             self.close_connection = True
+
+    def _pour(self, status: int) -> None:
+        self.close_connection = True
+        self.send_response(status)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while not self.hub.closing.is_set():
+            self.wfile.write(bytes(2**16))
+            self.hub.sent += 2**16
 
     def log_message(self, *_: object) -> None:
         pass

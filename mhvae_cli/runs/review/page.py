@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OutputError, UsageError, os_error_text
-from ...filesystem import write_atomic
+from ...filesystem import open_regular, write_atomic
 from .markup import (
     KINDS,
     attribute,
@@ -190,7 +190,7 @@ def _thumbnail_offsets(path: Path) -> dict[str, int]:
     """The offset of each row with a thumbnail in an existing page, by key."""
     found: dict[str, int] = {}
     try:
-        with path.open("rb") as page:
+        with open_regular(path) as page:
             offset = 0
             for line in page:
                 if line.startswith(b"<tr ") and (match := _EARLIER.match(line)):
