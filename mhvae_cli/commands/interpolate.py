@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from ..runs.generation import Compilation, find_inputs, generate
+from ..runs.generation import Compilation, generate
 from ..runs.generation_jobs import CELL, GenerationRequest, output_stem
-from ..runs.inputs import Item
+from ..runs.inputs import Item, find_inputs
 from ..runs.invocation import NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options

@@ -35,7 +35,7 @@ Codes = Literal["density", "prior"]
 Layout = Literal["data", "flat", "nnunet"]
 
 
-@generative(without=("detail", "from_file", "recursive", "window", "save_latents"))
+@generative(without=("detail", "from_file", "from_file0", "recursive", "window", "save_latents"))
 def sample(
     count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of images."), NEUTRAL],
     start: Annotated[

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import OutputError, UsageError
-from ..runs.generation import find_inputs, find_one, generate
+from ..runs.generation import find_one, generate
 from ..runs.generation_jobs import GenerationRequest, output_stem
-from ..runs.inputs import Item
+from ..runs.inputs import Item, find_inputs
 from ..runs.invocation import NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options

@@ -28,7 +28,7 @@ from ..hashing import sha256_of
 from .console import open_file, print_note, write_line
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
-from .inputs import Gathered, Item, gather, parse_shard, parse_window
+from .inputs import Item, gather, parse_shard, parse_window
 from .models import load_networks
 from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
 from .reporter import Reporter, drive, preview
@@ -80,14 +80,9 @@ class _Plan:
         return self.fingerprint.made_by(job.sources, job.record, hashes)
 
 
-def find_inputs(inputs: list[str] | None, settings: GenerationSettings) -> Gathered:
-    """The inputs of a run, expanded; see `inputs.gather`."""
-    return gather(inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out)
-
-
 def find_one(option: str, named: str, inputs: Sequence[str], settings: GenerationSettings) -> Item:
     """The single image or latent file given by an `option` in addition to the inputs."""
-    if named == "-" and ("-" in inputs or settings.from_file == "-"):
+    if named == "-" and "-" in [*inputs, settings.from_file, settings.from_file0]:
         raise UsageError("stdin can be read only once", hint="use - only once")
     first, *others = gather([named]).items
     if others:
