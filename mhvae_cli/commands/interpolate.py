@@ -120,7 +120,7 @@ def interpolate(
         replace(settings, on_error="stop"),  # all results depend on the same two images
         many=True,
         columns=["to", "style", "position"],
-        command_words=[*(["--frames", str(frames)] if frames != FRAMES else []), *chosen],
+        command_words=chosen,
         titles=["from", "to"],
         collect=collect,
         compilation=compilation,

@@ -126,8 +126,8 @@ def sample(
         )
         for index in range(start, start + count)
     ]
-    command_words = ["-n", str(count), *(["--start", str(start)] if start else [])]
-    command_words += [
+    # Without -n and --start: image I is the same file in every set.
+    command_words = [
         *(["--size", size] if size else []),
         *([] if codes == "density" else ["--codes", codes]),
     ]

@@ -51,8 +51,8 @@ class Compilation:
     """An additional file made from all images of a run, which `collect` gathers; the run stops at an error.
 
     `sources` are the sources of the images; the first names the row. `stem` and `ending` are the path in the
-    output folder; `encode` returns the bytes, with the given texts embedded; `record` distinguishes it from
-    other files of the same name.
+    output folder; `encode` returns the bytes, with the given texts embedded; `record` is what the file records
+    of it, and distinguishes it from other files of the same name.
     """
 
     sources: tuple[Item, ...]
@@ -279,7 +279,7 @@ def _with_compilation(
     with closing(results):
         yield from results
     hashes = [sha256_of(item.source) for item in compilation.sources]
-    text = runner.text(hashes, derived=runner.derived)
+    text = runner.text(hashes, derived=runner.derived, edit=compilation.record)
     yield Result([compilation.encode(text)], {}, made_by=plan.made_by(plan.jobs[-1], hashes))
 
 

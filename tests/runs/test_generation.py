@@ -20,6 +20,8 @@ from mhvae_cli.runs.inputs import Item
 from mhvae_cli.runs.settings import GenerationSettings
 from mhvae_cli.vae.density import Density
 
+Mhvae = Callable[..., Any]
+
 
 def test_edits_of_two_sources_and_of_none(
     tiny_refined: Path, images: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -88,3 +90,21 @@ def test_commands_share_a_folder_and_its_table(
     assert [bool(row["area_px"]) for row in rows] == [True, False, False, True]
     assert [bool(row["dice"]) for row in rows] == [False, True, True, False]
     assert all(None not in row and None not in row.values() for row in rows)
+
+
+@pytest.mark.usefixtures("three_scans")
+@pytest.mark.parametrize(
+    "verb", [("reconstruct",), ("warp", "--rotate", 30), ("swap-style",)], ids=lambda verb: verb[0]
+)
+def test_a_result_is_the_same_file_whatever_else_is_made(
+    mhvae: Mhvae, tiny_refined: Path, verb: tuple[object, ...]
+) -> None:
+    """The bytes, the text inside included: with other numbers of inputs, batches and threads."""
+    options = ("-m", tiny_refined, "--steps", 2, "--save-latents", "--deterministic")
+    assert mhvae(*verb, "scans/a.png", "scans/b.png", *options, "-o", "few/", "-b", 1, "-j", 0).code == 0
+    assert mhvae(*verb, "scans", *options, "-o", "all/", "-b", 3, "-j", 2).code == 0
+    files = [path.name for path in Path("few").iterdir() if path.suffix in (".png", ".safetensors", ".json")]
+    files.remove("mhvae-run.json")
+    assert len(files) == 8
+    for name in files:
+        assert Path("few", name).read_bytes() == Path("all", name).read_bytes(), name
