@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .errors import DeviceError, MhvaeError, UsageError, out_of_memory_kind
-from .runs.console import print_error
+from .runs.console import print_error, print_note
 from .runs.invocation import record
 
 VERBS = {
@@ -151,7 +151,7 @@ def _unexpected(error: Exception) -> int:
     if os.environ.get("MHVAE_DEBUG") == "1":
         import traceback
 
-        traceback.print_exc()
+        print_note(traceback.format_exc().rstrip())
     if out_of_memory_kind(error):
         print_error(DeviceError("out of memory", hint="close other programs, or use --device cpu"))
         return DeviceError.exit_code

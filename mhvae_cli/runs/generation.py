@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
-COLUMNS = ("mask", "dice", "tries", "seed", "detail")
+COLUMNS = ("mask", "dice", "qc", "qc_why", "tries", "seed", "detail")
 Collect = Callable[["GenerationRequest", "GeneratedImage"], None]
 
 
@@ -51,8 +51,8 @@ class Compilation:
     """An additional file made from all images of a run, which `collect` gathers; the run stops at an error.
 
     `sources` are the sources of the images; the first names the row. `stem` and `ending` are the path in the
-    output folder; `encode` returns the bytes, with the given texts embedded; `record` is what the file records
-    of it, and distinguishes it from other files of the same name.
+    output folder; `encode` returns the bytes, with the given texts embedded; `record` is what it records and
+    what distinguishes it from other files of the same name.
     """
 
     sources: tuple[Item, ...]
@@ -267,9 +267,19 @@ def _results(
                 collect(result.request, result.picture)
             if result.note and not settings.quiet:
                 print_note(f"{job.item.name}: {result.note}")
-            mask = {"mask": str(job.outputs[1])} if job.outputs else {}
-            made_by = plan.made_by(job, result.hashes)
-            yield Result(result.files, result.row | mask, missed=result.missed, made_by=made_by)
+            yield _judged(job, result, plan.made_by(job, result.hashes))
+
+
+def _judged(job: Job, made: GenerationResult, made_by: str | None) -> Result:
+    """The files and the row of a generated image, flagged if it does not show the object of its mask."""
+    from ..inference.qc import LEAST_DICE, judge_generated
+
+    dice = made.row["dice"]
+    quality = judge_generated(dice)
+    row = {**made.row, **quality, "mask": str(job.outputs[1]) if job.outputs else None}
+    doubt = f"dice {dice:g}, below {LEAST_DICE:g}: the image may not show the object of its mask"
+    warning = doubt if quality["qc"] == "warn" else None
+    return Result(made.files, row, missed=made.missed, warning=warning, made_by=made_by)
 
 
 def _with_compilation(

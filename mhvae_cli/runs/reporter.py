@@ -127,9 +127,13 @@ class Reporter:
             if self.review is not None:
                 self.review.add(row, result.thumbnail)
             self._settle(job)
+        shown = job.outputs[0] if job.outputs else job.item.name
         if result.missed:
             self.progress.clear()
-            print_error(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {result.missed}"))
+            print_error(QualityError(f"{shown}: {result.missed}"))
+        elif result.warning and not self.settings.quiet:
+            self.progress.clear()
+            print_warning(f"{shown}: {result.warning}")
         if not job.outputs:
             write_bytes(result.files[0])
         self._print(row, job.outputs)

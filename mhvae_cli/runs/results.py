@@ -25,13 +25,14 @@ Keep = Callable[[dict[str, str]], dict[str, str] | None]
 @dataclass(frozen=True)
 class Result:
     """The result of a job: its `files` in the order of its outputs, its columns of results.csv (`fields`),
-    the quality gate that it `missed` (the files are still written), its `thumbnail` for the review page, and
-    its fingerprint (`RunFingerprint.made_by`).
+    the quality gate that it `missed` (the files are still written), else a `warning` for the user, its
+    `thumbnail` for the review page, and its fingerprint (`RunFingerprint.made_by`).
     """
 
     files: Sequence[bytes]
     fields: Mapping[str, object]
     missed: str | None = None
+    warning: str | None = None
     thumbnail: "Thumbnail | None" = None
     made_by: str | None = None
 

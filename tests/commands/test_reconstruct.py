@@ -20,7 +20,7 @@ from mhvae_cli.inference import provenance
 from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
-HEADER = "input,page,output,status,mask,dice,tries,seed,detail,error,made_by"
+HEADER = "input,page,output,status,mask,dice,qc,qc_why,tries,seed,detail,error,made_by"
 QUICK = ("--steps", 3)
 
 
