@@ -18,7 +18,7 @@ from ..runs.generation_jobs import GenerationRequest
 from ..runs.inputs import Item, gather
 from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job
-from ..runs.results import Table
+from ..runs.results import Table, csv_cell
 from ..runs.settings import GenerationSettings
 from .generation_options import generative
 
@@ -252,7 +252,7 @@ class DatasetIndex:
         table = self.table or self._open()
         name = job.item.name
         subject = "".join(item.stem.name for item in job.made_of or ()) or name
-        if (name, subject) not in table.known:
+        if (name, csv_cell(subject)) not in table.known:
             table.add({"id": name, "subject": subject})
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from .console import Progress, defer_signals, print_error, print_note, print_war
 from .fingerprint import RunFingerprint
 from .manifest import write_run
 from .outputs import Job, Target
-from .results import Keep, Key, Result, Table, commit_files, remove_leftovers
+from .results import Keep, Key, Result, Table, commit_files, csv_cell, remove_leftovers
 from .settings import RunSettings
 
 if TYPE_CHECKING:
@@ -270,8 +270,9 @@ def row_policy(jobs: Sequence[Job]) -> Keep:
 
 
 def key_of(job: Job) -> Key:
-    """The key of a job's row."""
-    return job.item.name, str(job.item.page), str(job.outputs[0]) if job.outputs else ""
+    """The key of a job's row, as the table has it."""
+    output = str(job.outputs[0]) if job.outputs else ""
+    return str(csv_cell(job.item.name)), str(job.item.page), str(csv_cell(output))
 
 
 def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> Table | None:

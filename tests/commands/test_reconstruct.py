@@ -68,6 +68,8 @@ def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:
             "detail": "invent",
             "mask": f"out/{name}__recon_mask.png",
             "dice": str(round(dice(looked, mask > 0), 4)),
+            "qc": "ok",
+            "qc_why": "",
             "tries": "1",
             "seed": "3",
             "error": "",

@@ -90,7 +90,7 @@ def test_commands_share_a_folder_and_its_table(
     ]
     assert [bool(row["area_px"]) for row in told] == [True, False, False, True]
     assert [bool(row["dice"]) for row in told] == [False, True, True, False]
-    assert all(None not in row and None not in row.values() for row in rows)
+    assert all(None not in row and None not in row.values() for row in told)
 
 
 @pytest.mark.usefixtures("three_scans")
