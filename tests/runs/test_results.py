@@ -215,11 +215,14 @@ def test_a_row_cut_off_within_a_name_is_no_row(here: Path) -> None:
     table.add({"a": "whole\nname", "b": -1.5, "c": "-2"})
     whole = Path("t.csv").read_bytes()
     for cut in ('"torn', '"torn\n', '"torn\nna', '"to""rn\nname\n",1'):
-        Path("t.csv").write_bytes(whole + cut.encode())
-        Table(Path("t.csv"), ("a", "b", "c")).add({"a": "next"})
-        with Path("t.csv").open(newline="") as file:
-            found = list(csv.reader(file, strict=True))
-        assert found == [["a", "b", "c"], ["whole\nname", "-1.5", "-2"], ["next", "", ""]]
+        for opened in ("before", "after") if cut[-1] != "\n" else ("after",):
+            Path("t.csv").write_bytes(whole)
+            table = Table(Path("t.csv"), ("a", "b", "c"))
+            Path("t.csv").write_bytes(whole + cut.encode())
+            (table if opened == "before" else Table(Path("t.csv"), ("a", "b", "c"))).add({"a": "next"})
+            with Path("t.csv").open(newline="") as file:
+                found = list(csv.reader(file, strict=True))
+            assert found == [["a", "b", "c"], ["whole\nname", "-1.5", "-2"], ["next", "", ""]]
 
 
 @pytest.fixture
