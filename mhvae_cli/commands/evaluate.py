@@ -175,10 +175,10 @@ def _record(row: "Row") -> dict[str, object]:
 
 def _as_csv(rows: Sequence["Row"]) -> str:
     records = [_record(row) for row in rows]
-    cells = [
-        [int(value) if isinstance(value, bool) else value for value in record.values()] for record in records
-    ]
-    return "".join(map(csv_line, [list(records[0]), *cells]))
+    text = csv_line(records[0])
+    for record in records:
+        text += csv_line(int(value) if isinstance(value, bool) else value for value in record.values())
+    return text
 
 
 def _print_report(report: dict[str, Any]) -> None:
