@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .errors import DeviceError, MhvaeError, UsageError, internal_error_text, out_of_memory_kind
-from .runs.console import end_soon, print_error, stop
+from .runs.console import end_soon, print_error, print_note, stop
 from .runs.invocation import check_numbers, record
 
 VERBS = {
@@ -165,7 +165,7 @@ def _unexpected(error: Exception, words: Sequence[str]) -> int:
     if os.environ.get("MHVAE_DEBUG") == "1":
         import traceback
 
-        traceback.print_exc()
+        print_note(traceback.format_exc().rstrip())
     if out_of_memory_kind(error):
         print_error(DeviceError("out of memory", hint="close other programs, or use --device cpu"))
         return DeviceError.exit_code

@@ -1,7 +1,5 @@
 """`mhvae cross-validate --data DIR --folds 5 --out CV/`: k-fold cross-validation, as in table 1."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..runs.console import TrainingProgress, show_table, write_line
+from ..runs.results import csv_line
 from . import training_options
 from .training_options import TrainingSettings
 
@@ -109,12 +108,10 @@ def _write_results(path: Path, rows_by_fold: "dict[int, list[Row]]") -> None:
     from ..filesystem import write_atomic
 
     names = [m for m in METRICS if any(m in row.values for rows in rows_by_fold.values() for row in rows)]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["fold", "id", *names, "error"])
+    lines = [csv_line(["fold", "id", *names, "error"])]
     for fold, rows in rows_by_fold.items():
-        table.writerows([fold, r.id, *(r.values.get(name) for name in names), r.error] for r in rows)
-    write_atomic(path, text.getvalue().encode())
+        lines += [csv_line([fold, r.id, *(r.values.get(name) for name in names), r.error]) for r in rows]
+    write_atomic(path, "".join(lines).encode(errors="surrogateescape"))
 
 
 def _show_summary(summary: "dict[str, Spread]", profile: str) -> None:

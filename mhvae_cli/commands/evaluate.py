@@ -1,8 +1,6 @@
 """`mhvae evaluate PRED TRUTH`: agreement of masks with ground truth, and comparison of two sets."""
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import typer
 
 from ..errors import InputError, OutputError, UsageError
 from ..runs.console import print_error, print_warning, show_table, write_line
+from ..runs.results import csv_line
 from .options import AsJson, ExistingFile, Quiet, Seed
 
 if TYPE_CHECKING:
@@ -176,14 +175,10 @@ def _record(row: "Row") -> dict[str, object]:
 
 def _as_csv(rows: Sequence["Row"]) -> str:
     records = [_record(row) for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: int(value) if isinstance(value, bool) else value for key, value in record.items()}
-        for record in records
-    )
-    return text.getvalue()
+    text = csv_line(records[0])
+    for record in records:
+        text += csv_line(int(value) if isinstance(value, bool) else value for value in record.values())
+    return text
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ def inspect(
         ),
     ] = None,
     from_file: options.FromFile = None,
+    from_file0: options.FromFile0 = None,
     recursive: options.Recursive = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -47,8 +48,8 @@ def inspect(
     models = [ref for ref in inputs or [] if _is_model(ref)]
     files = [ref for ref in inputs or [] if ref not in models]
     readers: list[tuple[str, Callable[[], dict[str, Any]]]] = [(ref, partial(_model, ref)) for ref in models]
-    if files or from_file or not models:
-        gathered = gather(files, from_file=from_file, recursive=recursive)
+    if files or from_file or from_file0 or not models:
+        gathered = gather(files, from_file=from_file, from_file0=from_file0, recursive=recursive)
         readers += [(item.name, partial(_file, item)) for item in gathered.items if item.page == 0]
     failed = 0
     for name, read in readers:

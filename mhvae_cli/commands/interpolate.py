@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from ..runs.generation import Compilation, find_inputs, generate
+from ..runs.generation import Compilation, generate
 from ..runs.generation_jobs import CELL, GenerationRequest, output_stem
-from ..runs.inputs import Item
+from ..runs.inputs import Item, find_inputs
 from ..runs.invocation import NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options
@@ -120,7 +120,7 @@ def interpolate(
         replace(settings, on_error="stop"),  # all results depend on the same two images
         many=True,
         columns=["to", "style", "position"],
-        command_words=[*(["--frames", str(frames)] if frames != FRAMES else []), *chosen],
+        command_words=chosen,
         titles=["from", "to"],
         collect=collect,
         compilation=compilation,

@@ -13,7 +13,6 @@ from ..runs import settings
 from ..runs.invocation import NEUTRAL
 
 MODEL_PANEL, INPUT_PANEL, RUN_PANEL = "Model and device", "Input selection", "Run control"
-MEASURE_PANEL = "Measurements"
 
 
 def option(*names: str, panel: str | None = None, **kwargs: Any) -> Any:
@@ -152,9 +151,23 @@ FromFile = Annotated[
     NEUTRAL,
 ]
 
+FromFile0 = Annotated[
+    str | None,
+    option(
+        "--from-file0",
+        metavar="LIST",
+        help="The same for paths that end in NUL, as written by find -print0: for names with line breaks.",
+        panel=INPUT_PANEL,
+        show_default=False,
+    ),
+    NEUTRAL,
+]
+
 Recursive = Annotated[
     bool,
-    option("--recursive", "-r", help="Include subfolders, and keep their structure.", panel=INPUT_PANEL),
+    option(
+        "--recursive", "-r", help="Include subfolders and linked ones; keep structure.", panel=INPUT_PANEL
+    ),
     NEUTRAL,
 ]
 
@@ -253,17 +266,6 @@ Progress = Annotated[
         panel=RUN_PANEL,
     ),
     NEUTRAL,
-]
-
-Spacing = Annotated[
-    str | None,
-    option(
-        "--spacing",
-        metavar="S|X,Y",
-        help="Pixel width and height of all inputs in mm, in the stored orientation.",
-        panel=MEASURE_PANEL,
-        show_default="from DICOM metadata, else unknown",
-    ),
 ]
 
 

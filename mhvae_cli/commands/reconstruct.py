@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runs.generation import find_inputs, generate
+from ..runs.generation import generate
 from ..runs.generation_jobs import GenerationRequest, output_stem
+from ..runs.inputs import find_inputs
 from ..runs.invocation import NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options

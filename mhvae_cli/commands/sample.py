@@ -18,7 +18,7 @@ from ..runs.generation_jobs import GenerationRequest
 from ..runs.inputs import Item, gather
 from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job
-from ..runs.results import Table
+from ..runs.results import Table, csv_cell
 from ..runs.settings import GenerationSettings
 from .generation_options import generative
 
@@ -35,7 +35,7 @@ Codes = Literal["density", "prior"]
 Layout = Literal["data", "flat", "nnunet"]
 
 
-@generative(without=("detail", "from_file", "recursive", "window", "save_latents"))
+@generative(without=("detail", "from_file", "from_file0", "recursive", "window", "save_latents"))
 def sample(
     count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of images."), NEUTRAL],
     start: Annotated[
@@ -126,8 +126,8 @@ def sample(
         )
         for index in range(start, start + count)
     ]
-    command_words = ["-n", str(count), *(["--start", str(start)] if start else [])]
-    command_words += [
+    # Without -n and --start: image I is the same file in every set.
+    command_words = [
         *(["--size", size] if size else []),
         *([] if codes == "density" else ["--codes", codes]),
     ]
@@ -267,7 +267,7 @@ class DatasetIndex:
         table = self.table or self._open()
         name = job.item.name
         subject = "".join(item.stem.name for item in job.made_of or ()) or name
-        if (name, subject) not in table.known:
+        if (name, csv_cell(subject)) not in table.known:
             table.add({"id": name, "subject": subject})
 
     def close(self) -> None:

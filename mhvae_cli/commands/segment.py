@@ -8,7 +8,7 @@ import typer
 
 from ..errors import UsageError
 from ..runs.fingerprint import RunFingerprint, apply_existing_policy
-from ..runs.inputs import gather, parse_shard, parse_window
+from ..runs.inputs import find_inputs, parse_shard, parse_window
 from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job, choose_format, find_target, plan
 from ..runs.reporter import preview
@@ -52,7 +52,7 @@ def segment(
     ] = False,
     measure: segmentation_options.Measure = None,
     cup_model: segmentation_options.CupModel = None,
-    spacing: options.Spacing = None,
+    spacing: segmentation_options.Spacing = None,
     spacing_csv: segmentation_options.SpacingCsv = None,
     trust_dpi: segmentation_options.TrustDpi = False,
     qc: segmentation_options.Qc = "quick",
@@ -74,9 +74,7 @@ def segment(
     only affects the samples of --posterior.
     """
     shard, window = parse_shard(settings.shard), parse_window(settings.window)
-    gathered = gather(
-        inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out
-    )
+    gathered = find_inputs(inputs, settings)
     target = find_target(settings.out, many=gathered.many)
     kind = choose_format(format, target, SUFFIXES, what="masks")
     if target.stdout and (overlay or settings.as_json or posterior):

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ..runs.invocation import NEUTRAL
-from .options import MEASURE_PANEL, option
+from .options import option
 
-_PANEL = "Quality control and uncertainty"
+MEASURE_PANEL, _PANEL = "Measurements", "Quality control and uncertainty"
 
 Measure = Annotated[
     Literal["fetal-head", "cup-disc"] | None,
@@ -28,6 +28,17 @@ CupModel = Annotated[
         help="Model that segments the cup for --measure cup-disc, given as for --model.",
         panel=MEASURE_PANEL,
         show_default=False,
+    ),
+]
+
+Spacing = Annotated[
+    str | None,
+    option(
+        "--spacing",
+        metavar="S|X,Y",
+        help="Pixel width and height of all inputs in mm, in the stored orientation.",
+        panel=MEASURE_PANEL,
+        show_default="from DICOM metadata, else unknown",
     ),
 ]
 

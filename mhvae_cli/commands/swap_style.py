@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import OutputError, UsageError
-from ..runs.generation import find_inputs, find_one, generate
+from ..runs.generation import find_one, generate
 from ..runs.generation_jobs import GenerationRequest, output_stem
-from ..runs.inputs import Item
+from ..runs.inputs import Item, find_inputs
 from ..runs.invocation import NEUTRAL
+from ..runs.outputs import and_more
 from ..runs.settings import GenerationSettings
 from . import options
 from .generation_options import generative
@@ -116,12 +117,13 @@ def _edit(mix: float, carry: bool, networks: "Networks", sources: "Sequence[Sour
 
 
 def _refuse_namesakes(styles: Sequence[Item]) -> None:
-    """OutputError for two styles of one name, as the results for a third image would share one file."""
-    owners: dict[str, Item] = {}
+    """OutputError for styles of one name, as the results for a third image would share one file."""
+    owners: dict[str, list[str]] = {}
     for style in styles:
-        owner = owners.setdefault(style.stem.name.casefold(), style)
-        if owner is not style:
-            raise OutputError(
-                f"{owner.name} and {style.name}: outputs in these two styles would have the same name",
-                hint="rename one of them",
-            )
+        owners.setdefault(style.stem.name.casefold(), []).append(style.name)
+    clashes = [" and ".join(names) for names in owners.values() if len(names) > 1]
+    if clashes:
+        raise OutputError(
+            f"{clashes[0]}: outputs in these styles would have the same name{and_more(clashes)}",
+            hint="rename one of them",
+        )

@@ -9,10 +9,10 @@ import typer
 
 from ..errors import UsageError
 from ..runs.console import print_warning
-from ..runs.generation import find_inputs, find_one, generate
+from ..runs.generation import find_one, generate
 from ..runs.generation_jobs import GenerationRequest, output_stem
 from ..runs.handle_drawings import draw_handles, need_spline
-from ..runs.inputs import Item
+from ..runs.inputs import Item, find_inputs
 from ..runs.invocation import MAX_NUMBER, NEUTRAL
 from ..runs.settings import GenerationSettings
 from . import options

@@ -101,6 +101,24 @@ def read_scan(
     return replace(scan, pixels=pixels, orientation=orientation, page=page)
 
 
+def scan_of_image(image: Image.Image) -> Scan:
+    """A Pillow image as if read from its file, its EXIF orientation applied. InputError if it is damaged."""
+    name = str(getattr(image, "filename", "")) or "image"
+    try:
+        orientation, size = _orientation(image), image.size
+        image.load()
+        if image.size != size:  # Pillow maps an uncompressed TIFF into memory, and a rotated one wrongly
+            raise InputError(f"{name}: Pillow cannot decode this rotated TIFF", hint="give its path")
+        scan = scan_of(_numbers(image), name=name)
+        is_upright = _orientation(image) != orientation
+    except MhvaeError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}: {_describe(error, image.format or 'image')}") from error
+    pixels = scan.pixels if is_upright else upright(scan.pixels, orientation)
+    return replace(scan, pixels=pixels, orientation=orientation)
+
+
 def read_mask(source: Path | bytes, *, name: str | None = None) -> np.ndarray:
     """Read a mask as bool (H, W), in the STORED orientation: True is any non-zero value or palette index.
 

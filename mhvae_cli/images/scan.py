@@ -69,11 +69,13 @@ def scan_of(array: np.ndarray, *, name: str = "array", window: Window = "auto") 
     """A Scan of an upright array, bool or real: (H, W) or (H, W, C), C = 1 or 3, or 2 or 4 with alpha last.
 
     Values, alpha and `window` are treated as in `read.read_scan`. Raises InputError for any other shape or
-    dtype.
+    dtype, and for floats of which none is finite.
     """
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
     if not shaped or array.size == 0 or array.dtype.kind not in "buif":
         raise InputError(f"{name}: an array of {array.dtype} {array.shape} is not an image")
+    if array.dtype.kind == "f" and not np.isfinite(array).any():
+        raise InputError(f"{name}: no pixel has a finite value")
     pixels, limits = _to_integers(array, window, name)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         colour, alpha = pixels[..., :-1], pixels[..., -1:]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import numpy as np
+from PIL import Image
 
+from ..errors import InputError
 from ..hashing import sha256_of
-from ..images.read import read_scan
+from ..images.read import read_scan, scan_of_image
 from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
@@ -30,8 +32,8 @@ from .synthesis import (
     warp_image,
 )
 
-ImageInput = np.ndarray | Path | str | Scan
-"""A file, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
+ImageInput = np.ndarray | Path | str | Image.Image | Scan
+"""A file, a Pillow image, a Scan, or an upright array (H, W) or (H, W, 3) of 8 or 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,14 @@ class Pipeline:
 
 
 def _scan(image: ImageInput) -> Scan:
+    """The image as a Scan; InputError for anything that is none."""
     if isinstance(image, str | Path):
         return read_scan(Path(image))
-    return image if isinstance(image, Scan) else scan_of(image)
+    if isinstance(image, np.ndarray):
+        return scan_of(image)
+    if isinstance(image, Image.Image):
+        return scan_of_image(image)
+    if isinstance(image, Scan):
+        return image
+    hint = "give a path, a NumPy array, a Pillow image or a Scan"
+    raise InputError(f"an object of type {type(image).__name__} is not an image", hint=hint)

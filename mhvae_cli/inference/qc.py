@@ -29,6 +29,12 @@ DISTANCES = ("tones", "features", "z")
 COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
 Numbers = float | list["Numbers"]
 """Nested lists of numbers, as in JSON."""
+LEAST_DICE = 0.7
+"""The Dice of a generated image's mask and the object found in it, below which the image is flagged.
+
+Agreement is usually called good above 0.7 (Zijdenbos et al. 1994, doi 10.1109/42.363096); on held-out images
+the means over each verb are 0.88 to 0.99.
+"""
 LEAST_CONTRAST = 8e-3
 """Smallest contrast that is distinguished; the range is 2."""
 
@@ -135,6 +141,11 @@ class QCStatistics:
     def _distance(self, name: str, value: np.ndarray) -> float:
         apart, scale = value - self.means[name], self.scales[name]
         return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
+
+
+def judge_generated(dice: float) -> dict[str, str]:
+    """The columns qc and qc_why of a generated image, whose object agrees with its mask by `dice`."""
+    return {"qc": "ok", "qc_why": ""} if dice >= LEAST_DICE else {"qc": "warn", "qc_why": "dice"}
 
 
 def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:

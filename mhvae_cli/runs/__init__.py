@@ -1,6 +1,7 @@
 """A run is one call of a verb: many inputs to many files, resumable.
 
 inputs           from the operands of the command line to a list of items
+folders          what is in folders, links followed
 outputs          where results go, and name clashes
 settings         the options of a run as plain values
 invocation       the options given, and which of them change results

@@ -43,6 +43,10 @@ def end_soon(code: int) -> None:
     timer.start()
 
 
+CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+"""What a terminal obeys instead of showing it: control characters, line separators and text directions."""
+
+
 @contextmanager
 def defer_signals() -> Iterator[None]:
     """Defer SIGINT and SIGTERM until the end of the block, so that it is never interrupted."""
@@ -131,8 +135,18 @@ def _columns() -> int:
         return 80
 
 
+def visible(text: str) -> str:
+    """The text with escapes, such as \\x1b, for all that a terminal would obey: names come from others."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def write_line(text: str) -> None:
-    """Write a line of payload to stdout and flush it. BrokenPipeError for a closed pipe, else OutputError."""
+    """Write a line of payload to stdout and flush it: as it is, but `visible` on a terminal.
+
+    Raises BrokenPipeError for a closed pipe, else OutputError.
+    """
+    if sys.stdout.isatty():
+        text = "\t".join(map(visible, text.split("\t")))
     write_bytes((text + "\n").encode(errors="surrogateescape"))
 
 
@@ -166,7 +180,7 @@ def command_line() -> str:
 def print_error(error: Exception) -> None:
     """Print an error to stderr: `error: ...`, and a `hint: ...` line if it has a hint."""
     hint = getattr(error, "hint", None)
-    print_note(f"error: {error}" + (f"\nhint: {hint}" if hint else ""))
+    print_note(f"error: {visible(str(error))}" + (f"\nhint: {visible(hint)}" if hint else ""))
 
 
 def print_cause(error: Exception) -> None:
@@ -177,12 +191,12 @@ def print_cause(error: Exception) -> None:
 
 def print_warning(text: str) -> None:
     """Print `warning: ...` to stderr."""
-    print_note(f"warning: {text}")
+    print_note(f"warning: {visible(text)}")
 
 
 def print_note(text: str) -> None:
-    """Print a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print lines to stderr."""
+    print("\n".join(map(visible, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 class TrainingProgress:
@@ -246,7 +260,7 @@ class TrainingProgress:
         return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(metrics)}{best}"
 
     def _print_line(self, text: str) -> None:
-        print((CLEAR_LINE if self.bar else "") + text, file=sys.stderr, flush=True)
+        print((CLEAR_LINE if self.bar else "") + visible(text), file=sys.stderr, flush=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -260,9 +274,9 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
         table = Table(box=box.SIMPLE_HEAD, padding=0)
         for index, name in enumerate(head):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
+            table.add_column(visible(name), justify="right" if index else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(visible, row))
         Console(markup=False, emoji=False).print(table)  # a folder may be named [red]
         return
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

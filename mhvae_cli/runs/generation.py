@@ -28,7 +28,7 @@ from ..hashing import sha256_of
 from .console import open_file, print_note, write_line
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
-from .inputs import Gathered, Item, gather, parse_shard, parse_window
+from .inputs import Item, gather, parse_shard, parse_window
 from .models import load_networks
 from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
 from .reporter import Reporter, drive, preview
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".png": "png", ".tif": "tiff", ".tiff": "tiff"}
 SHEET_ROWS = 16
-COLUMNS = ("mask", "dice", "tries", "seed", "detail")
+COLUMNS = ("mask", "dice", "qc", "qc_why", "tries", "seed", "detail")
 Collect = Callable[["GenerationRequest", "GeneratedImage"], None]
 
 
@@ -51,8 +51,8 @@ class Compilation:
     """An additional file made from all images of a run, which `collect` gathers; the run stops at an error.
 
     `sources` are the sources of the images; the first names the row. `stem` and `ending` are the path in the
-    output folder; `encode` returns the bytes, with the given texts embedded; `record` distinguishes it from
-    other files of the same name.
+    output folder; `encode` returns the bytes, with the given texts embedded; `record` is what it records and
+    what distinguishes it from other files of the same name.
     """
 
     sources: tuple[Item, ...]
@@ -80,14 +80,9 @@ class _Plan:
         return self.fingerprint.made_by(job.sources, job.record, hashes)
 
 
-def find_inputs(inputs: list[str] | None, settings: GenerationSettings) -> Gathered:
-    """The inputs of a run, expanded; see `inputs.gather`."""
-    return gather(inputs or [], from_file=settings.from_file, recursive=settings.recursive, out=settings.out)
-
-
 def find_one(option: str, named: str, inputs: Sequence[str], settings: GenerationSettings) -> Item:
     """The single image or latent file given by an `option` in addition to the inputs."""
-    if named == "-" and ("-" in inputs or settings.from_file == "-"):
+    if named == "-" and "-" in [*inputs, settings.from_file, settings.from_file0]:
         raise UsageError("stdin can be read only once", hint="use - only once")
     first, *others = gather([named]).items
     if others:
@@ -272,9 +267,19 @@ def _results(
                 collect(result.request, result.picture)
             if result.note and not settings.quiet:
                 print_note(f"{job.item.name}: {result.note}")
-            mask = {"mask": str(job.outputs[1])} if job.outputs else {}
-            made_by = plan.made_by(job, result.hashes)
-            yield Result(result.files, result.row | mask, missed=result.missed, made_by=made_by)
+            yield _judged(job, result, plan.made_by(job, result.hashes))
+
+
+def _judged(job: Job, made: GenerationResult, made_by: str | None) -> Result:
+    """The files and the row of a generated image, flagged if it does not show the object of its mask."""
+    from ..inference.qc import LEAST_DICE, judge_generated
+
+    dice = made.row["dice"]
+    quality = judge_generated(dice)
+    row = {**made.row, **quality, "mask": str(job.outputs[1]) if job.outputs else None}
+    doubt = f"dice {dice:g}, below {LEAST_DICE:g}: the image may not show the object of its mask"
+    warning = doubt if quality["qc"] == "warn" else None
+    return Result(made.files, row, missed=made.missed, warning=warning, made_by=made_by)
 
 
 def _with_compilation(
@@ -284,7 +289,7 @@ def _with_compilation(
     with closing(results):
         yield from results
     hashes = [sha256_of(item.source) for item in compilation.sources]
-    text = runner.text(hashes, derived=runner.derived)
+    text = runner.text(hashes, derived=runner.derived, edit=compilation.record)
     yield Result([compilation.encode(text)], {}, made_by=plan.made_by(plan.jobs[-1], hashes))
 
 

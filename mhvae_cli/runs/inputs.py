@@ -1,5 +1,6 @@
 """From operands to a list of inputs: files, folders, globs, lists, stdin, pages and shards."""
 
+import codecs
 import glob
 import math
 import os
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, UsageError, os_error_text
 from ..filesystem import check_regular, open_regular
+from .folders import natural_key, visit
+from .settings import RunSettings
 
 if TYPE_CHECKING:
     from ..images.scan import Window
@@ -53,17 +56,23 @@ class Gathered:
 
 
 def gather(
-    inputs: list[str], *, from_file: str | None = None, recursive: bool = False, out: str | None = None
+    inputs: list[str],
+    *,
+    from_file: str | None = None,
+    from_file0: str | None = None,
+    recursive: bool = False,
+    out: str | None = None,
 ) -> Gathered:
-    """Expand operands and the lines of a list; each page of a TIFF or frame of a DICOM file is an item.
+    """Expand operands and the paths in lists; each page of a TIFF or frame of a DICOM file is an item.
 
     A path that exists is taken literally, any other as a glob. Folders and globs are in natural order; a file
-    named twice is one item. `recursive` includes subfolders, except `out`, and keeps them in the stems.
-    Raises UsageError if there are no operands or stdin is used twice, InputError for an unreadable list.
+    named twice is one item. `recursive` includes subfolders and links to folders, except `out`, and keeps
+    them in the stems. Raises UsageError if there are no operands or stdin is used twice, InputError for an
+    unreadable list.
     """
-    if inputs.count("-") + (from_file == "-") > 1:
+    if [*inputs, from_file, from_file0].count("-") > 1:
         raise UsageError("stdin can be read only once", hint="use - only once")
-    named = [*inputs, *(_read_list(from_file) if from_file else [])]
+    named = [*inputs, *_read_list(from_file), *_read_list(from_file0, nul=True)]
     if not named:
         raise UsageError("no inputs", hint="give files, folders or globs; see --help")
     found: list[Item] = []
@@ -73,8 +82,20 @@ def gather(
         else:
             found.extend(_expand(operand, recursive, os.path.abspath(out) if out else None))
     pages = [paged for item in _unique(found) for paged in _pages(item)]
-    many = len(pages) > 1 or from_file is not None or not all(map(_is_single_file, inputs))
+    listed = from_file is not None or from_file0 is not None
+    many = len(pages) > 1 or listed or not all(map(_is_single_file, inputs))
     return Gathered(pages, many)
+
+
+def find_inputs(inputs: list[str] | None, settings: RunSettings) -> Gathered:
+    """The inputs of a run, expanded; see `gather`."""
+    return gather(
+        inputs or [],
+        from_file=settings.from_file,
+        from_file0=settings.from_file0,
+        recursive=settings.recursive,
+        out=settings.out,
+    )
 
 
 def parse_shard(shard: str | None) -> slice:
@@ -107,25 +128,22 @@ def parse_window(window: str) -> "Window":
     return low, high
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key for natural order: scan2 before scan10, ignoring case."""
-    parts = re.findall(r"([0-9]+)|([^0-9]+)", name.casefold())
-    return [(0, int(digits), "") if digits else (1, 0, text) for digits, text in parts]
-
-
-def _read_list(path: str) -> list[str]:
+def _read_list(path: str | None, *, nul: bool = False) -> list[str]:
+    """The paths in a list, if any: one per line, which ends in LF or CRLF, or each followed by NUL."""
+    if path is None:
+        return []
     try:
-        text = (
-            sys.stdin.read()
-            if path == "-"
-            else Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-        )
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {os_error_text(error)}", hint="--from-file needs a text file") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
+    if not nul and b"\0" in data:
+        hint = "save the list as UTF-8, or use --from-file0 if NUL ends each path"
+        raise InputError(f"{path}: contains NUL characters", hint=hint)
+    lines = re.split(rb"\r?\n", data.removeprefix(codecs.BOM_UTF8))
+    paths = list(filter(None, data.split(b"\0"))) if nul else [line for line in lines if line.strip()]
+    if not paths:
         raise InputError(f"{path}: lists no inputs", hint="a list has one path per line")
-    return lines
+    return list(map(os.fsdecode, paths))
 
 
 def _stdin() -> bytes:
@@ -177,20 +195,25 @@ def _stem(name: str) -> str:
 def _folder(folder: str, recursive: bool, out: str | None) -> list[Item]:
     """The images of a folder, by suffix, and DICOM files without one; hidden files are ignored.
 
-    A subfolder named like an image, x.png, is listed as an input, so that it fails visibly.
+    What cannot be read is listed as an input, so that it fails visibly: a folder without permission, a broken
+    link, a subfolder named like an image, x.png.
     """
     items: list[Item] = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
-        misnamed = [name for name in folders if _has_image_suffix(name) and not recursive]
-        images = [name for name in files if not name.startswith(".") and _is_image(root, name)]
+    for root, entries in visit(folder, recursive, out):
+        if isinstance(entries, OSError):
+            items.append(_unusable(root, os_error_text(entries)))
+            continue
         above, below = str(Path(root)), os.path.relpath(root, folder)
-        for name in sorted([*images, *misnamed], key=natural_key):
-            path, base = (_path_in(*pair) for pair in ((above, name), (below, _stem(name))))
-            items.append(Item(path, path, base))
-        folders[:] = [
-            name for name in folders if recursive and os.path.abspath(os.path.join(root, name)) != out
-        ]
+        for name, is_folder, is_link in entries:
+            path = _path_in(above, name)
+            broken = is_link and not os.path.exists(path)
+            if is_folder:
+                listed = _has_image_suffix(name) and not recursive
+            else:
+                listed = _is_image(root, name) or (broken and recursive)
+            if listed:
+                error = InputError(f"{path}: broken link") if broken else None
+                items.append(Item(path, path, _path_in(below, _stem(name)), error=error))
     hint = None if recursive else "use --recursive to include subfolders"
     return items or [_unusable(folder, "no images in this folder", hint)]
 
@@ -209,18 +232,19 @@ def _is_image(folder: str, name: str) -> bool:
     """By suffix; a file without one, or with a numeric one, is opened, as it can only be DICOM."""
     suffix = os.path.splitext(name)[1]
     if suffix[1:].isdecimal() or (not suffix and name != "DICOMDIR"):
-        return _is_dicom(os.path.join(folder, name))
+        return _may_be_dicom(os.path.join(folder, name))
     return _has_image_suffix(name)
 
 
-def _is_dicom(path: str) -> bool:
+def _may_be_dicom(path: str) -> bool:
+    """Whether a file is DICOM, or cannot be opened to find out."""
     from ..images.dicom import has_preamble
 
     try:
         with open_regular(path) as file:
             return has_preamble(file)
     except OSError:
-        return False
+        return True
 
 
 def _unique(items: Iterable[Item]) -> list[Item]:
@@ -259,4 +283,4 @@ def _may_have_pages(path_or_bytes: str | os.PathLike[str] | bytes) -> bool:
 
     path = os.fspath(path_or_bytes)
     paged = {".tif", ".tiff", *SUFFIXES}
-    return os.path.splitext(path)[1].lower() in paged or (not _has_image_suffix(path) and _is_dicom(path))
+    return os.path.splitext(path)[1].lower() in paged or (not _has_image_suffix(path) and _may_be_dicom(path))

@@ -12,6 +12,9 @@ from ..errors import OutputError, UsageError
 if TYPE_CHECKING:
     from .inputs import Item
 
+SHOWN = 4
+"""How many more of several things a message names."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -109,22 +112,44 @@ def output_paths(
 
 
 def refuse_clashes(jobs: Sequence[Job], inputs: Iterable["Item"]) -> None:
-    """OutputError if two jobs would write one name, whatever its case, or one would write over an input."""
+    """OutputError if two jobs would write one name, whatever its case, or one would write over an input.
+
+    The message has the inputs of the first such output, and names others.
+    """
     taken = {os.path.abspath(item.source) for item in inputs if isinstance(item.source, Path)}
-    owners: dict[str, Job] = {}
+    overwritten: list[Path] = []
+    writers: dict[str, list[tuple[Path, Job]]] = {}
     for job in jobs:
         for path in job.outputs if job.item.error is None else ():
             where = os.path.abspath(path)
             if where in taken:
-                raise OutputError(
-                    f"{path}: would overwrite an input", hint="choose another output: -o masks/"
-                )
-            owner = owners.setdefault(where.casefold(), job)
-            if owner is not job or job.outputs.count(path) > 1:
-                raise OutputError(
-                    f"{path}: two inputs would write it: {owner.item.name} and {job.item.name}",
-                    hint="rename one, give each its own -o, or use --recursive on a folder above both",
-                )
+                overwritten.append(path)
+            writers.setdefault(where.casefold(), []).append((path, job))
+    if overwritten:
+        raise OutputError(
+            f"{overwritten[0]}: would overwrite an input{and_more(overwritten)}",
+            hint="choose another output: -o masks/",
+        )
+    clashes: dict[tuple[int, ...], list[tuple[Path, Job]]] = {}
+    for found in writers.values():
+        if len(found) > 1:  # of an image and its mask, the image is enough
+            clashes.setdefault(tuple(id(job) for _, job in found), found)
+    if clashes:
+        first, *_ = clashes.values()
+        *names, last = [job.item.name for _, job in first]
+        count = "two" if len(first) == 2 else len(first)
+        raise OutputError(
+            f"{first[0][0]}: {count} inputs would write it: {', '.join(names)} and {last}"
+            + and_more([found[0][0] for found in clashes.values()]),
+            hint="rename one, give each its own -o, or use --recursive on a folder above both",
+        )
+
+
+def and_more(things: Sequence[object]) -> str:
+    """How many things there are besides the first, with the names of some."""
+    others = things[1 : 1 + SHOWN]
+    rest = ", ..." if len(things) > 1 + SHOWN else ""
+    return f" (and {len(things) - 1} more: {', '.join(map(str, others))}{rest})" if others else ""
 
 
 def refuse_existing(jobs: Iterable[Job], policy: str) -> None:

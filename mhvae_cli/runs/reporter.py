@@ -24,7 +24,7 @@ from .console import (
 from .fingerprint import RunFingerprint
 from .manifest import write_run
 from .outputs import Job, Target
-from .results import Keep, Key, Result, Table, commit_files, remove_leftovers
+from .results import Keep, Key, Result, Table, commit_files, csv_cell, remove_leftovers
 from .settings import RunSettings
 
 if TYPE_CHECKING:
@@ -137,9 +137,13 @@ class Reporter:
             if self.review is not None:
                 self.review.add(row, result.thumbnail)
             self._settle(job)
+        shown = job.outputs[0] if job.outputs else job.item.name
         if result.missed:
             self.progress.clear()
-            print_error(QualityError(f"{job.outputs[0] if job.outputs else job.item.name}: {result.missed}"))
+            print_error(QualityError(f"{shown}: {result.missed}"))
+        elif result.warning and not self.settings.quiet:
+            self.progress.clear()
+            print_warning(f"{shown}: {result.warning}")
         if not job.outputs:
             write_bytes(result.files[0])
         self._print(row, job.outputs)
@@ -280,8 +284,9 @@ def row_policy(jobs: Sequence[Job]) -> Keep:
 
 
 def key_of(job: Job) -> Key:
-    """The key of a job's row."""
-    return job.item.name, str(job.item.page), str(job.outputs[0]) if job.outputs else ""
+    """The key of a job's row, as the table has it."""
+    output = str(job.outputs[0]) if job.outputs else ""
+    return str(csv_cell(job.item.name)), str(job.item.page), str(csv_cell(output))
 
 
 def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> Table | None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]
 """The first three cells of a row: in results.csv input, page and output (empty for a failed input)."""
+FORMULA = tuple("=+-@\t\r\n")
+"""What a text begins with that a spreadsheet takes as a formula."""
 Keep = Callable[[dict[str, str]], dict[str, str] | None]
 """Decides about a row of an earlier run: returns it, unchanged or changed, or None to drop it."""
 
@@ -25,13 +27,14 @@ Keep = Callable[[dict[str, str]], dict[str, str] | None]
 @dataclass(frozen=True)
 class Result:
     """The result of a job: its `files` in the order of its outputs, its columns of results.csv (`fields`),
-    the quality gate that it `missed` (the files are still written), its `thumbnail` for the review page, and
-    its fingerprint (`RunFingerprint.made_by`).
+    the quality gate that it `missed` (the files are still written), else a `warning` for the user, its
+    `thumbnail` for the review page, and its fingerprint (`RunFingerprint.made_by`).
     """
 
     files: Sequence[bytes]
     fields: Mapping[str, object]
     missed: str | None = None
+    warning: str | None = None
     thumbnail: "Thumbnail | None" = None
     made_by: str | None = None
 
@@ -95,7 +98,7 @@ class Table:
         end = os.fstat(file).st_size
         self._shared |= end != self._end
         if end and os.pread(file, 1, end - 1) != b"\n":
-            end = os.pread(file, end, 0).rfind(b"\n") + 1
+            end = len(_whole_rows(os.pread(file, end, 0)))
             os.ftruncate(file, end)
         return end
 
@@ -112,7 +115,7 @@ class Table:
     def _tidy(self, keep: Keep) -> set[Key]:
         """Create the table or tidy the existing one; return the keys of the rows kept."""
         text = self.path.read_bytes()
-        lines = _parsed(text[: text.rfind(b"\n") + 1])  # ignores a partial last line
+        lines = _parsed(_whole_rows(text))
         header = next(lines, [])
         if text and header[:3] != self.columns[:3]:
             raise OutputError(
@@ -154,7 +157,7 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
             text = file.read()
     except OSError:
         return
-    lines = _parsed(text[: text.rfind(b"\n") + 1])
+    lines = _parsed(_whole_rows(text))
     head = next(lines, [])
     yield from (dict(zip(head, cells, strict=True)) for cells in lines if len(cells) == len(head))
 
@@ -163,10 +166,42 @@ def _parsed(text: bytes) -> Iterator[list[str]]:
     return csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8", "surrogateescape", newline=""))
 
 
-def _line(values: Sequence[object]) -> bytes:
+def _whole_rows(text: bytes) -> bytes:
+    """A table without the partial row that a killed run may have left at its end."""
+    end = text.rfind(b"\n") + 1
+    inside = text.count(b'"', 0, end) % 2  # this line break is one in a quoted name
+    while inside:
+        begin = text.rfind(b"\n", 0, end - 1) + 1
+        inside ^= text.count(b'"', begin, end) % 2
+        end = begin
+    return text[:end]
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One row of a CSV file, whose cells are `csv_cell`; line breaks in names are quoted."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode(errors="surrogateescape")
+    csv.writer(text, lineterminator="\r\n").writerow(map(csv_cell, values))  # quotes both, thanks to these
+    return text.getvalue()[:-2] + "\n"
+
+
+def csv_cell(value: object) -> object:
+    """The value, or a text with ./ before it that a spreadsheet would take as a formula.
+
+    As a path, ./=a.png is still the file =a.png; an apostrophe, the usual way, would name another one.
+    """
+    return f"./{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def _is_formula(text: str) -> bool:
+    try:
+        float(text)  # numbers may be negative
+    except ValueError:
+        return text.startswith(FORMULA)
+    return False
+
+
+def _line(values: Iterable[object]) -> bytes:
+    return csv_line(values).encode(errors="surrogateescape")
 
 
 def commit_files(

@@ -32,6 +32,7 @@ class RunSettings:
     existing: Existing = "error"
     on_error: OnError = "continue"
     from_file: str | None = None
+    from_file0: str | None = None
     recursive: bool = False
     window: str = "auto"
     shard: str | None = None

@@ -13,6 +13,7 @@ holes             what the cDDPM is shown of an image: its mask, and the image w
 warm_start        which trained cDDPM a training starts from
 calibration       statistics of validation images, for quality control
 datasets          data folders, splits, folds and batches
+mask_checks       masks that cannot be those of one object
 augmentation      random geometric and intensity transforms
 phantoms          synthetic images with masks, for tests and examples
 textures          textures and shapes of the phantoms

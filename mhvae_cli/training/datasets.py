@@ -24,6 +24,7 @@ from ..images.scan import Scan, stored, upright
 from ..images.transforms import to_square
 from ..vae.fitting import rim
 from .augmentation import Affine, crop, identity_maps, resample, similarity, tone
+from .mask_checks import fault_of
 
 POSES = AugmentConfig(rotate=60.0, scale=0.4, shift=0.1, flip_x=False, flip_y=False)
 """Ranges of the random poses for `Objective.consistency`."""
@@ -222,8 +223,8 @@ class MaskedImages(Images):
             size = f"{mask.shape[1]} x {mask.shape[0]} px"
             raise InputError(f"{sample.mask}: {size}, but its image is {w} x {h} px")
         mask = upright(mask, scan.orientation)
-        if not mask.any():
-            raise InputError(f"{sample.mask}: empty mask")
+        if fault := fault_of(mask):
+            raise InputError(f"{sample.mask}: {fault}")
         coverage = np.rint((to_square(mask, self.side, 1)[0] + 1) * 127.5).astype(np.uint8)
         return coverage, *rim(mask)
 

@@ -272,3 +272,12 @@ def test_evaluating_needs_no_torch(preds: Path, truths: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(preds), str(truths)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1.0"
+
+
+def test_any_name_is_one_cell_of_the_table(tmp_path: Path) -> None:
+    names = ["cr\r", "-1", "=1+1"]
+    for folder in ("pred", "truth"):
+        write(tmp_path / folder, **dict.fromkeys(names, disc(6)))
+    assert run(tmp_path / "pred", tmp_path / "truth", "--csv", tmp_path / "t.csv").exit_code == 0
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert {row["id"] for row in csv.DictReader(file, strict=True)} == {"cr\r", "-1", "./=1+1"}

@@ -100,7 +100,9 @@ def test_a_grid_has_styles_along_rows_and_positions_down_columns(mhvae: Mhvae, p
         shown = sheet[top : top + 205, left : left + 256, 0].astype(float)
         small = np.array(Image.fromarray(pixels(f"{cell}.png")).resize((256, 205)), float)
         assert np.abs(shown - small).mean() < 3
-    assert record_of(mhvae, "g/a__to-b_grid.png")["command"].startswith("mhvae interpolate --frames 3 --grid")
+    record = record_of(mhvae, "g/a__to-b_grid.png")
+    assert record["command"].startswith("mhvae interpolate --grid")
+    assert record["edit"] == {"frames": 3, "mode": ["--grid"]}
 
 
 def test_all_pictures_have_one_path_of_noise(mhvae: Mhvae) -> None:
@@ -123,6 +125,17 @@ def test_the_way_back_is_the_same_way(mhvae: Mhvae) -> None:
         )
 
 
+def test_an_image_at_the_same_share_is_the_same_file(mhvae: Mhvae) -> None:
+    """However many images are between the two."""
+    for count, folder in ((3, "o"), (5, "p")):
+        options = ("--frames", count, "--save-latents", "-o", folder, *QUICK)
+        done(mhvae("interpolate", "a.png", "b.png", *options))
+    for end in (".png", "_mask.png", ".safetensors", ".json"):
+        for few, many in enumerate((0, 2, 4)):
+            one, other = Path(f"o/a__to-b_{few}{end}"), Path(f"p/a__to-b_{many}{end}")
+            assert one.read_bytes() == other.read_bytes(), one
+
+
 def test_a_gif_goes_there_and_back(mhvae: Mhvae) -> None:
     lines = done(mhvae("interpolate", "a.png", "b.png", "--frames", 4, "--gif", "-o", "o", *QUICK))
     assert lines[-1] == "o/a__to-b.gif" and len(lines) == 9
@@ -131,7 +144,7 @@ def test_a_gif_goes_there_and_back(mhvae: Mhvae) -> None:
         assert np.array_equal(frame, pixels(f"o/a__to-b_{number}.png"))
     record = record_of(mhvae, "o/a__to-b.gif")
     assert record["synthetic"] and record["sources"] == record_of(mhvae, "o/a__to-b_1.png")["sources"]
-    assert record["command"].startswith("mhvae interpolate --frames 4") and len(record["sources"]) == 2
+    assert record["edit"]["frames"] == 4 and len(record["sources"]) == 2
     ended = mhvae("interpolate", "a.png", "b.png", "--frames", 2, "--gif", "-o", "p", "--json", *QUICK)
     rows = [json.loads(line) for line in done(ended)]
     assert [row["output"] for row in rows] == [f"p/a__to-b{end}" for end in ("_0.png", "_1.png", ".gif")]

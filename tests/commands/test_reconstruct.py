@@ -20,7 +20,7 @@ from mhvae_cli.inference import provenance
 from mhvae_cli.training.phantoms import phantom
 
 Mhvae = Callable[..., Any]
-HEADER = "input,page,output,status,mask,dice,tries,seed,detail,error,made_by"
+HEADER = "input,page,output,status,mask,dice,qc,qc_why,tries,seed,detail,error,made_by"
 QUICK = ("--steps", 3)
 
 
@@ -68,6 +68,8 @@ def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:
             "detail": "invent",
             "mask": f"out/{name}__recon_mask.png",
             "dice": str(round(dice(looked, mask > 0), 4)),
+            "qc": "ok",
+            "qc_why": "",
             "tries": "1",
             "seed": "3",
             "error": "",

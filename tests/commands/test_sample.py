@@ -84,8 +84,8 @@ def test_picture_i_depends_on_the_seed_and_i_alone(mhvae: Mhvae) -> None:
     assert ended.code == 0 and ended.lines[0] == "set/images/sample_s0_000002.png"
     assert tree("set") == tree("whole") and rows("set/index.csv") == rows("whole/index.csv")
     for name in tree("whole"):
-        if name.endswith(".png"):
-            assert np.array_equal(pixels(f"whole/{name}"), pixels(f"set/{name}")), name
+        if "sample" in name:  # the text inside, and the latent files, too
+            assert Path("whole", name).read_bytes() == Path("set", name).read_bytes(), name
     assert mhvae("sample", "-n", 1, "--seed", 1, "--steps", 2, "--out", "other").code == 0
     first = pixels("other/images/sample_s1_000000.png")
     assert not np.array_equal(first, pixels("set/images/sample_s0_000000.png"))

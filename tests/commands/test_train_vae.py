@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.training_runs import (
     cut_by_a_signal,
     cut_by_max_time,
@@ -317,6 +317,9 @@ def test_nan_ends_in_one_line_and_keeps_what_is_good(
         ("no mask", "fetal-head_0003 (no mask)"),
         ("no image", "extra (no image)"),
         ("empty", "fetal-head_0003.png: empty mask"),
+        ("white", "fetal-head_0003.png: the mask covers the whole image"),
+        ("inverted", "fetal-head_0003.png: inverted mask: it covers the background, not the object"),
+        ("nan", "fetal-head_0003.tif: no pixel has a finite value"),
         ("odd", "fetal-head_0003.png: 20 x 10 px, but its image is 64 x 48 px"),
         ("text", "fetal-head_0003.png"),
         ("no folder", "no files in"),
@@ -336,8 +339,13 @@ def test_bad_data_is_named_before_anything_is_made(
         mask.write_text("not a picture")
     elif fault == "no folder":
         shutil.rmtree(data / "images")
+    elif fault == "inverted":
+        ImageOps.invert(Image.open(mask).convert("L")).save(mask)
+    elif fault == "nan":
+        (data / "images" / mask.name).unlink()
+        Image.fromarray(np.full((48, 64), np.nan, np.float32)).save(data / "images" / "fetal-head_0003.tif")
     else:
-        Image.new("L", (64, 48) if fault == "empty" else (20, 10), 0 if fault == "empty" else 255).save(mask)
+        Image.new("L", (20, 10) if fault == "odd" else (64, 48), 0 if fault == "empty" else 255).save(mask)
     ended = train(data, tmp_path / "run")
     assert ended.code == 4 and ended.lines == []
     assert said in ended.stderr and "Traceback" not in ended.stderr

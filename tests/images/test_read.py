@@ -88,7 +88,9 @@ def test_wide_numbers_that_do_not_fit_are_stretched_to_their_own_range(values):
 def test_floats_with_nan_and_inf_still_have_a_range():
     values = np.array([[0.5, np.nan], [np.inf, -np.inf], [1.0, 1.5]], np.float32)
     np.testing.assert_array_equal(pixels(tiff(values)), [[0, 0], [65535, 0], [32768, 65535]])
-    assert not pixels(tiff(np.full((2, 2), np.nan, np.float32))).any()
+    for nothing in (np.nan, np.inf):
+        with pytest.raises(InputError, match="no pixel has a finite value"):
+            pixels(tiff(np.full((2, 2), nothing, np.float32)))
     assert not pixels(tiff(np.full((2, 2), -3.5, np.float32))).any()
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,50 @@ def test_no_image_is_an_input_error(pipeline: Pipeline, tmp_path: Path) -> None:
         pipeline.segment(tmp_path / "absent.png")
     with pytest.raises(InputError):
         pipeline.segment(np.zeros((4, 4, 7)))
+
+
+def test_a_pillow_image_is_its_file(pipeline: Pipeline, image: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("turned.png", "turned.tif", "grey16.png", "colour.webp"):
+        pixels = image.astype(np.uint16) * 200 if "16" in name else image
+        pixels = np.dstack([image] * 3) if "colour" in name else pixels
+        options = {"exif": exif} if "turned" in name else {}
+        options |= {"compression": "tiff_lzw"} if "tif" in name else {}
+        Image.fromarray(pixels).save(tmp_path / name, **options)
+        found = pipeline.segment(tmp_path / name)
+        with Image.open(tmp_path / name) as opened:
+            given = pipeline.segment(opened)
+        assert np.array_equal(given.mask, found.mask) and np.array_equal(given.theta, found.theta)
+    bits = Image.fromarray(image > 90)
+    assert np.array_equal(pipeline.segment(bits).mask, pipeline.segment(image > 90).mask)
+    made = pipeline.warp(Image.fromarray(image), rotate=10, refine=False)
+    assert np.array_equal(made.pixels, pipeline.warp(image, rotate=10, refine=False).pixels)
+    Image.fromarray(image).save(tmp_path / "mapped.tif", exif=exif)
+    with Image.open(tmp_path / "mapped.tif") as opened, pytest.raises(InputError, match="rotated TIFF"):
+        pipeline.segment(opened)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "turned.png").read_bytes()[:900])
+    with (
+        Image.open(tmp_path / "cut.png") as opened,
+        pytest.raises(InputError, match=r"cut\.png: truncated PNG"),
+    ):
+        pipeline.segment(opened)
+
+
+@pytest.mark.parametrize("thing", [None, [[0, 1]], b"\x89PNG", 7, {"image": 1}], ids=str)
+def test_what_is_no_image_is_an_input_error_in_every_method(pipeline: Pipeline, thing: Any) -> None:
+    calls = (
+        lambda: pipeline.segment(thing),
+        lambda: pipeline.segment(thing, posterior=20),
+        lambda: pipeline.source(thing),
+        lambda: pipeline.reconstruct(thing),
+        lambda: pipeline.warp(thing, rotate=3),
+        lambda: pipeline.swap_style(thing, np.zeros((9, 9), np.uint8)),
+        lambda: pipeline.swap_style(np.zeros((9, 9), np.uint8), thing),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=f"an object of type {type(thing).__name__} is not an image"):
+            call()
 
 
 def changed_config(folder: Path, copy: Path, **model: object) -> Path:

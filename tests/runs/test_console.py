@@ -1,5 +1,6 @@
 """What a terminal is shown, and what is told elsewhere."""
 
+import json
 import os
 import pty
 import signal
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from support.pictures import picture
 from support.run_folders import rows, runs, states
 
 from mhvae_cli.runs import console
@@ -141,3 +145,55 @@ def test_a_stop_ends_a_command_whose_thread_is_blocked(number: signal.Signals, w
     for row in rows():
         with Image.open(row["output"]) as mask:
             mask.load()
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\r\x9bm\u202eb\nerror: c\x7f.png"
+SHOWN = r"a\x1b]0;title\x07\x1b[2J\r\x9bm\u202eb\nerror: c\x7f.png"
+
+
+def controls(text: str) -> str:
+    """What a terminal would obey, but for the ends of lines."""
+    return "".join(char for char in text if not char.isprintable() and char != "\n")
+
+
+def test_names_on_stderr_are_escaped_and_keep_to_one_line(
+    mhvae: Callable[..., Any], here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(HOSTILE).write_bytes(b"no image")
+    common = (HOSTILE, "-o", "m/", "-m", tiny_model, "-v")
+    ended = mhvae("segment", *common)
+    assert ended.code == 4 and not controls(ended.stderr)
+    assert f"error: {SHOWN}: not an image" in ended.stderr.splitlines()[1]
+    assert mhvae("segment", f"{HOSTILE}{HOSTILE}", "--shard", HOSTILE).stderr.count("\n") == 2
+    assert mhvae(HOSTILE).stderr.splitlines()[0].startswith("error: No such command")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(HOSTILE)
+
+    monkeypatch.setenv("MHVAE_DEBUG", "1")
+    monkeypatch.setattr("mhvae_cli.commands.segment.find_inputs", fail)
+    ended = mhvae("segment", *common)
+    assert ended.code == 1 and not controls(ended.stderr) and "Traceback" in ended.stderr
+    assert f"internal error: RuntimeError: {SHOWN}" in ended.stderr
+
+
+def test_names_on_stdout_are_escaped_on_a_terminal_alone(
+    mhvae: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(here / HOSTILE)
+    command = ("segment", HOSTILE, "-o", "m/", "--dry-run")
+    path = f"m/{HOSTILE}"
+    assert mhvae(*command).stdout == f"{path}\n".encode()
+    (line,) = mhvae(*command, "--json").lines
+    assert json.loads(line)["output"] == path and not controls(line)
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as screen:
+        monkeypatch.setattr(sys, "stdout", screen)
+        console.write_line(path)
+        console.show_table([HOSTILE, "n"], [[HOSTILE, "1"]])
+        monkeypatch.undo()
+        shown = os.read(master, 4096).decode()
+    os.close(master)
+    assert f"m/{SHOWN}" in shown and not controls(
+        shown.replace("\r\n", "\n").replace("\x1b[1m", "").replace("\x1b[0m", "")
+    )

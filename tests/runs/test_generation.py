@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.run_folders import rows, runs
 
 from mhvae_cli.errors import InputError
 from mhvae_cli.inference import synthesis as generation
@@ -19,6 +20,8 @@ from mhvae_cli.runs.generation_jobs import GenerationRequest, output_stem
 from mhvae_cli.runs.inputs import Item
 from mhvae_cli.runs.settings import GenerationSettings
 from mhvae_cli.vae.density import Density
+
+Mhvae = Callable[..., Any]
 
 
 def test_edits_of_two_sources_and_of_none(
@@ -59,10 +62,10 @@ def test_edits_of_two_sources_and_of_none(
     )
     assert code == 3 and used == [[90, 90]] * 3
     assert [wish.stem.name for wish, _ in pictures] == ["a__1", "c__0", "s0"]
-    rows = (tmp_path / "out/results.csv").read_text().splitlines()
-    assert rows[0] == "input,page,output,status,style,mask,dice,tries,seed,detail,error,made_by"
-    assert [row.split(",")[3] for row in rows[1:]] == ["ok", "failed", "ok", "ok"]
-    assert rows[2].endswith("twice the same,") and rows[4].startswith("s0,0,")
+    lines = (tmp_path / "out/results.csv").read_text().splitlines()
+    assert lines[0] == "input,page,output,status,style,mask,dice,qc,qc_why,tries,seed,detail,error,made_by"
+    assert [row.split(",")[3] for row in lines[1:]] == ["ok", "failed", "ok", "ok"]
+    assert lines[2].endswith("twice the same,") and lines[4].startswith("s0,0,")
     assert f"error: {items[1].name}: twice the same" in capsys.readouterr().err
     with Image.open(tmp_path / "out/labels/s0.png") as mask:
         assert mask.size == (30, 20) and set(np.unique(np.array(mask))) <= {0, 1}
@@ -77,14 +80,58 @@ def test_commands_share_a_folder_and_its_table(
     assert mhvae("swap-style", *images, "--no-refine", *common).code == 0
     assert mhvae("segment", images[1], *common).code == 0
     with (tmp_path / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        told = list(csv.DictReader(file))
     stem = images[0].stem
-    assert [Path(row["output"]).name for row in rows] == [
+    assert [Path(row["output"]).name for row in told] == [
         f"{stem}.png",
         f"{stem}__style-{images[1].stem}.png",
         f"{images[1].stem}__style-{stem}.png",
         f"{images[1].stem}.png",
     ]
-    assert [bool(row["area_px"]) for row in rows] == [True, False, False, True]
-    assert [bool(row["dice"]) for row in rows] == [False, True, True, False]
-    assert all(None not in row and None not in row.values() for row in rows)
+    assert [bool(row["area_px"]) for row in told] == [True, False, False, True]
+    assert [bool(row["dice"]) for row in told] == [False, True, True, False]
+    assert all(None not in row and None not in row.values() for row in told)
+
+
+@pytest.mark.usefixtures("three_scans")
+@pytest.mark.parametrize(
+    "verb", [("reconstruct",), ("warp", "--rotate", 30), ("swap-style",)], ids=lambda verb: verb[0]
+)
+def test_a_result_is_the_same_file_whatever_else_is_made(
+    mhvae: Mhvae, tiny_refined: Path, verb: tuple[object, ...]
+) -> None:
+    """The bytes, the text inside included: with other numbers of inputs, batches and threads."""
+    options = ("-m", tiny_refined, "--steps", 2, "--save-latents", "--deterministic")
+    assert mhvae(*verb, "scans/a.png", "scans/b.png", *options, "-o", "few/", "-b", 1, "-j", 0).code == 0
+    assert mhvae(*verb, "scans", *options, "-o", "all/", "-b", 3, "-j", 2).code == 0
+    files = [path.name for path in Path("few").iterdir() if path.suffix in (".png", ".safetensors", ".json")]
+    files.remove("mhvae-run.json")
+    assert len(files) == 8
+    for name in files:
+        assert Path("few", name).read_bytes() == Path("all", name).read_bytes(), name
+
+
+@pytest.mark.usefixtures("three_scans")
+@pytest.mark.parametrize(
+    "verb",
+    [("reconstruct", "scans/a.png"), ("warp", "scans/a.png", "--rotate", 9), ("sample", "-n", 1)],
+    ids=lambda verb: verb[0],
+)
+def test_an_image_without_the_object_of_its_mask_is_flagged(
+    mhvae: Mhvae, tiny_refined: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[object, ...]
+) -> None:
+    """The words are those of segment's quality control."""
+    agreed = [0.2, 0.6999, 0.7, 0.2]
+    monkeypatch.setattr(generation, "dice", lambda found, wanted: agreed.pop(0))
+    common = (*verb, "-m", tiny_refined, "--no-refine", "--existing", "overwrite", "-o", "m/")
+    for dice, columns in (("0.2", ("warn", "dice")), ("0.6999", ("warn", "dice")), ("0.7", ("ok", ""))):
+        ended = mhvae(*common)
+        assert ended.code == 0
+        (row,) = rows()
+        assert (row["dice"], row["status"], row["qc"], row["qc_why"]) == (dice, "ok", *columns)
+        said = f"warning: {row['output']}: dice {dice}, below 0.7: "
+        assert (said in ended.stderr) == (columns[0] == "warn")
+        assert runs()[-1]["counts"]["warned"] == (columns[0] == "warn")
+    missed = mhvae(*common, "--min-dice", 0.5)
+    assert missed.code == 8 and "below 0.5" in missed.stderr and "warning" not in missed.stderr
+    assert (rows()[0]["status"], rows()[0]["qc"]) == ("missed", "warn")

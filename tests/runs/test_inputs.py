@@ -255,6 +255,36 @@ def test_lists(mhvae: Mhvae, here: Path) -> None:
     assert missing.code == 4 and missing.stderr.startswith("error: no.txt: no such file")
 
 
+def test_the_lines_of_a_list_end_at_line_feeds_alone(mhvae: Mhvae, here: Path) -> None:
+    names = [f"a{separator}b.png" for separator in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r"]
+    for name in ("first.png", *names):
+        picture(here / name)
+    text = "\ufefffirst.png\r\n" + "\n".join(names) + "\r\n"
+    (here / "list.txt").write_bytes(text.encode())
+    for source, stdin in (("list.txt", None), ("-", text.encode())):
+        ended = mhvae("segment", "--from-file", source, "-o", "m", "--dry-run", "--json", stdin=stdin)
+        assert ended.code == 0
+        assert [json.loads(line)["input"] for line in ended.lines] == ["first.png", *names]
+
+
+def test_paths_that_end_in_nul(mhvae: Mhvae, here: Path) -> None:
+    names = ["plain.png", "two\nlines.png", "\r\n.png", " .png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        picture(here / name)
+    data = b"".join(os.fsencode(name) + b"\0" for name in names)
+    (here / "list0").write_bytes(data)
+    for verb in ("segment", "reconstruct"):
+        for source, stdin in (("list0", None), ("-", data)):
+            ended = mhvae(verb, "--from-file0", source, "-o", "m", "--dry-run", "--json", stdin=stdin)
+            assert ended.code == 0 and [json.loads(line)["input"] for line in ended.lines] == names
+    assert len(mhvae("inspect", "--from-file0", "list0", "--json").lines) == len(names)
+    both = mhvae("segment", "--from-file", "-", "--from-file0", "-", stdin=data)
+    assert both.code == 2 and "stdin can be read only once" in both.stderr
+    wrong = mhvae("segment", "--from-file", "list0", "-o", "m", "--dry-run")
+    assert wrong.code == 4 and wrong.stderr.startswith("error: list0: contains NUL characters\nhint: ")
+    assert "--from-file0" in wrong.stderr
+
+
 def test_pages(mhvae: Mhvae, here: Path) -> None:
     picture(here / "three.tif", 3)
     picture(here / "many.tiff", 11)

@@ -48,6 +48,28 @@ def test_collisions_stop_before_any_work(mhvae: Mhvae, here: Path) -> None:
     assert mhvae("segment", "-r", ".", "-o", "m/", "--dry-run").code == 0
 
 
+def test_all_collisions_are_told_of(mhvae: Mhvae, here: Path) -> None:
+    for folder in "xyz":
+        for name in "abcdefg" if folder != "z" else "a":
+            picture(here / folder / f"{name}.png")
+    for verb in ("segment", "reconstruct"):  # which writes a mask, too
+        end = "" if verb == "segment" else "__recon"
+        ended = mhvae(verb, "x", "y", "z", "-o", "m")
+        assert ended.code == 7 and ended.stderr.splitlines()[0] == (
+            f"error: m/a{end}.png: 3 inputs would write it: x/a.png, y/a.png and z/a.png"
+            f" (and 6 more: {', '.join(f'm/{name}{end}.png' for name in 'bcde')}, ...)"
+        )
+        ended = mhvae(verb, "x/a.png", "x/b.png", "y/a.png", "y/b.png", "-o", "m")
+        assert ended.stderr.splitlines()[0] == (
+            f"error: m/a{end}.png: two inputs would write it: x/a.png and y/a.png (and 1 more: m/b{end}.png)"
+        )
+    ended = mhvae("swap-style", "x/a.png", "y/a.png", "x/b.png", "y/b.png", "-o", "m")
+    assert ended.code == 7 and "x/a.png and y/a.png: " in ended.stderr
+    assert "(and 1 more: x/b.png and y/b.png)" in ended.stderr
+    ended = mhvae("segment", "x", "-o", "x", "--existing", "overwrite")
+    assert ended.code == 7 and "x/a.png: would overwrite an input (and 6 more: x/b.png, " in ended.stderr
+
+
 def test_an_input_is_never_overwritten(mhvae: Mhvae, here: Path) -> None:
     before = picture(here / "a.png").read_bytes()
     for args in (["a.png"], ["a.png", "-o", "a.png", "--existing", "overwrite"], ["a.png", "-o", "."]):

@@ -17,16 +17,16 @@ pytestmark = pytest.mark.usefixtures("three_scans")
 
 
 def test_an_input_that_vanishes(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mhvae_cli.commands import segment
+    from mhvae_cli.runs import inputs
 
-    gather = segment.gather
+    gather = inputs.gather
 
     def gone(*args: Any, **how: Any) -> Any:
         found = gather(*args, **how)
         os.remove("scans/b.png")
         return found
 
-    monkeypatch.setattr(segment, "gather", gone)
+    monkeypatch.setattr(inputs, "gather", gone)
     ended = mhvae("segment", "scans", "-o", "m", "-q")
     assert ended.code == 3 and ended.stderr == "error: scans/b.png: no such file or directory\n"
     assert states() == {"a": "ok", "b": "failed", "c": "ok"} and ended.lines == ["m/a.png", "m/c.png"]

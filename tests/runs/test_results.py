@@ -1,6 +1,7 @@
 """The table and the files of a folder agree, whoever kills a run, shares the folder or fills the disk."""
 
 import csv
+import json
 import os
 import resource
 import shutil
@@ -162,6 +163,66 @@ def test_a_row_whose_files_find_no_place_leaves_no_trace(here: Path) -> None:
         append_row({"a": 2})
         raise OutputError("no place")
     assert Path("t.csv").read_text() == "a,b,c\n1,,\n"
+
+
+NAMES = [
+    "cr\r.png",
+    "lf\n.png",
+    "crlf\r\n.png",
+    'quote",\n.png',
+    "=1+1.png",
+    "+a.png",
+    "-a.png",
+    "@a.png",
+    "\ta.png",
+]
+
+
+def test_any_name_is_one_cell_of_one_row(mhvae: Mhvae) -> None:
+    """For readers of CSV in general; and a spreadsheet is given no formula, but a path to the same file."""
+    os.mkdir("odd")
+    for name in NAMES:
+        shutil.copy("scans/a.png", f"odd/{name}")
+    os.chdir("odd")
+    command = (
+        "segment",
+        *(name for name in NAMES if name[0] != "-"),
+        "-o",
+        "m",
+        "-q",
+        "--json",
+        "--",
+        "-a.png",
+    )
+    ended = mhvae(*command)
+    assert ended.code == 0
+    assert [json.loads(line)["input"] for line in ended.lines] == [*NAMES[:6], *NAMES[7:], NAMES[6]]
+    text = Path("m/results.csv").read_bytes()
+    assert [row["input"].removeprefix("./") for row in rows()] == [*NAMES[:6], *NAMES[7:], NAMES[6]]
+    for row in rows():
+        assert row["status"] == "ok" and os.path.samefile(row["input"], row["input"].removeprefix("./"))
+        assert not row["input"].startswith(tuple("=+-@\t\r")) and Path(row["output"]).is_file()
+        assert Path("m", row["input"].removeprefix("./")).samefile(row["output"])
+    again = mhvae("segment", *command[1:-4], "--existing", "skip", *command[-4:])
+    assert again.code == 0 and {json.loads(line)["status"] for line in again.lines} == {"skipped"}
+    assert Path("m/results.csv").read_bytes() == text
+    here = mhvae("segment", "=1+1.png", "-o", "=mask.png", "--existing", "overwrite")
+    assert here.code == 0 and here.lines == ["=mask.png"]
+
+
+def test_a_row_cut_off_within_a_name_is_no_row(here: Path) -> None:
+    table = Table(Path("t.csv"), ("a", "b", "c"))
+    table.add({"a": "whole\nname", "b": -1.5, "c": "-2"})
+    whole = Path("t.csv").read_bytes()
+    for cut in ('"torn', '"torn\n', '"torn\nna', '"to""rn\nname\n",1'):
+        for opened in ("before", "after") if cut[-1] != "\n" else ("after",):
+            Path("t.csv").write_bytes(whole)
+            table = Table(Path("t.csv"), ("a", "b", "c"))
+            Path("t.csv").write_bytes(whole + cut.encode())
+            (table if opened == "before" else Table(Path("t.csv"), ("a", "b", "c"))).add({"a": "next"})
+            with Path("t.csv").open(newline="") as file:
+                found = list(csv.reader(file, strict=True))
+            assert found == [["a", "b", "c"], ["whole\nname", "-1.5", "-2"], ["next", "", ""]]
 
 
 @pytest.fixture
