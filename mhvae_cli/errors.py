@@ -95,3 +95,12 @@ def out_of_memory_kind(error: Exception) -> Literal["host", "device"] | None:
 def os_error_text(error: OSError) -> str:
     """The system's message for a failed call, in lower case as in all of this package's messages."""
     return (error.strerror or str(error)).lower()
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code of a process that an error ends; None if it is unknown."""
+    if isinstance(error, MhvaeError):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else None
+    return 130 if isinstance(error, KeyboardInterrupt) else 141 if isinstance(error, BrokenPipeError) else 1

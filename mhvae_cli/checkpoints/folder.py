@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..config import ModelConfig, check_model, from_dict
+from ..config import ModelConfig, from_dict
 from ..errors import ModelError, UsageError, os_error_text
 from ..filesystem import open_regular, write_atomic
 from ..hashing import sha256_of
+from ..limits import check_model
 from .checksums import SUMS, expected_sums, format_sums, mismatch
 from .tensors import PICKLED, encode_state, is_finite, load_tensors, pickled, unique
 

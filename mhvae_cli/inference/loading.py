@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ..checkpoints.checksums import SUMS, check
 from ..checkpoints.folder import FILES, load_state, model_config, read_config
-from ..config import DiffusionConfig, check_diffusion, from_dict
+from ..config import DiffusionConfig, from_dict
 from ..devices import layout
 from ..errors import ModelError, UsageError
+from ..limits import check_diffusion
 from ..vae.model import MultiHeadedVAE, NoDraws, build
 
 if TYPE_CHECKING:

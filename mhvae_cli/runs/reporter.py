@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, InternalError, MhvaeError, OutputError, QualityError
+from ..errors import InputError, InternalError, OutputError, QualityError, exit_code_of
 from .console import (
     Progress,
     defer_signals,
@@ -109,7 +109,7 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
     ) -> None:
         try:
-            self._close(self.counts.exit_code if error is None else _exit_code(error), error)
+            self._close(self.counts.exit_code if error is None else exit_code_of(error), error)
         except OutputError:
             if error is None:  # else keep the original error
                 raise
@@ -311,12 +311,3 @@ def _stale_error(job: Job, count: int) -> OutputError:
     return OutputError(
         f"{job.outputs[0]}: stale{others}: {job.stale}", hint="use --existing overwrite to replace it"
     )
-
-
-def _exit_code(error: BaseException) -> int | None:
-    """The exit code of the process."""
-    if isinstance(error, MhvaeError):
-        return error.exit_code
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else None
-    return 130 if isinstance(error, KeyboardInterrupt) else 141 if isinstance(error, BrokenPipeError) else 1

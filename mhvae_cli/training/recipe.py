@@ -5,18 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..config import (
-    CDDPMRecipe,
-    Recipe,
-    check_diffusion,
-    check_model,
-    check_training,
-    from_dict,
-    merge,
-    refuse,
-)
+from ..config import CDDPMRecipe, Recipe, from_dict, merge
 from ..errors import UsageError, os_error_text
 from ..filesystem import open_regular
+from ..limits import check_diffusion, check_model, check_training, refuse
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"train": {"lr": 1e-4, "epochs": 200}},

@@ -73,12 +73,6 @@ def test_a_value_out_of_range_is_named(key: str, value: float | str) -> None:
         load_recipe("paper", None, nested(key, value))
 
 
-@pytest.mark.parametrize("other", [{"single_head": True}, {"encoder": {"thumbnail": 4}}])
-def test_tones_need_a_position_and_no_thumbnail(other: dict) -> None:
-    with pytest.raises(UsageError, match=r"model\.tones: 0 with"):
-        load_recipe("paper", None, {"model": {"tones": 8, **other}})
-
-
 def nested(key: str, value: float | str) -> dict:
     """A dotted key as objects in objects."""
     *parents, last = key.split(".")
