@@ -21,14 +21,15 @@ ROWS = [  # each row imports only rows below it; the boxes of one row stand side
     "inference",
     "evaluation",
     "vae diffusion checkpoints images",
+    "limits",
     "config devices hashing polygons",
     "filesystem",
     "errors resources version",
 ]
 RANK = {box: rank for rank, row in enumerate(reversed(ROWS)) for box in row.split()}
 OWNERS = {  # what is called (a name, or the end of a dotted one): the modules that may
-    "grid_sample": {"vae.decoder", "training.augmentation"},
-    "affine_grid": {"training.augmentation"},
+    "grid_sample": {"vae.decoder", "vae.tones", "training.augmentation"},
+    "affine_grid": {"vae.tones", "training.augmentation"},
     "Image.open": {"images.read", "images.deep", "images.tiff", "images.dicom_frames"},
     "safe_open": {"checkpoints.tensors"},
     "print": {"runs.console"},

@@ -7,14 +7,17 @@ the map from the image to the crop as the `pose` of its latent code.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..images.scan import Scan
 from ..images.transforms import resized
 from ..vae.editing import LatentCode
-from .networks import Networks
-from .qc import EncoderOutputs
+
+if TYPE_CHECKING:
+    from .networks import Networks
+    from .qc import EncoderOutputs
 
 SMALLEST = 0.1
 """Smallest side of a crop, as a fraction of the image's side."""
@@ -46,19 +49,19 @@ class Position:
     pose: np.ndarray | None = None
 
 
-def view_of(networks: Networks, scan: Scan) -> View:
+def view_of(networks: "Networks", scan: Scan) -> View:
     """The view of a scan, without more of its pixels than crops need; runs no torch."""
     reduced = _reduced(scan, KEPT * networks.config.image_size)
     return View(networks.prepare(scan), reduced, scan.pixels.shape[:2])
 
 
 def locate(
-    networks: Networks,
+    networks: "Networks",
     views: Sequence[View],
     *,
     looks: int = 2,
     tta: bool = False,
-    first: Sequence[EncoderOutputs] = (),
+    first: "Sequence[EncoderOutputs]" = (),
 ) -> list[Position]:
     """The positions of the objects in a batch of images, after one look or two.
 
@@ -83,7 +86,7 @@ def locate(
     return [Position(*row) for row in zip(thetas, sds, poses, strict=True)]
 
 
-def encode(networks: Networks, view: View) -> LatentCode:
+def encode(networks: "Networks", view: View) -> LatentCode:
     """The latent code of an image, whose object is looked at twice."""
     (z,), (theta,) = networks.encode(view.square[None])
     code = LatentCode(z=z, theta=theta, pose=None, size=view.size)
@@ -107,7 +110,7 @@ def _pose(inside: np.ndarray, fill: float) -> np.ndarray | None:
     return np.column_stack([np.eye(2) / side, -centre / side])
 
 
-def _seen(networks: Networks, view: View, pose: np.ndarray | None) -> np.ndarray:
+def _seen(networks: "Networks", view: View, pose: np.ndarray | None) -> np.ndarray:
     """The network's input (C, S, S): the whole image, or the crop that a pose maps to the whole frame."""
     if pose is None:
         return view.square
