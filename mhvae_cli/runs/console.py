@@ -222,8 +222,10 @@ class TrainingProgress:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show an event: a phase, a step or the end of an epoch."""
-        if self.quiet:
+        """Show an event: a warning, a phase, a step or the end of an epoch."""
+        if "warning" in event:
+            print_warning(event["warning"])
+        if self.quiet or "warning" in event:
             return
         if "phase" in event:
             self.started = None

@@ -233,6 +233,12 @@ class MaskedImages(Images):
         self.rims = np.stack([x[1] for x in extras])
         self.rim_weights = np.stack([x[2] for x in extras])
 
+    @property
+    def full_masks(self) -> list[str]:
+        """The files of masks that cover their whole image: some objects do, but so do mistaken masks."""
+        full = (self.masks == 255).all((1, 2)).tolist()
+        return [str(sample.mask) for sample, is_full in zip(self.samples, full, strict=True) if is_full]
+
     def with_masks(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images as in `plain`, and masks (B, S, S) in [0, 1]."""
         return self.plain(indices), self._masks(indices, identity_maps(len(indices)))

@@ -130,6 +130,9 @@ def train_vae(
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
     oversize = OVERSIZE_CROPPED if recipe.train.augment.crop > 0 else OVERSIZE
     train, val = _read_images(MaskedImages, plan, size, callback, oversize=oversize)
+    if full := train.full_masks + val.full_masks:
+        more = f" (and {len(full) - 1} more)" if len(full) > 1 else ""
+        callback({"warning": f"{full[0]}{more}: the mask covers the whole image"})
     model = prepare_model(
         recipe.model,
         train,

@@ -317,7 +317,6 @@ def test_nan_ends_in_one_line_and_keeps_what_is_good(
         ("no mask", "fetal-head_0003 (no mask)"),
         ("no image", "extra (no image)"),
         ("empty", "fetal-head_0003.png: empty mask"),
-        ("white", "fetal-head_0003.png: the mask covers the whole image"),
         ("inverted", "fetal-head_0003.png: inverted mask: it covers the background, not the object"),
         ("nan", "fetal-head_0003.tif: no pixel has a finite value"),
         ("odd", "fetal-head_0003.png: 20 x 10 px, but its image is 64 x 48 px"),
@@ -350,6 +349,19 @@ def test_bad_data_is_named_before_anything_is_made(
     assert ended.code == 4 and ended.lines == []
     assert said in ended.stderr and "Traceback" not in ended.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_full_masks_are_named_and_used(heads: Path, train: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    for number in (3, 7):
+        Image.new("L", (64, 48), 255).save(data / "masks" / f"fetal-head_000{number}.png")
+    ended = train(data, tmp_path / "run", "--epochs", 1, "--quiet")
+    assert ended.code == 0, ended.stderr
+    (warning,) = ended.stderr.splitlines()
+    assert warning.startswith("warning: ") and warning.endswith(
+        "(and 1 more): the mask covers the whole image"
+    )
 
 
 def test_one_subject_is_too_few(heads: Path, train: Any, tmp_path: Path) -> None:
