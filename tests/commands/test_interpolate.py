@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 from support.ended import INVENT, QUICK, SIZES, done, pixels
 
 from mhvae_cli import Pipeline
-from mhvae_cli.images.read import read_scan
 from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.training.phantoms import phantom
 
@@ -36,9 +35,8 @@ def frames_of(path: str) -> list[np.ndarray]:
 
 def codes(pipeline: Pipeline) -> list[dict[str, np.ndarray]]:
     """What the encoder finds in a.png and in b.png."""
-    batches = [pipeline.networks.prepare(read_scan(Path(f"{name}.png")))[None] for name in "ab"]
-    found = [pipeline.networks.encode(batch) for batch in batches]
-    return [{"z": z[0], "theta": theta[0]} for z, theta in found]
+    found = [pipeline.source(Path(f"{name}.png")).code for name in "ab"]
+    return [{"z": code.z, "theta": code.theta} for code in found]
 
 
 def record_of(mhvae: Mhvae, path: str) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def test_codes_go_evenly_along_the_way(
             wanted = (1 - share * moves) * a[name] + share * moves * b[name]
             np.testing.assert_allclose(made[name], wanted, atol=1e-6)
         mask = pixels(f"o/a__to-b_{number}_mask.png") > 0
-        assert np.array_equal(mask, pipeline.networks.mask(made["theta"], SIZES["a"]))
+        assert np.array_equal(mask, pipeline.networks.mask(made["theta"], SIZES["a"], made.get("pose")))
         assert pixels(f"o/a__to-b_{number}.png").shape == SIZES["a"]
     rows = list(csv.DictReader(Path("o/results.csv").read_text().splitlines()))
     assert [(row["input"], row["to"]) for row in rows] == [("a.png", "b.png")] * 5

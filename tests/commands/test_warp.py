@@ -32,6 +32,7 @@ def tilted(family: str, folder: Path) -> Path:
     config = ModelConfig(
         image_size=32,
         z_dim=4,
+        fill=0,  # its object is where it is in any crop
         warp=WarpConfig(family),  # type: ignore[arg-type]
         encoder=EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16),
         decoder=DecoderConfig(channels=8, max_size=32),

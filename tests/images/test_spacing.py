@@ -285,7 +285,7 @@ def test_vertical_is_up_as_one_looks_at_it(
     Image.open("a.png").save("eye.png", exif=exif)
     discs = {"tiny": (20.0, 24.0), "tiny-refined": (5.0, 12.0)}  # half axes, x and y, upright
 
-    def contour(self: Pipeline, theta: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+    def contour(self: Pipeline, theta: np.ndarray, size: tuple[int, int], pose: Any) -> list[np.ndarray]:
         t = 2 * np.pi * np.arange(256) / 256
         return [
             np.stack([32 + discs[self.name][0] * np.cos(t), 32 + discs[self.name][1] * np.sin(t)], axis=1)

@@ -1,5 +1,6 @@
 """Carried detail: the image's own pixels where they are known, to the bit, and something drawn elsewhere."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_a_style_of_another_size_fills_the_contents_frame(pipeline: Pipeline, gr
 
 
 def test_an_edit_that_leaves_next_to_nothing_is_refused(pipeline: Pipeline, grey: np.ndarray) -> None:
-    code = pipeline.source(grey).code
+    code = replace(pipeline.source(grey).code, pose=None)
     huge = transform_code(code, about=(60, 48), scale=8)
     far = transform_code(huge, about=(60, 48), shift=(5000, 0))
     with pytest.raises(InputError, match="of the image to be drawn"):

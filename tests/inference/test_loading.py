@@ -109,7 +109,7 @@ def nested(depth: int) -> list[Any]:
         ("model.decoder.channels", 10**9, "must be 1 to 4096"),
         ("model.decoder.channels", nested(200), "expected int"),
         ("model.decoder.max_size", 10**18, "must be 1 to 4096"),
-        ("model.decoder.tones", 10**9, "must be 0 to 256"),
+        ("model.tones", 10**9, "must be 0 to 256"),
         ("cddpm.model.unet.blocks", 10**9, "must be 1 to 64"),
         ("cddpm.model.unet.patch", 10**9, "must be 1 to 64"),
         ("cddpm.model.beta_max", "1e999", "noise schedule"),

@@ -40,6 +40,6 @@ def test_draws_of_the_pipeline(judged_model: Path, many_heads: Path) -> None:
     found = pipeline.segment(image, posterior=25)
     assert found.thetas is not None and found.thetas.shape == (25, len(found.theta))
     assert np.array_equal(found.thetas, pipeline.segment(image, posterior=25).thetas)
-    masks = [pipeline.networks.mask(theta, (64, 80)) for theta in found.thetas]
+    masks = [pipeline.networks.mask(theta, (64, 80), found.pose) for theta in found.thetas]
     assert found.probability is not None and found.probability == pytest.approx(np.mean(masks, axis=0))
     assert pipeline.segment(image).thetas is None

@@ -28,9 +28,12 @@ def pipeline(tiny_refined: Path) -> Pipeline:
     return Pipeline.load(tiny_refined, device="cpu", dtype="float32")
 
 
-def level_at(pipeline: Pipeline, theta: np.ndarray, points: np.ndarray) -> np.ndarray:
+def level_at(
+    pipeline: Pipeline, theta: np.ndarray, points: np.ndarray, pose: np.ndarray | None = None
+) -> np.ndarray:
     """The level of theta at points in native pixels of an image of SIZE."""
     unit = points / [SIZE[1], SIZE[0]] * 2 - 1
+    unit = unit if pose is None else unit @ pose[:, :2].T + pose[:, 2]
     return pipeline.networks.model.level(torch.from_numpy(theta)[None], unit)
 
 
@@ -131,7 +134,7 @@ def test_warp_turns_the_users_pixels_about_the_object(pipeline: Pipeline, images
     # A quarter turn counter-clockwise on the screen sends (x, y) to (y, -x), as y points down.
     back = (native_centres() - centre - [3, -2]) / 0.8
     back = np.stack([-back[:, 1], back[:, 0]], axis=1) + centre
-    brute = (level_at(pipeline, found.theta, back) >= 0).reshape(SIZE)
+    brute = (level_at(pipeline, found.theta, back, found.pose) >= 0).reshape(SIZE)
     assert brute.any() and (made.mask != brute).sum() <= 2
     about = pipeline.warp(images[0], rotate=90, about="image", refine=False)
     middle = pipeline.warp(images[0], rotate=90, about=(45.0, 30.5), refine=False)

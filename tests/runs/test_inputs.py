@@ -188,7 +188,7 @@ def test_made_pictures_have_the_windows_numbers(mhvae, tiny_model, here):
     moved = ("warp", "deep.png", "--shift", "3,0", "-o", "moved.png", *common)
     assert mhvae(*moved).code == 0
     kept = read_scan(Path("moved.png")).pixels
-    assert (kept[:, :4] == DEEP[:, :4]).mean() > 0.9
+    assert (kept[:, :4] == DEEP[:, :4]).mean() > 0.75  # all but the object
 
 
 @pytest.mark.parametrize("window", ["", "all", "5", "5,5", "9,5", "nan,5", "0,inf", "0,nan", "1,2,3", "a,b"])

@@ -15,6 +15,7 @@ NEUTRAL_OF_ALL = {
         "--existing",
         "--on-error",
         "--from-file",
+        "--from-file0",
         "--recursive",
         "--shard",
         "--json",

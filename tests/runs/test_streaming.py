@@ -145,15 +145,15 @@ def test_a_bug_costs_the_row_of_its_input(
 def test_a_bug_in_a_batch_costs_the_row_of_one(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:
     from mhvae_cli.inference.networks import Networks
 
-    real, wrong = Networks.locate, []
+    real, wrong = Networks.posterior, []
 
-    def locate(self: Networks, batch: np.ndarray) -> np.ndarray:
+    def locate(self: Networks, batch: np.ndarray, **how: Any) -> Any:
         wrong.append(batch[1]) if not wrong else None
         if any(np.array_equal(each, wrong[0]) for each in batch):
             raise ZeroDivisionError
-        return real(self, batch)
+        return real(self, batch, **how)
 
-    monkeypatch.setattr(Networks, "locate", locate)
+    monkeypatch.setattr(Networks, "posterior", locate)
     ended = mhvae("segment", "scans", "-o", "m", "-b", 3)
     assert ended.code == 3 and states() == {"a": "ok", "b": "failed", "c": "ok"}
 

@@ -175,6 +175,6 @@ def test_a_models_own_code_can_be_moved(tiny_model: Path) -> None:
     before = handles(pipeline.networks.model, code)
     after, off = move_handles(pipeline.networks.model, code, {5: (0.0, 3.0)})
     assert off < 0.5 and not np.allclose(after.theta, code.theta)
-    changed = pipeline.networks.mask(after.theta, code.size) ^ pipeline.networks.mask(code.theta, code.size)
+    changed = pipeline.networks.mask_of(after) ^ pipeline.networks.mask_of(code)
     ys, xs = np.nonzero(changed)
     assert len(xs) and np.median(np.hypot(xs + 0.5 - before[5, 0], ys + 0.5 - before[5, 1])) < 6

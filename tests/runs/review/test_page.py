@@ -303,11 +303,11 @@ def test_an_interrupted_run_has_one_too(mhvae: Mhvae, scans: Path, monkeypatch: 
 
     mask, calls = Networks.mask, []
 
-    def interrupted(self: Pipeline, theta: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def interrupted(self: Pipeline, theta: np.ndarray, size: tuple[int, int], pose: Any) -> np.ndarray:
         calls.append(size)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return mask(self, theta, size)
+        return mask(self, theta, size, pose)
 
     monkeypatch.setattr(Networks, "mask", interrupted)
     inputs = [f"scans/{name}.png" for name in "abc"]
