@@ -14,6 +14,7 @@ from ..inference.looking import Position, locate, view_of
 from ..inference.networks import Networks
 from ..inference.posterior import draw, interval
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
+from ..vae.warp import pixel_centres
 from .datasets import Sample
 
 PARTS = ("vae", "cddpm")
@@ -124,8 +125,10 @@ def _areas(networks: Networks, positions: Position) -> np.ndarray:
     """The area (N,) of the mask of each theta (N, P) at one pose, as a fraction of the image."""
     warp, head = networks.model.warp, networks.model.segmentation_head
     assert warp is not None
-    pose = None if positions.pose is None else torch.from_numpy(positions.pose)
-    thetas = torch.from_numpy(positions.theta).to(networks.device)
-    source = warp(thetas, (AREA_GRID, AREA_GRID), None if pose is None else pose.expand(len(thetas), 2, 3))
-    areas: np.ndarray = (head.level(source.cpu()) >= 0).double().mean((1, 2)).numpy()
+    points, pose = pixel_centres((AREA_GRID, AREA_GRID)), positions.pose
+    if pose is not None:
+        points = points @ pose[:, :2].T + pose[:, 2]
+    parameters = warp.parameters_of(torch.from_numpy(positions.theta).to(networks.device)).cpu()
+    source = parameters @ torch.from_numpy(warp.basis(points).T).to(parameters)
+    areas: np.ndarray = (head.level(source[..., None]) >= 0).double().mean((1, 2)).numpy()
     return areas
