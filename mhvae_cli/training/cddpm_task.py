@@ -81,7 +81,7 @@ class CDDPMTask:
     """Training of a cDDPM on `train`, validated on `val`, with `out` as the model folder.
 
     `content` is the config.json of the model folder without validation metrics, `vae_state` the weights of
-    the VAE as stored, which are copied unchanged.
+    the VAE as stored, which are copied unchanged. `dtype` is that of training, and of validation.
     """
 
     def __init__(
@@ -95,13 +95,14 @@ class CDDPMTask:
         content: Mapping[str, Any],
         vae_state: Mapping[str, Tensor],
         device: torch.device,
+        dtype: torch.dtype,
         out: Path,
     ) -> None:
         self.vae = vae.eval().requires_grad_(False).to(device)
         self.module = Objective(refiner.to(device), self.vae, self.draw)
         self.refiner, self.config = refiner, config
         self.train, self.val, self.out = train, val, out
-        self.content, self.vae_state = content, vae_state
+        self.content, self.vae_state, self.dtype = content, vae_state, dtype
         self.dims = (vae.theta_dim, vae.config.z_dim)
 
     def __len__(self) -> int:
@@ -169,6 +170,11 @@ class CDDPMTask:
         states = {"vae": self.vae_state, "cddpm": state}
         save_model(self.out, config=content, states=states, card=model_card(content))
 
+    def _autocast(self) -> torch.autocast:
+        """Validation has the precision of training: where that is float32, bfloat16 may have no kernels."""
+        device = self.refiner.codes_mean.device
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     @torch.inference_mode()
     def _loss(self) -> float:
         """The mean loss on whole validation images, at fixed times and with fixed noise."""
@@ -183,7 +189,7 @@ class CDDPMTask:
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
             t = times(self.refiner.network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"):
+            with self._autocast():
                 losses += self.refiner.network.loss(image, x_hat, t, eps, hints).tolist()
         return float(np.mean(losses))
 
@@ -192,10 +198,7 @@ class CDDPMTask:
         indices = range(min(SHEET_ROWS, len(self.val)))
         device = self.refiner.codes_mean.device
         image = self.val.plain(indices).to(device, memory_format=torch.channels_last)
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps"),
-        ):
+        with torch.inference_mode(), self._autocast():
             latents = self.vae.encode(image)
             x_hat = self.vae.decode(latents)
             level = level_map(self.refiner, self.vae, latents, image.shape[-1])

@@ -207,6 +207,7 @@ def train_cddpm(
         content={**content, "name": name or out.resolve().name, "card": card, "cddpm": cddpm},
         vae_state=vae_state,
         device=options.device,
+        dtype=options.dtype,
         out=out,
     )
     if not options.resume and not measured:

@@ -31,6 +31,7 @@ def task(tiny_refined: Path, phantom_folder: Path, tmp_path: Path) -> CDDPMTask:
         content=read_config(tiny_refined),
         vae_state=load_state(tiny_refined),
         device=torch.device("cpu"),
+        dtype=torch.float32,
         out=tmp_path / "out",
     )
 
@@ -71,3 +72,17 @@ def test_what_is_kept_is_the_vae_as_it_was(task: CDDPMTask) -> None:
     for name, value in load_state(task.out, "cddpm").items():
         assert torch.equal(value, ema[f"refiner.{name}"]), name
     assert read_config(task.out)["cddpm"]["validation"] == {"val_loss": 0.5}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_validation_has_the_precision_of_training(
+    task: CDDPMTask, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU without bfloat16 some of its kernels fail for images of the usual size."""
+    task.dtype = dtype
+    seen: set[torch.dtype] = set()
+    enter = task.refiner.network.unet.enter
+    enter.register_forward_hook(lambda _module, _given, made: seen.add(made.dtype))
+    (task.out / "sheets").mkdir(parents=True)
+    task.validate(dict(task.module.state_dict()), task.config.epochs)
+    assert seen == {dtype} and list((task.out / "sheets").iterdir())
