@@ -122,6 +122,7 @@ class CDDPMTask:
         """Set the refiner's scale and density of latent codes from training images."""
         mean_squares, zs, thetas = [], [], []
         device = self.refiner.codes_mean.device
+        self.refiner.network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
         rng = np.random.default_rng(self.config.seed)
         indices = rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist()
         with torch.no_grad():

@@ -86,3 +86,12 @@ def test_validation_has_the_precision_of_training(
     (task.out / "sheets").mkdir(parents=True)
     task.validate(dict(task.module.state_dict()), task.config.epochs)
     assert seen == {dtype} and list((task.out / "sheets").iterdir())
+
+
+def test_the_scale_is_measured_anew(task: CDDPMTask) -> None:
+    """Training may start from the cDDPM of another VAE, whose residuals had another scale."""
+    task.measure()
+    scale = float(task.refiner.network.scale)
+    task.refiner.network.scale.fill_(7)
+    task.measure()
+    assert float(task.refiner.network.scale) == pytest.approx(scale)
