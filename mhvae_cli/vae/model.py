@@ -74,8 +74,7 @@ class MultiHeadedVAE(nn.Module):
         side = self.config.tones
         affine = affine_part(self.warp, theta)
         if pose is not None:
-            pose = pose.to(affine)
-            linear = affine[:, :, :2] @ pose
+            linear = affine[:, :, :2] @ pose.to(affine)
             affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)
         source = self.warp(theta, (side, side), pose)
         return split(image, affine, source, self.segmentation_head.level, side)

@@ -34,7 +34,7 @@ def split(image: Tensor, affine: Tensor, source: Tensor, level: Level, side: int
     points, `level` that of the segmentation head. Each layer is filled smoothly where it is not visible.
     """
     seen = F.adaptive_avg_pool2d(image.float(), min(SEEN_SIZE, image.shape[-1]))
-    frame = torch.eye(2, 3, device=image.device).expand(len(image), 2, 3)
+    frame = torch.eye(2, 3).to(image.device).expand(len(image), 2, 3)
     shape = [len(image), 1, side, side]
     grid = F.affine_grid(_inverse(affine), shape, align_corners=False)
     reference = F.affine_grid(frame, shape, align_corners=False).permute(0, 3, 1, 2)
@@ -68,8 +68,8 @@ def _inverse(affine: Tensor) -> Tensor:
     """The inverse (B, 2, 3) of affines; near-singular ones are kept finite."""
     (a, b), (c, d) = (row.unbind(1) for row in affine[:, :, :2].unbind(1))
     determinant = a * d - b * c
-    floor = torch.where(determinant < 0, -LEAST, LEAST)
-    determinant = torch.where(determinant.abs() < LEAST, floor, determinant)
+    sign = (determinant >= 0).to(determinant) * 2 - 1
+    determinant = sign * determinant.abs().clamp_min(LEAST)
     turned = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1) / determinant[:, None, None]
     return torch.cat([turned, -turned @ affine[:, :, 2:]], dim=2)
 
@@ -77,7 +77,7 @@ def _inverse(affine: Tensor) -> Tensor:
 def _filled(layer: Tensor, weight: Tensor) -> Tensor:
     """A layer (B, C, t, t), blended by the known share `weight` (B, t, t) with blurs of what is known."""
     known = weight[:, None].clamp_min(LEAST)
-    ticks = (2 * torch.arange(layer.shape[-1], device=layer.device) + 1) / layer.shape[-1] - 1
+    ticks = (2 * torch.arange(layer.shape[-1]).to(layer.device) + 1) / layer.shape[-1] - 1
     near, far = (torch.exp(-((ticks[:, None] - ticks) ** 2) / (2 * sd**2)) for sd in SPREADS)
     close = near @ known @ near
     share = (4 * close / near.sum(0) / near.sum(1)[:, None]).clamp(max=1)
