@@ -105,13 +105,13 @@ class Tiff:
         if max(bits) == 12 and set(formats) == {1} and len(bits) == 1:
             return None
         _check_size(tags, self.name)
-        photometric = tags.get(_PHOTOMETRIC, 0)
+        photometric = tags.get(_PHOTOMETRIC, 1)  # some files lack it
         known = bits[0] in (8, 16, 32, 64) and formats[0] in _KINDS and photometric in _CHANNELS
         uniform = len(set(bits)) == len(set(formats)) == 1 and len(bits) == tags.get(_SAMPLES, 1)
         if not known or not uniform or tags.get(_COMPRESSION, 1) not in _BYTEWISE or bits[0] * len(bits) < 8:
             raise self._unsupported(tags)
         dtype = np.dtype(f"{'<' if tags.prefix[:2] == b'II' else '>'}{_KINDS[formats[0]]}{bits[0] // 8}")
-        kept = self._kept(tags, dtype, len(bits))
+        kept = self._kept(tags, dtype, len(bits), _CHANNELS[photometric])
         if tags.get(_PLANAR, 1) == 2:
             values = np.concatenate([self._decoded(tags, dtype, 1, plane) for plane in range(kept)], axis=2)
         else:
@@ -136,9 +136,8 @@ class Tiff:
                 return
             yield tags
 
-    def _kept(self, tags: ImageFileDirectory_v2, dtype: np.dtype, samples: int) -> int:
+    def _kept(self, tags: ImageFileDirectory_v2, dtype: np.dtype, samples: int, colours: int) -> int:
         """How many samples of a pixel are colours or alpha; not alpha that has multiplied the colours."""
-        colours = _CHANNELS[tags[_PHOTOMETRIC]]
         if samples == colours:
             return colours
         extra = tags.get(_EXTRA_SAMPLES, (_ALPHA,) if colours == 3 else (None,))[0]

@@ -67,6 +67,7 @@ def tiff(array, *, order="<", planar=False, rows=3, tile=None, predictor=1, big=
     tags |= {322: [tile], 323: [tile], 324: offsets, 325: list(map(len, parts))} if tile else {}
     tags |= {} if tile else {273: offsets, 278: [rows], 279: list(map(len, parts))}
     tags |= {int(name[1:]): value for name, value in more.items()}
+    tags = {tag: value for tag, value in tags.items() if value is not None}
     place, word = begin + sum(map(len, parts)), "Q" if big else "L"
     after = place + (8 if big else 2) + (20 if big else 12) * len(tags) + (8 if big else 4)
     directory, arrays = struct.pack(order + ("Q" if big else "H"), len(tags)), b""
@@ -184,6 +185,7 @@ def test_samples_that_are_no_colours_are_left_out():
 def test_white_is_zero_and_cmyk():
     for dtype in ("u2", "i2", "f4"):
         array = values(dtype, 1)
+        np.testing.assert_array_equal(pixels(tiff(array, t262=None)), expected(array))  # black, if not said
         found = pixels(tiff(array, t262=[0], order=">")).astype(int)
         np.testing.assert_allclose(found, 65535 - expected(array).astype(int), atol=65536 * (dtype == "f4"))
         assert np.corrcoef(found.ravel(), array.ravel())[0, 1] < -0.99
