@@ -20,41 +20,19 @@ from ..filesystem import check_regular
 from .deep import deep_samples
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
-from .scan import MAX_PIXELS, Scan, Spacing, Window, scan_of, stored, upright
-from .tiff import Tiff, is_tiff
+from .scan import MAX_PIXELS, Scan, Spacing, Window, orientation_of, scan_of, stored, upright
+from .tiff import Tiff, check_size, is_tiff
 
 MAX_TEXT = 2**20
 SUFFIXES = DICOM_SUFFIXES | {
-    *(
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".avif",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".jp2",
-    )
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif", ".pbm", ".pgm", ".ppm"),
+    ".jp2",
 }
 
 # An explicit list: by default Pillow would run Ghostscript on an EPS file that is named x.png.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
-for _plugin in (
-    "Png",
-    "Jpeg",
-    "Tiff",
-    "Bmp",
-    "Gif",
-    "WebP",
-    "Avif",
-    "Ppm",
-    "Jpeg2K",
-):  # or Pillow imports all 40
+_PLUGINS = ("Png", "Jpeg", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Ppm", "Jpeg2K")
+for _plugin in _PLUGINS:  # or Pillow imports all 40
     import_module(f"PIL.{_plugin}ImagePlugin")
 _ORIENTATION = 0x0112
 _RESOLUTION = (0x011A, 0x011B)
@@ -217,7 +195,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image | Dicom | T
                 return
             with Image.open(stream, formats=_FORMATS) as image:
                 kind = image.format or kind
-                _check_size(image)
+                check_size(*image.size)
                 yield image
     except MhvaeError:
         raise
@@ -258,11 +236,6 @@ def _describe(error: Exception, kind: str) -> str:
     return f"truncated {kind}" if cut else f"damaged {kind} ({message})"
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-
-
 def _decode(
     image: Image.Image | Tiff, page: int, name: str, *, indices: bool = False
 ) -> tuple[np.ndarray, int, bool]:
@@ -274,7 +247,7 @@ def _decode(
         image = image.image(page)
     elif page:
         raise InputError(f"{name}: has no page {page + 1}")
-    _check_size(image)
+    check_size(*image.size)
     samples = deep_samples(image, name)
     orientation = _orientation(image)
     if samples is not None:
@@ -285,8 +258,7 @@ def _decode(
 
 
 def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+    return orientation_of(image.getexif().get(_ORIENTATION))
 
 
 def _numbers(image: Image.Image) -> np.ndarray:

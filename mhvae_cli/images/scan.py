@@ -2,7 +2,7 @@
 (section 5.1)."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -85,6 +85,11 @@ def scan_of(array: np.ndarray, *, name: str = "array", window: Window = "auto") 
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return Scan(np.ascontiguousarray(pixels), name=name, window=limits)
+
+
+def orientation_of(value: Any) -> int:
+    """An EXIF orientation, 1 to 8; 1 for any other value."""
+    return value if value in range(1, 9) else 1
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:

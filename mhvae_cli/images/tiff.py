@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
 from ..errors import InputError
-from .scan import MAX_PIXELS
+from .scan import MAX_PIXELS, orientation_of
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 273, 274, 277, 278, 279
@@ -62,7 +62,8 @@ class Tiff:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name, self.stream = name, stream
-        _check_size(self.tags(0), name)
+        tags = self.tags(0)
+        check_size(tags[_WIDTH], tags[_HEIGHT])
 
     @property
     def frames(self) -> int:
@@ -78,8 +79,7 @@ class Tiff:
 
     def orientation(self, page: int) -> int:
         """The EXIF orientation of a page."""
-        value = self.tags(page).get(_ORIENTATION, 1)
-        return value if value in range(1, 9) else 1
+        return orientation_of(self.tags(page).get(_ORIENTATION))
 
     def image(self, page: int) -> Image.Image:
         """A page for Pillow to decode, if `samples` does not."""
@@ -104,7 +104,7 @@ class Tiff:
             return None
         if max(bits) == 12 and set(formats) == {1} and len(bits) == 1:
             return None
-        _check_size(tags, self.name)
+        check_size(tags[_WIDTH], tags[_HEIGHT])
         photometric = tags.get(_PHOTOMETRIC, 1)  # some files lack it
         known = bits[0] in (8, 16, 32, 64) and formats[0] in _KINDS and photometric in _CHANNELS
         uniform = len(set(bits)) == len(set(formats)) == 1 and len(bits) == tags.get(_SAMPLES, 1)
@@ -194,8 +194,9 @@ def _each(tags: ImageFileDirectory_v2, tag: int) -> tuple[int, ...]:
     return values * samples if len(values) == 1 and samples < 100 else values
 
 
-def _check_size(tags: ImageFileDirectory_v2, name: str) -> None:
-    if tags[_WIDTH] * tags[_HEIGHT] > MAX_PIXELS:
+def check_size(width: int, height: int) -> None:
+    """DecompressionBombError for more than MAX_PIXELS pixels."""
+    if width * height > MAX_PIXELS:
         raise Image.DecompressionBombError
 
 

@@ -30,9 +30,8 @@ def to_square(
     """
     if pixels.dtype == np.uint16 or window is not None:
         planes = np.moveaxis(np.atleast_3d(_stretched(pixels, window)), 2, 0)
-        square = np.stack([resized(plane, (size, size), box) for plane in planes]) * np.float32(
-            2
-        ) - np.float32(1)
+        square = np.stack([resized(plane, (size, size), box) for plane in planes])
+        square = square * np.float32(2) - np.float32(1)
     else:
         levels = resized(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels, (size, size), box)
         square = np.moveaxis(np.atleast_3d(levels), 2, 0).astype(np.float32, order="C")

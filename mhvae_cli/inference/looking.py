@@ -88,12 +88,14 @@ def locate(
 
 def encode(networks: "Networks", view: View) -> LatentCode:
     """The latent code of an image, whose object is looked at twice."""
-    (z,), (theta,) = networks.encode(view.square[None])
-    code = LatentCode(z=z, theta=theta, pose=None, size=view.size)
+    batch = view.square[None]
     if networks.model.warp is None:
-        return code
-    [position] = locate(networks, [view])
-    return networks.restyled(view.square, replace(code, theta=position.theta, pose=position.pose))
+        (z,), (theta,) = networks.encode(batch)
+        return LatentCode(z=z, theta=theta, pose=None, size=view.size)
+    [first] = networks.examine(batch)
+    [position] = locate(networks, [view], first=[first])
+    code = LatentCode(z=first.z, theta=position.theta, pose=position.pose, size=view.size)
+    return code if code.pose is None else networks.restyled(view.square, code)
 
 
 def _pose(inside: np.ndarray, fill: float) -> np.ndarray | None:

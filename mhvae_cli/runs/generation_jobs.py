@@ -231,8 +231,8 @@ class JobRunner:
 
         key = (item.source, item.page)
         if isinstance(read, _Read) and key not in self._cache:
-            code, key_of_noise = encode(self.networks, read.view), noise_key(read.sha256, item.page)
-            read = Source(code, read.scan, read.sha256, key_of_noise)
+            code = encode(self.networks, read.view)
+            read = Source(code, read.scan, read.sha256, noise_key(read.sha256, item.page))
         source = self._cache[key] = self._cache[key] if isinstance(read, _Read) else read
         self._cache.move_to_end(key)
         if len(self._cache) > CACHE_SIZE:

@@ -10,7 +10,7 @@ import torch
 
 from ..checkpoints.folder import load_state, read_config, save_model
 from ..images.read import read_mask, read_scan
-from ..inference.looking import Position, locate, view_of
+from ..inference.looking import Position, View, locate, view_of
 from ..inference.networks import Networks
 from ..inference.posterior import draw, interval
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
@@ -38,14 +38,19 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
     """
     if len(val) < MIN_VAL_IMAGES or len(train) < 2 or networks.model.warp is None:
         return None
-    train_outputs = list(_encode(networks, train[:: math.ceil(len(train) / MAX_TRAIN_IMAGES)], recon=False))
-    val_outputs = list(_encode(networks, val, recon=True))
+    chosen = train[:: math.ceil(len(train) / MAX_TRAIN_IMAGES)]
+    train_outputs = [each for _, found in _examined(networks, chosen, recon=False) for each in found]
+    val_outputs: list[EncoderOutputs] = []
+    positions: list[Position] = []
+    for views, found in _examined(networks, val, recon=True):
+        val_outputs += found
+        positions += locate(networks, views, first=found)
     features = {
         name: np.stack([getattr(each, name) for each in train_outputs]).astype(np.float64)
         for name in DISTANCES
     }
     statistics = QCStatistics(
-        _temperature(networks, val),
+        _temperature(networks, positions, val),
         {name: values.mean(0) for name, values in features.items()},
         {
             name: _whitening(values) if name == "tones" else _inverse_sd(values)
@@ -81,11 +86,13 @@ def limit(values: np.ndarray) -> float:
     return float(start + (excess.mean() if len(excess) else 0.0) * math.log(TAIL / EXCEEDANCE))
 
 
-def _encode(networks: Networks, samples: Sequence[Sample], *, recon: bool) -> Iterator[EncoderOutputs]:
+def _examined(
+    networks: Networks, samples: Sequence[Sample], *, recon: bool
+) -> Iterator[tuple[list[View], list[EncoderOutputs]]]:
+    """The images of each batch of samples, and the encoder's outputs for them."""
     for start in range(0, len(samples), 16):
-        batch = samples[start : start + 16]
-        images = [networks.prepare(read_scan(sample.image)) for sample in batch]
-        yield from networks.examine(np.stack(images), recon=recon)
+        views = [view_of(networks, read_scan(sample.image)) for sample in samples[start : start + 16]]
+        yield views, networks.examine(np.stack([view.square for view in views]), recon=recon)
 
 
 def _inverse_sd(values: np.ndarray) -> np.ndarray:
@@ -102,12 +109,11 @@ def _whitening(values: np.ndarray) -> np.ndarray:
     return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * variances)))
 
 
-def _temperature(networks: Networks, val: Sequence[Sample]) -> float:
+def _temperature(networks: Networks, positions: Sequence[Position], val: Sequence[Sample]) -> float:
     """The factor on the posterior's sd at which 90 % of the 90 % intervals contain the true area."""
     temperatures = []
-    for sample in val:
+    for position, sample in zip(positions, val, strict=True):
         assert sample.mask is not None
-        [position] = locate(networks, [view_of(networks, read_scan(sample.image))])
         area = float(read_mask(sample.mask).mean())
         low, high = 1 / MAX_TEMPERATURE, MAX_TEMPERATURE
         for _ in range(10):  # bisection for the smallest temperature whose interval contains the area

@@ -1,5 +1,6 @@
 """Section 3.4: the loss of the multi-headed VAE, its validation, and its model folder."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,7 +250,7 @@ def prepare_model(
     if pretrained:
         start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
     if model.warp is not None:
-        offsets = np.stack([fit_warp(model.warp, mask) for mask in train.masks.numpy() > 127])
+        offsets = _fitted(model.warp, train.masks.numpy() > 127)
         # The fit fails for a few masks (rings, slivers): clip to the 1st and 99th percentiles.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
@@ -270,19 +271,22 @@ def _start_tones(
         return
     layers: list[Tensor] = []
     model.eval()
-    for epoch in range(FIRST_TONE_EPOCH, FIRST_TONE_EPOCH - (-TONE_IMAGES // len(train))):
+    for epoch in range(math.ceil(TONE_IMAGES / len(train))):
         for i in range(0, len(train), 16):
             indices = list(range(i, min(i + 16, len(train))))
-            batch = train.batch(indices, augment, seed=seed, epoch=epoch, dims=(0, 0))
-            theta = model.locate(batch.image).mean if trained else _fitted_theta(model.warp, batch.mask)
+            batch = train.batch(indices, augment, seed=seed, epoch=FIRST_TONE_EPOCH + epoch, dims=(0, 0))
+            if trained:
+                theta = model.locate(batch.image).mean
+            else:
+                offsets = torch.from_numpy(_fitted(model.warp, batch.mask.numpy() > 0.5)).float()
+                theta = model.warp.theta_of(model.warp.identity + offsets)
             layers.append(model.layers(batch.image, theta))
     fit_tones(model.train(), torch.cat(layers))
 
 
-def _fitted_theta(warp: Warp, masks: Tensor) -> Tensor:
-    """Theta (B, P) of the warps fitted to masks (B, S, S)."""
-    offsets = np.stack([fit_warp(warp, mask) for mask in masks.numpy() > 0.5])
-    return warp.theta_of(warp.identity + torch.from_numpy(offsets).float())
+def _fitted(warp: Warp, masks: np.ndarray) -> np.ndarray:
+    """The offsets float64 (N, 2, M) of the warps fitted to masks bool (N, S, S)."""
+    return np.stack([fit_warp(warp, mask) for mask in masks])
 
 
 def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:

@@ -107,8 +107,6 @@ def _slope(warp: Warp, parameters: np.ndarray, points: np.ndarray, *, step: floa
 
 
 def _side(warp: Warp, parameters: np.ndarray) -> float:
-    """The sign of the warp's orientation, of its least-squares affine part."""
-    assert warp.points is not None
-    rows = np.column_stack([warp.points, np.ones(len(warp.points))])
-    linear = np.linalg.lstsq(rows, parameters.T, rcond=None)[0][:2]
+    """The sign of the warp's orientation, of its affine part."""
+    linear = warp.affine_part(torch.from_numpy(parameters)[None])[0, :, :2].numpy()
     return float(np.sign(np.linalg.det(linear)))

@@ -12,7 +12,7 @@ from ..config import ModelConfig
 from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
 from .encoder import Encoder
 from .latents import Gaussian, Latents
-from .tones import affine_part, split
+from .tones import split
 from .warp import Warp
 
 
@@ -72,7 +72,7 @@ class MultiHeadedVAE(nn.Module):
         """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose object has this theta (B, P) and pose."""
         assert self.warp is not None
         side = self.config.tones
-        affine = affine_part(self.warp, theta)
+        affine = self.warp.affine_part(self.warp.parameters_of(theta.float()))
         if pose is not None:
             linear = affine[:, :, :2] @ pose.to(affine)
             affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)

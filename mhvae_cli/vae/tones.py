@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .warp import Warp
+from .warp import pixel_centres
 
 SEEN_SIZE = 64
 """Side in pixels of the image that the layers are sampled from."""
@@ -30,16 +30,14 @@ Level = Callable[[Tensor], Tensor]
 def split(image: Tensor, affine: Tensor, source: Tensor, level: Level, side: int) -> Tensor:
     """The layers (B, 2, C, side, side) of an image (B, C, S, S): the object, then the ground.
 
-    `affine` (B, 2, 3) is the warp's affine part (`affine_part`), `source` (B, 2, side, side) its source
+    `affine` (B, 2, 3) is the warp's affine part (`Warp.affine_part`), `source` (B, 2, side, side) its source
     points, `level` that of the segmentation head. Each layer is filled smoothly where it is not visible.
     """
     seen = F.adaptive_avg_pool2d(image.float(), min(SEEN_SIZE, image.shape[-1]))
-    frame = torch.eye(2, 3).to(image.device).expand(len(image), 2, 3)
-    shape = [len(image), 1, side, side]
-    grid = F.affine_grid(_inverse(affine), shape, align_corners=False)
-    reference = F.affine_grid(frame, shape, align_corners=False).permute(0, 3, 1, 2)
+    grid = F.affine_grid(_inverse(affine), [len(image), 1, side, side], align_corners=False)
+    frame = torch.from_numpy(pixel_centres((side, side)).T.copy()).view(1, 2, side, side).to(grid)
     visible = (grid.abs() <= 1).all(-1)
-    inside = torch.sigmoid((level(reference) + MARGIN) / EDGE) * visible
+    inside = torch.sigmoid((level(frame) + MARGIN) / EDGE) * visible
     outside = torch.sigmoid(-(level(source.float()) + MARGIN / 2) / EDGE)
     moved = F.grid_sample(seen, grid, padding_mode="border", align_corners=False)
     return torch.stack([_filled(moved, inside), _filled(F.adaptive_avg_pool2d(seen, side), outside)], dim=1)
@@ -51,17 +49,6 @@ def join(layers: Tensor, source: Tensor, level: Level) -> Tensor:
     object_ = F.grid_sample(moved, source.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
     behind = F.interpolate(ground, size=source.shape[2:], mode="bilinear", align_corners=False)
     return torch.lerp(behind, object_, torch.sigmoid(level(source) / EDGE)[:, None])
-
-
-def affine_part(warp: Warp, theta: Tensor) -> Tensor:
-    """The affine (B, 2, 3), target to source, nearest to the warp of theta (B, P) at its control points."""
-    parameters = warp.parameters_of(theta.float())
-    if warp.points is None:
-        return parameters
-    rows = torch.as_tensor(warp.points, dtype=torch.float64)
-    rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
-    nearest: Tensor = parameters @ torch.linalg.pinv(rows).T.to(parameters)
-    return nearest
 
 
 def _inverse(affine: Tensor) -> Tensor:

@@ -68,11 +68,12 @@ class Warp(nn.Module):
         self.config = config
         if config.family == "affine":
             self.points = None
-            self._coefficients = np.eye(3)
+            self._coefficients, self._to_affine = np.eye(3), np.eye(3)
             identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
         else:
             self.points = control_points(config.points)
             self._coefficients = _tps_coefficients(self.points)
+            self._to_affine = np.linalg.pinv(np.column_stack([self.points, np.ones(len(self.points))])).T
             identity = self.points.T
         self._identity = identity
         self.parameters_per_axis: int = identity.shape[1]
@@ -120,6 +121,11 @@ class Warp(nn.Module):
         """The inverse of `parameters_of`: (B, 2, M) -> theta (B, P)."""
         theta: Tensor = torch.linalg.solve(self.modes, (parameters - self.identity - self.loc).flatten(1).T).T
         return theta
+
+    def affine_part(self, parameters: Tensor) -> Tensor:
+        """The affines (B, 2, 3) nearest to warps of `parameters` (B, 2, M), at the control points."""
+        nearest: Tensor = parameters @ torch.from_numpy(self._to_affine).to(parameters)
+        return nearest
 
     def forward(self, theta: Tensor, size: tuple[int, int], pose: Tensor | None = None) -> Tensor:
         """Source points of the pixel centres: theta (B, P) -> (B, 2, h, w), x' then y'.

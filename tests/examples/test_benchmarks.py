@@ -1,28 +1,20 @@
 """The benchmarks' own figures of sharpness: power spectra, pyramids, sliced Wasserstein distances."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+from support.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
     """examples/benchmarks/sharpness.py, imported as its neighbours do."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import sharpness
-
-        yield sharpness
-    finally:
-        sys.path.remove(str(FOLDER))
+    with benchmark("sharpness") as module:
+        yield module
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The corpora's own judgement: which pages are the same, and that no reader can take the run down."""
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,21 +8,16 @@ from types import ModuleType
 import numpy as np
 import pytest
 from support.pictures import COLOUR, DEEP, GREY, saved, tiff
+from support.scripts import benchmark
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def corpora() -> Iterator[ModuleType]:
     """examples/benchmarks/corpora.py, imported as its neighbours do."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import corpora
-
-        yield corpora
-    finally:
-        sys.path.remove(str(FOLDER))
+    with benchmark("corpora") as module:
+        yield module
 
 
 def test_the_same_pixels(corpora: ModuleType) -> None:

@@ -9,22 +9,16 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from support.scripts import benchmark
 from torch import Tensor
 from torch.nn import functional as F
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def fidelity() -> Iterator[ModuleType]:
     """examples/benchmarks/fidelity.py, imported as it runs."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import fidelity
-
-        yield fidelity
-    finally:
-        sys.path.remove(str(FOLDER))
+    with benchmark("fidelity") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

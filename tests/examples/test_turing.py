@@ -9,20 +9,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+from support.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def turing() -> Iterator[ModuleType]:
     """examples/benchmarks/turing.py, imported as it runs."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import turing
-
-        yield turing
-    finally:
-        sys.path.remove(str(FOLDER))
+    with benchmark("turing") as module:
+        yield module
 
 
 # Marks

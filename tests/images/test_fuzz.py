@@ -7,20 +7,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+from support.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
     """examples/benchmarks/fuzz.py, imported as its neighbours do."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import fuzz
-
-        yield fuzz
-    finally:
-        sys.path.remove(str(FOLDER))
+    with benchmark("fuzz") as module:
+        yield module
 
 
 def test_spoiled_files_cost_their_own_rows(bench: ModuleType, tiny_model: Path, tmp_path: Path) -> None:

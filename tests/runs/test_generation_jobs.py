@@ -22,8 +22,8 @@ def test_sources_of_many_results_are_not_read_for_each(
     Image.fromarray(images[0]).save(path)
     item = Item(str(path), path, Path("a"))
     encoded = []
-    encode: Callable[..., Any] = Networks.encode
-    monkeypatch.setattr(Networks, "encode", lambda self, batch: (encoded.append(1), encode(self, batch))[1])
+    examine: Callable[..., Any] = Networks.examine
+    monkeypatch.setattr(Networks, "examine", lambda self, batch: (encoded.append(1), examine(self, batch))[1])
     requests = [GenerationRequest((item,), Path(f"a{number}")) for number in range(9)]
     settings = GenerationSettings(
         out=str(tmp_path / "o"), model=str(tiny_refined), device="cpu", no_refine=True, workers=2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhvae_cli.config import WarpConfig
 from mhvae_cli.vae.decoder import SegmentationHead
-from mhvae_cli.vae.tones import affine_part, join, split
+from mhvae_cli.vae.tones import join, split
 from mhvae_cli.vae.warp import Warp, pixel_centres
 
 SIDE = 32
@@ -20,7 +20,8 @@ MOVED = np.array([[1.0, -0.6, 0.3], [0.5, 1.3, -0.2]])
 
 def layers_of(image: np.ndarray, warp: Warp, theta: Tensor, side: int = SIDE) -> Tensor:
     given = torch.from_numpy(image).float()[None]
-    return split(given, affine_part(warp, theta), warp(theta, (side, side)), LEVEL, side)
+    affine = warp.affine_part(warp.parameters_of(theta))
+    return split(given, affine, warp(theta, (side, side)), LEVEL, side)
 
 
 def scene(affine: np.ndarray, size: int = 128) -> np.ndarray:
@@ -82,7 +83,7 @@ def test_neither_layer_shows_what_lies_under_or_around() -> None:
 def test_the_affine_part_is_the_least_squares_fit(config: WarpConfig) -> None:
     warp = Warp(config)
     theta = random_theta(warp, 0.1, 3)
-    found = affine_part(warp, theta).numpy()
+    found = warp.affine_part(warp.parameters_of(theta)).numpy()
     points = pixel_centres((2, 3)) if warp.points is None else warp.points
     rows = np.column_stack([points, np.ones(len(points))])
     for each, sources in zip(found, warp.at(theta, np.stack([points] * 3)).numpy(), strict=True):
