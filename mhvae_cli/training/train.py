@@ -16,7 +16,7 @@ from ..images.read import read_scan
 from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
-from .calibration import calibrate, write_statistics
+from .calibration import calibrate, write_calibration
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
 from .loop import Callback, Outcome, fit
@@ -154,9 +154,9 @@ def train_vae(
     callback({"phase": plan.summary(model)})
     outcome = fit(VAETask(model, recipe.train, train, val, info, out=out), plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
-        statistics = calibrate(load_trained(out, options).networks, plan.train, plan.val)
-        if statistics is not None:
-            write_statistics(out, statistics, images=len(plan.val))
+        found = calibrate(load_trained(out, options).networks, plan.train, plan.val)
+        if found is not None:
+            write_calibration(out, found, images=len(plan.val))
     return outcome
 
 
