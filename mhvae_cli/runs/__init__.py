@@ -9,6 +9,7 @@ fingerprint      what produced a result, and whether it is up to date
 models           loading the networks of a run
 streaming        reading and encoding files in threads alongside inference
 segmentation     the workflow of segment
+measurements     the columns of segment --measure, and the intervals of measurements
 generation       the workflow of the verbs that generate images
 generation_jobs  one generated image and its files
 handle_drawings  warp --handles

@@ -11,7 +11,8 @@ vae_task          section 3.4: the loss and validation of the VAE
 cddpm_task        section 4: the loss and validation of the cDDPM
 holes             what the cDDPM is shown of an image: its mask, and the image with a hole
 warm_start        which trained cDDPM a training starts from
-calibration       statistics of validation images, for quality control
+calibration       statistics of validation images, for quality control and intervals
+error_model       how far results can be expected to be off, fitted to validation images
 datasets          data folders, splits, folds and batches
 mask_checks       masks that cannot be those of one object
 augmentation      random geometric and intensity transforms
