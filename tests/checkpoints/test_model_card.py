@@ -113,7 +113,10 @@ def test_a_card_promises_only_what_the_model_does():
     assert "192 x 192 pixels in colour" in model_card.model_card(spline)
     assert "smooth shape" in model_card.model_card(spline)
     affine = {**CONFIG, "model": {"warp": {"family": "affine"}}, "trust": {}}
-    assert "always an ellipse" in model_card.model_card(affine) and "`qc`" in model_card.model_card(affine)
+    assert "always an ellipse" in model_card.model_card(affine)
+    assert "`doubtful`" in model_card.model_card(affine) and "pen" not in model_card.model_card(affine)
+    drawn = {**affine, "model": {"warp": {"family": "affine"}, "pen": 0.00194}}
+    assert "0.194 % of the image's side" in model_card.model_card(drawn)
     reference = {**CONFIG, "model": {"warp": {"family": "affine"}, "reference": 64}}
     assert "a reference mask" in model_card.model_card(reference)
     assert "an ellipse" not in model_card.model_card(reference)
