@@ -134,7 +134,8 @@ class DiffusionConfig:
     network's input; the paper writes S(x, t), that is "x"; "mask" is the level function of the requested
     mask, "known" the part of the image that is already known (`score.Known`). `normalise`: divide the
     process's starting point by its standard deviation. `strength` affects generated images, not training:
-    see `Refiner.refine`."""
+    see `Refiner.refine`. `image_size`: the side in pixels of the square in which images are generated, which
+    may be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal["residual+recon+mask+known", "residual+recon+mask", "residual+recon", "residual", "x"] = (
@@ -144,6 +145,7 @@ class DiffusionConfig:
     beta_min: float = 0.1
     beta_max: float = 20.0
     strength: float = 1.0
+    image_size: int = 0
     unet: UNetConfig = field(default_factory=UNetConfig)
 
 

@@ -11,7 +11,7 @@ def check_diffusion(diffusion: DiffusionConfig) -> None:
     """UsageError if no network can be built from a value."""
     refuse({"unet.channels: even": diffusion.unet.channels % 2 != 0})
     check_ranges("unet", diffusion.unet, channels=(8, 4096), levels=(1, 6), blocks=(1, 64), patch=(1, 64))
-    check_ranges("diffusion", diffusion, strength=(0.002, 1))
+    check_ranges("diffusion", diffusion, strength=(0.002, 1), image_size=(0, 4096))
 
 
 def check_model(model: ModelConfig) -> None:

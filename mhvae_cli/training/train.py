@@ -183,7 +183,8 @@ def train_cddpm(
     identity = {"diffusion": to_dict(recipe.diffusion), "model": digest(model)}
     plan = _plan(samples, recipe.train, identity, options, out)
     check_output_folder(plan.run)
-    size = {"image_size": vae.config.image_size, "channels": vae.config.channels}
+    side = recipe.diffusion.image_size or vae.config.image_size
+    size = {"image_size": side, "channels": vae.config.channels}
     train, val = _read_images(Images, plan, size, callback)
     training = {
         "command": options.command,

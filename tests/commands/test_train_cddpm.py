@@ -24,6 +24,7 @@ from support.training_runs import (
 )
 from support.two_processes import two_processes
 
+from mhvae_cli import Pipeline
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
@@ -352,6 +353,33 @@ def test_a_cddpm_of_another_configuration_is_replaced(
     assert refiner.network.unet.enter.out_channels == 16
     assert float(refiner.network.scale) != pytest.approx(0.1, rel=1e-2)
     assert refiner.codes_mean.abs().max() > 0.01  # measured
+
+
+def test_a_square_finer_than_the_vaes(
+    heads: Path, train: Any, mhvae: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The VAE sees what it always sees; images are drawn, and carried, on the cDDPM's own square."""
+    unet = {"channels": 8, "levels": 2, "blocks": 1, "patch": 3}
+    fine = write_json(
+        tmp_path / "fine.json",
+        _with("diffusion", image_size=48, unet=unet, sees="residual+recon+mask+known"),
+    )
+    ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, config=fine)
+    assert ended.code == 0, ended.stderr
+    refined, plain = (
+        Pipeline.load(folder, device="cpu").networks for folder in (tmp_path / "run", tiny_model)
+    )
+    codes = [Pipeline(plain).source(next((heads / "images").iterdir())).code]
+    coarse, x_hat = (torch.from_numpy(networks.decode(codes)) for networks in (plain, refined))
+    assert x_hat.shape[-1] == 48 and coarse.shape[-1] == 32
+    expected = torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bilinear")
+    torch.testing.assert_close(x_hat, expected, atol=1e-5, rtol=0)
+    scan = next((heads / "images").iterdir())
+    for verb in (("warp", scan, "--rotate", 20), ("reconstruct", scan), ("sample", "-n", 1)):
+        ended = mhvae(*verb, "--model", tmp_path / "run", "--out", f"{tmp_path / verb[0]}/", "--steps", 2)
+        assert ended.code == 0, ended.stderr
+    with Image.open(next((tmp_path / "warp").glob("*.png"))) as image:
+        assert image.size == (64, 48)
 
 
 def test_colour_follows_the_vae(train: Any, heads: Path, tmp_path: Path) -> None:
