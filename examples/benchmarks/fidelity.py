@@ -148,9 +148,7 @@ def compare(real: np.ndarray, made: np.ndarray) -> dict[str, Any]:
 
 def print_report(report: dict[str, Any]) -> None:
     """The table."""
-    head = (
-        "{model} on fold {fold} of {data}, {evaluations} evaluations; {references} real images"
-    )
+    head = "{model} on fold {fold} of {data}, {evaluations} evaluations; {references} real images"
     print(head.format(**report), end="")
     print(f"; {report['left_out']} sources without an object left out")
     rows = []
