@@ -28,7 +28,9 @@ FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
     ("model", "training", "card", "figures"), dict
 )
 OPTIONAL = {"cddpm": dict, "trust": dict}
-FILES = ("config.json", "vae.safetensors", "cddpm.safetensors", "README.md", SUMS)
+PARTS = ("vae", "cddpm", "audit")
+"""The components of a model: its .safetensors files."""
+FILES = ("config.json", *(f"{part}.safetensors" for part in PARTS), "README.md", SUMS)
 """All files of a model folder; the first two are required."""
 CONFIG_CAP = 2**20
 
@@ -157,6 +159,18 @@ def save_model(
         write_atomic(folder / name, data)
     write_atomic(folder / SUMS, format_sums(listed).encode())
     write_atomic(folder / "config.json", config_json)
+
+
+def rewrite_model(
+    folder: Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    states: Mapping[str, Mapping[str, "Tensor"]] | None = None,
+) -> None:
+    """Write a model folder again with another configuration, or with other or further components."""
+    kept = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
+    card = (folder / "README.md").read_text()
+    save_model(folder, config=config or read_config(folder), states={**kept, **(states or {})}, card=card)
 
 
 def _halved(tensor: "Tensor") -> "Tensor":

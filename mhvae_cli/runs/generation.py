@@ -28,6 +28,7 @@ from ..hashing import sha256_of
 from .console import open_file, print_note, write_line
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
+from .generation_quality import Judge
 from .inputs import Item, gather, parse_shard, parse_window
 from .models import load_networks
 from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
@@ -104,13 +105,15 @@ def generate(
     collect: Collect | None = None,
     compilation: Compilation | None = None,
     settled: Callable[[Job], None] | None = None,
+    audit: bool = False,
 ) -> int:
     """Process, write and report every request; return the exit code.
 
     `many`: the inputs may be more than one image. `columns` are those of `GenerationRequest.row`;
     `command_words` are the verb's own options, as recorded in the files; `titles` are the headings of the
     sources on the sheet. `collect` receives every generated image in order, and `compilation` is written
-    after them; `settled` is called with each job whose files exist.
+    after them; `settled` is called with each job whose files exist. `audit`: compare the images with the
+    training images.
     """
     _check(settings)
     plan = _plan(verb, requests, settings, many=many, compilation=compilation)
@@ -121,7 +124,8 @@ def generate(
     if plan.todo:
         command = " ".join(["mhvae", verb, *command_words, *_common_words(settings)])
         runner = _load_runner(plan, settings, command)
-        results = _results(plan, runner, settings, rows, collect)
+        judge = Judge(runner.networks, audit=audit)
+        results = _results(plan, runner, settings, rows, collect, judge)
         if compilation is not None:
             results = _with_compilation(results, plan, runner, compilation)
     reporter = Reporter(
@@ -129,7 +133,7 @@ def generate(
         plan.jobs,
         plan.target,
         settings,
-        columns=[*columns, *COLUMNS],
+        columns=[*columns, *COLUMNS, *["training_distance"] * audit],
         fingerprint=plan.fingerprint,
         settled=settled,
     )
@@ -248,6 +252,7 @@ def _results(
     settings: GenerationSettings,
     rows: list[list["np.ndarray"]],
     collect: Collect | None,
+    judge: Judge,
 ) -> Generator[Result | InputError]:
     """The result of each request for the reporter; also fills the `rows` of the sheet and calls `collect`."""
     generated: Generator[GenerationResult | InputError] = runner.stream(
@@ -267,19 +272,7 @@ def _results(
                 collect(result.request, result.picture)
             if result.note and not settings.quiet:
                 print_note(f"{job.item.name}: {result.note}")
-            yield _judged(job, result, plan.made_by(job, result.hashes))
-
-
-def _judged(job: Job, made: GenerationResult, made_by: str | None) -> Result:
-    """The files and the row of a generated image, flagged if it does not show the object of its mask."""
-    from ..inference.qc import LEAST_DICE, judge_generated
-
-    dice = made.row["dice"]
-    quality = judge_generated(dice)
-    row = {**made.row, **quality, "mask": str(job.outputs[1]) if job.outputs else None}
-    doubt = f"dice {dice:g}, below {LEAST_DICE:g}: the image may not show the object of its mask"
-    warning = doubt if quality["qc"] == "warn" else None
-    return Result(made.files, row, missed=made.missed, warning=warning, made_by=made_by)
+            yield judge.result(job, result, plan.made_by(job, result.hashes))
 
 
 def _with_compilation(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoints.folder import load_state, read_config, save_model
+from ..checkpoints.folder import read_config, rewrite_model
 from ..images.read import read_mask, read_scan
 from ..inference.looking import Position, View, locate, view_of
 from ..inference.networks import Networks
@@ -17,7 +17,6 @@ from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
 from ..vae.warp import pixel_centres
 from .datasets import Sample
 
-PARTS = ("vae", "cddpm")
 MIN_VAL_IMAGES = 20
 """Minimum number of validation images: fewer do not show what is unusual."""
 MAX_TRAIN_IMAGES = 600
@@ -72,8 +71,7 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
 def write_statistics(folder: Path, statistics: QCStatistics, *, images: int) -> None:
     """Write statistics measured on `images` images into a model folder's config.json."""
     content = {**read_config(folder), "trust": {"images": images, **statistics.to_dict()}}
-    states = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
-    save_model(folder, config=content, states=states, card=(folder / "README.md").read_text())
+    rewrite_model(folder, config=content)
 
 
 def limit(values: np.ndarray) -> float:

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..checkpoints.folder import digest, load_state, read_config
+from ..checkpoints.folder import digest, load_state, read_config, rewrite_model
 from ..config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from ..errors import InputError, UsageError
 from ..hashing import sha256_of
 from ..images.read import read_scan
+from ..inference.audit import COMPONENT, make_index
 from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
@@ -214,7 +215,12 @@ def train_cddpm(
     if not options.resume and not measured:
         task.measure()
     callback({"phase": f"{plan.summary(refiner)}, {origin}"})
-    return fit(task, plan.run, callback=callback)
+    outcome = fit(task, plan.run, callback=callback)
+    if outcome.finished and is_rank_zero() and vae.warp is not None:
+        networks = load_trained(out, options).networks
+        paths = ([sample.image for sample in part] for part in (plan.train, plan.val))
+        rewrite_model(out, states={COMPONENT: make_index(networks, *paths)})
+    return outcome
 
 
 def plan_vae(

@@ -131,7 +131,8 @@ def _pictures(folder: Path) -> torch.Tensor:
 
 def test_a_run_ends_as_the_same_model_with_a_cddpm(done: Path, tiny_model: Path) -> None:
     names = {"README.md", "config.json", "vae.safetensors", "cddpm.safetensors", "state.safetensors"}
-    assert {path.name for path in done.iterdir()} == names | {"SHA256SUMS", "log.csv", "sheets"}
+    names |= {"SHA256SUMS", "audit.safetensors", "log.csv", "sheets"}
+    assert {path.name for path in done.iterdir()} == names
     content, before = read_config(done), read_config(tiny_model)
     assert content["name"] == "run" and content["cddpm"]["size"] == [48, 64]
     assert {k: content[k] for k in ("model", "training", "figures")} == {
