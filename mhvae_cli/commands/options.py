@@ -186,8 +186,10 @@ Shard = Annotated[
     str | None,
     option(
         "--shard",
-        metavar="I/N",
-        help="Process only every N-th input, starting at the I-th (1 to N), to split the work over N runs.",
+        metavar="I/N|auto",
+        help="Process only part I of N of the inputs (1 to N), to split the work over N runs. A hash of its path"
+        " below the operand decides an input's part, whatever other inputs there are; samples take turns. auto"
+        " is the number of the task in a job of SLURM or torchrun, or MHVAE_SHARD.",
         panel=INPUT_PANEL,
         show_default=False,
     ),

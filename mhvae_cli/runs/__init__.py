@@ -3,6 +3,7 @@
 inputs           from the operands of the command line to a list of items
 folders          what is in folders, links followed
 outputs          where results go, and name clashes
+shards           --shard: the part of the inputs that a run processes
 settings         the options of a run as plain values
 invocation       the options given, and which of them change results
 fingerprint      what produced a result, and whether it is up to date

@@ -1,4 +1,4 @@
-"""From operands to a list of inputs: files, folders, globs, lists, stdin, pages and shards."""
+"""From operands to a list of inputs: files, folders, globs, lists, stdin and pages."""
 
 import codecs
 import glob
@@ -96,19 +96,6 @@ def find_inputs(inputs: list[str] | None, settings: RunSettings) -> Gathered:
         recursive=settings.recursive,
         out=settings.out,
     )
-
-
-def parse_shard(shard: str | None) -> slice:
-    """`I/N`, 1 <= I <= N, as a slice of every N-th element from the I-th; UsageError for anything else."""
-    if shard is None:
-        return slice(None)
-    match = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(
-            f"--shard {shard}: not I/N with I from 1 to N",
-            hint="for example --shard 1/4 for the first of four",
-        )
-    return slice(int(match[1]) - 1, None, int(match[2]))
 
 
 def parse_window(window: str) -> "Window":
