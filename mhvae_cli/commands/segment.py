@@ -13,7 +13,7 @@ from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job, choose_format, find_target, plan
 from ..runs.reporter import preview
 from ..runs.settings import RunSettings
-from ..runs.shards import find_shard
+from ..runs.shards import find_shard, share
 from . import options, segmentation_options
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def segment(
 
         check_page(review_page, settings.existing)
     endings = [f".{kind}", *["__overlay.png"] * overlay, *["__probability.png"] * bool(posterior)]
-    fingerprint = RunFingerprint("segment", settings.model, offline=settings.offline, seed=settings.seed)
+    fingerprint = RunFingerprint("segment", settings, shard)
     planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)]
-    mine = shard.share(planned, lambda job: job.item.stem)
+    mine = share(shard, planned, lambda job: job.item.stem)
     jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
     if settings.dry_run:
         raise typer.Exit(preview(jobs, settings.as_json))
@@ -111,7 +111,7 @@ def segment(
         qc=QCOptions(qc, fail_on_qc, posterior or 0, looks, tta, settings.seed),
         review_page=review_page,
     )
-    raise typer.Exit(segment_jobs(jobs, target, chosen, settings, fingerprint))
+    raise typer.Exit(segment_jobs(jobs, planned, target, chosen, settings, fingerprint))
 
 
 def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: list[str]) -> "SpacingSources":

@@ -16,6 +16,8 @@ handle_drawings  warp --handles
 reporter         the outcome of each job: files, row, output line, exit code
 results          results.csv, and files committed together with their row
 manifest         mhvae-run.json
+inventory        mhvae-inputs.csv: the inputs of all shards
+status           whether a folder of results is whole
 console          all terminal output
 review           the HTML page of segment --report
 """

@@ -34,7 +34,7 @@ from .outputs import Job, Target, choose_format, find_target, output_paths, refu
 from .reporter import Reporter, drive, preview
 from .results import Result
 from .settings import GenerationSettings
-from .shards import find_shard
+from .shards import find_shard, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,11 +65,13 @@ class Compilation:
 
 @dataclass(frozen=True)
 class _Plan:
-    """All jobs in order, that of the compilation last, and those still to do with their requests."""
+    """All jobs in order, that of the compilation last; `planned`, those of every shard; those `todo`, with
+    their requests."""
 
     target: Target
     format: str
     jobs: list[Job]
+    planned: list[Job]
     todo: list[tuple[Job, GenerationRequest]]
     sheet: Path | None
     fingerprint: RunFingerprint
@@ -132,6 +134,7 @@ def generate(
         settings,
         columns=[*columns, *COLUMNS],
         fingerprint=plan.fingerprint,
+        planned=plan.planned,
         settled=settled,
     )
     with closing(results), reporter:
@@ -173,8 +176,9 @@ def _plan(
     combined = [_compilation_job(compilation, target)] if compilation else []
     sheets = [] if settings.sheet is None else [Job(Item("--sheet", b"", PurePath()), (settings.sheet,))]
     refuse_clashes([*planned, *combined, *sheets], [item for each in requests for item in each.sources])
-    pairs = find_shard(settings).share(list(zip(planned, requests, strict=True)), _stem_of)
-    fingerprint = RunFingerprint(verb, settings.model, offline=settings.offline, seed=settings.seed)
+    shard, pairs = find_shard(settings), list(zip(planned, requests, strict=True))
+    pairs = share(shard, pairs, lambda pair: pair[1].stem if pair[1].sources else None)
+    fingerprint = RunFingerprint(verb, settings, shard)
     refuse_existing(sheets, settings.existing)
     mine = [*(job for job, _ in pairs), *combined]
     jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
@@ -182,12 +186,8 @@ def _plan(
         jobs = _redo_all(jobs)
     made = zip(jobs, (request for _, request in pairs), strict=not combined)
     todo = [(job, request) for job, request in made if not job.skip and job.item.error is None]
-    return _Plan(target, format, jobs, todo, _sheet_path(settings), fingerprint)
-
-
-def _stem_of(pair: tuple[Job, GenerationRequest]) -> PurePath | None:
-    """What decides a result's shard; None, for its index, without inputs."""
-    return pair[1].stem if pair[1].sources else None
+    planned += combined
+    return _Plan(target, format, jobs, planned, todo, _sheet_path(settings), fingerprint)
 
 
 def _job_of(request: GenerationRequest, target: Target, endings: Sequence[str]) -> Job:

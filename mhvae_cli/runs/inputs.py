@@ -166,6 +166,10 @@ def _file(path: str) -> Item:
         check_regular(path)
     except OSError as error:
         return _unusable(path, os_error_text(error), "pipe an image in, with - as the input")
+    folder, mark, below = path.partition("/./")  # what follows is kept in the output, as by rsync --relative
+    if mark and ".." not in PurePath(below).parts:
+        name, above = os.path.join(folder or "/", below), os.path.dirname(below)
+        return Item(name, name, os.path.join(above, _stem(os.path.basename(below))))
     return Item(path, path, _stem(os.path.basename(path)))
 
 

@@ -22,35 +22,35 @@ RANKS = (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE"))
 class Shard:
     """Part `number`, from 1, of `count` parts."""
 
-    number: int = 1
-    count: int = 1
+    number: int
+    count: int
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def share(self, things: Sequence[T], stem_of: Callable[[T], PurePath | None]) -> list[T]:
-        """The things in this shard.
-
-        By the SHA-256 of its stem, a thing's shard does not depend on the others; a thing without a stem
-        belongs to the shard of its index.
-        """
-        return [thing for index, thing in enumerate(things) if self._has(index, stem_of(thing))]
-
-    def _has(self, index: int, stem: PurePath | None) -> bool:
+    def has(self, index: int, stem: PurePath | None) -> bool:
+        """Whether a thing is in this shard: by the SHA-256 of its stem, or its index if it has none."""
         place = index if stem is None else seed_of(stem.as_posix())
         return place % self.count == self.number - 1
 
 
-def find_shard(settings: RunSettings) -> Shard:
-    """The shard of a run, all inputs without --shard; says on stderr what auto stands for."""
+def find_shard(settings: RunSettings) -> Shard | None:
+    """The shard of a run, if any; says on stderr what auto stands for."""
     if settings.shard is None:
-        return Shard()
+        return None
     if settings.shard != "auto":
         return _parse(settings.shard, "--shard")
     shard, names = _of_task(os.environ)
     if not settings.quiet:
         print_note(f"--shard auto: {shard}, from {' and '.join(names)}")
     return shard
+
+
+def share(shard: Shard | None, things: Sequence[T], stem_of: Callable[[T], PurePath | None]) -> list[T]:
+    """The things in a shard, all without one; a thing's stem decides, whatever others there are."""
+    if shard is None:
+        return list(things)
+    return [thing for index, thing in enumerate(things) if shard.has(index, stem_of(thing))]
 
 
 def _parse(text: str, name: str) -> Shard:

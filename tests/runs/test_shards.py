@@ -33,7 +33,8 @@ def planned(mhvae: Mhvae, shard: str, *args: str) -> list[str]:
 
 def parts(mhvae: Mhvae, *args: str, count: int = 3) -> dict[str, int]:
     """The shard of each output; all of them are in exactly one."""
-    found = [(line, part) for part in range(1, count + 1) for line in planned(mhvae, f"{part}/{count}", *args)]
+    numbers = range(1, count + 1)
+    found = [(line, part) for part in numbers for line in planned(mhvae, f"{part}/{count}", *args)]
     assert len(found) == len(dict(found))
     return dict(found)
 
@@ -109,9 +110,7 @@ def test_auto_asks_the_scheduler(
     assert not mhvae("segment", "scans", "-o", "m", "--dry-run", "--shard", "auto", "-q").stderr
 
 
-def test_auto_takes_the_first_of_several(
-    mhvae: Mhvae, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_the_first_of_several(mhvae: Mhvae, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans(3)
     found = []
     for names, values in (
