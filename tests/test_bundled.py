@@ -60,7 +60,9 @@ def test_the_readme_shows_commands_that_work(
     assert first.startswith("pip install . && mhvae segment ")
     assert [line.split()[1] for line in table] == list(VERBS)
     lines = [first.partition("&& ")[2], *(line for line in table if "--data DIR" not in line)]
-    verbs = "segment segment evaluate reconstruct swap-style interpolate warp sample inspect models doctor"
+    verbs = (
+        "segment segment evaluate reconstruct swap-style interpolate warp sample status inspect models doctor"
+    )
     lines = [shlex.split(line)[1:] for line in lines]
     assert [words[0] for words in lines] == verbs.split()
     for words in lines:

@@ -3,6 +3,7 @@
 inputs              from the operands of the command line to a list of items
 folders             what is in folders, links followed
 outputs             where results go, and name clashes
+shards              --shard: the part of the inputs that a run processes
 settings            the options of a run as plain values
 invocation          the options given, and which of them change results
 fingerprint         what produced a result, and whether it is up to date
@@ -16,6 +17,8 @@ handle_drawings     warp --handles
 reporter            the outcome of each job: files, row, output line, exit code
 results             results.csv, and files committed together with their row
 manifest            mhvae-run.json
+inventory           mhvae-inputs.csv: the inputs of all shards
+status              whether a folder of results is whole
 console             all terminal output
 review              the HTML page of segment --report
 """

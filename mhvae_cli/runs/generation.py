@@ -29,12 +29,13 @@ from .console import open_file, print_note, write_line
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
 from .generation_quality import Judge
-from .inputs import Item, gather, parse_shard, parse_window
+from .inputs import Item, gather, parse_window
 from .models import load_networks
 from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
 from .reporter import Reporter, drive, preview
 from .results import Result
 from .settings import GenerationSettings
+from .shards import find_shard, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,11 +66,13 @@ class Compilation:
 
 @dataclass(frozen=True)
 class _Plan:
-    """All jobs in order, that of the compilation last, and those still to do with their requests."""
+    """All jobs in order, that of the compilation last; `planned`, those of every shard; those `todo`, with
+    their requests."""
 
     target: Target
     format: str
     jobs: list[Job]
+    planned: list[Job]
     todo: list[tuple[Job, GenerationRequest]]
     sheet: Path | None
     fingerprint: RunFingerprint
@@ -135,6 +138,7 @@ def generate(
         settings,
         columns=[*columns, *COLUMNS, *["training_distance"] * audit],
         fingerprint=plan.fingerprint,
+        planned=plan.planned,
         settled=settled,
     )
     with closing(results), reporter:
@@ -176,15 +180,18 @@ def _plan(
     combined = [_compilation_job(compilation, target)] if compilation else []
     sheets = [] if settings.sheet is None else [Job(Item("--sheet", b"", PurePath()), (settings.sheet,))]
     refuse_clashes([*planned, *combined, *sheets], [item for each in requests for item in each.sources])
-    shard = parse_shard(settings.shard)
-    fingerprint = RunFingerprint(verb, settings.model, offline=settings.offline, seed=settings.seed)
+    shard, pairs = find_shard(settings), list(zip(planned, requests, strict=True))
+    pairs = share(shard, pairs, lambda pair: pair[1].stem if pair[1].sources else None)
+    fingerprint = RunFingerprint(verb, settings, shard)
     refuse_existing(sheets, settings.existing)
-    jobs = apply_existing_policy([*planned[shard], *combined], settings.existing, fingerprint, target)
+    mine = [*(job for job, _ in pairs), *combined]
+    jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
     if combined and not all(job.skip for job in jobs):
         jobs = _redo_all(jobs)
-    pairs = zip(jobs, requests[shard], strict=not combined)
-    todo = [(job, request) for job, request in pairs if not job.skip and job.item.error is None]
-    return _Plan(target, format, jobs, todo, _sheet_path(settings), fingerprint)
+    made = zip(jobs, (request for _, request in pairs), strict=not combined)
+    todo = [(job, request) for job, request in made if not job.skip and job.item.error is None]
+    planned += combined
+    return _Plan(target, format, jobs, planned, todo, _sheet_path(settings), fingerprint)
 
 
 def _job_of(request: GenerationRequest, target: Target, endings: Sequence[str]) -> Job:
