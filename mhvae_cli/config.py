@@ -61,7 +61,8 @@ class ModelConfig:
 
     Beyond the paper: `tones` is the side of the two coarse layers that z describes (`vae.tones`), 0 for none;
     `fill` the fraction of a crop's side that the object spans when it is found again (`inference.looking`),
-    0 for never.
+    0 for never; `pen` how far the masks extend beyond the line that head measurements follow, as a fraction
+    of the image's side (the root of its area).
     """
 
     image_size: int = 256
@@ -72,6 +73,7 @@ class ModelConfig:
     reference: int = 0
     tones: int = 0
     fill: float = 0.7
+    pen: float = 0.0
     warp: WarpConfig = field(default_factory=WarpConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

@@ -26,6 +26,7 @@ def check_model(model: ModelConfig) -> None:
         reference=(0, 4096),
         tones=(0, 256),
         fill=(0, 1),
+        pen=(0, 0.1),
     )
     check_ranges(
         "model.encoder",

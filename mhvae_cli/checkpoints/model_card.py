@@ -161,6 +161,12 @@ def _use_and_limits(config: Mapping[str, Any]) -> str:
             affine = model.get("warp", {}).get("family") == "affine"
             shape = "an ellipse" if affine else "a single smooth shape without holes"
             limits.append(f"The mask is always {shape}.")
+    if model.get("pen"):
+        limits.append(
+            f"Masks include the pen that drew the training masks: head measurements are taken"
+            f" {_line(100 * model['pen'])} % of the image's side (the root of its area) inside the mask's"
+            " outline, where the official figures were. Area and perimeter are those of the mask."
+        )
     if "trust" in config:
         limits.append(
             "The column `qc` of results.csv flags images and outlines unlike those of the validation set."

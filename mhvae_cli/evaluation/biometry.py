@@ -10,7 +10,7 @@ area for an empty outline, everything in mm without a spacing, the angle of a sh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import atan2, degrees, hypot, pi, sqrt
 
 import numpy as np
@@ -83,7 +83,9 @@ def measure(rings: Rings, spacing: Spacing | None = None) -> Figures:
     return found
 
 
-def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = None) -> Figures:
+def measure_head(
+    rings: Rings, size: tuple[int, int], spacing: Spacing | None = None, *, pen: float = 0.0
+) -> Figures:
     """The values of HEAD_COLUMNS for a head in an image of `size` (h, w), as defined by HC18.
 
     They are those of an ellipse along the skull's outer edge: the head circumference (HC) is its
@@ -91,6 +93,9 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
     to outer, its minor axis. It is the ellipse with the outline's second moments. For a head that is cut off
     by the image's border it is fitted to the rest of the outline, if at least LEAST_VISIBLE of it is in the
     image; otherwise all values are None.
+
+    `pen` (`ModelConfig.pen`): the ellipse is that fraction of the image's side smaller all around, as a model
+    learns masks that include half the width of the line that was drawn along the skull.
     """
     found: Figures = dict.fromkeys(HEAD_COLUMNS)
     height, width = size
@@ -98,6 +103,8 @@ def measure_head(rings: Rings, size: tuple[int, int], spacing: Spacing | None = 
         scaled = _in_mm(rings, Spacing(sx, sy))
         head = _fit_head(scaled, (width * sx, height * sy))
         if head is not None:
+            drawn = min(2 * pen * sqrt(width * sx * height * sy), head.minor)
+            head = replace(head, major=head.major - drawn, minor=head.minor - drawn)
             found[f"hc_{unit}"] = head.circumference
             found[f"bpd_{unit}"], found[f"ofd_{unit}"] = head.minor, head.major
     return found

@@ -248,7 +248,8 @@ class SegmentationTask:
         """The measurement columns of an outline; `rings` in stored pixels."""
         found = dict(biometry.measure(rings, context.spacing))
         if self.options.measure == "fetal-head":
-            found |= biometry.measure_head(rings, context.stored_size, context.spacing)
+            pen = self.networks.config.pen
+            found |= biometry.measure_head(rings, context.stored_size, context.spacing, pen=pen)
         return _rounded(found)
 
     def _posterior(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:

@@ -177,6 +177,18 @@ def cut(ring: np.ndarray, x: float) -> np.ndarray:
     return np.concatenate([[[x, kept[0, 1]]], kept, [[x, kept[-1, 1]]]])
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_pen_is_taken_off_at_any_size(scale: float) -> None:
+    """Masks drawn with a pen of 2 x 1.5 px at 800 x 540: figures are those of the line that it followed."""
+    pen, size = 1.5 / math.sqrt(540 * 800), (round(540 * scale), round(800 * scale))
+    drawn = oval(400 * scale, 270 * scale, 151.5 * scale, 101.5 * scale, 30)
+    found = measure_head([drawn], size, Spacing(0.2, 0.2), pen=pen)
+    assert found["hc_px"] == pytest.approx(length(150, 100) * scale, rel=1e-5)
+    assert (found["bpd_px"], found["ofd_px"]) == pytest.approx((200 * scale, 300 * scale), rel=1e-5)
+    assert found["hc_mm"] == pytest.approx(0.2 * length(150, 100) * scale, rel=1e-5)
+    assert measure_head([oval(9, 9, 2, 1)], size, pen=0.1)["bpd_px"] == 0  # never below nothing
+
+
 @pytest.mark.parametrize("spacing", [None, Spacing(0.15, 0.25)])
 def test_a_head_that_the_border_cuts_is_told_whole(spacing: Spacing | None) -> None:
     whole = oval(84, 130, 90, 70, 0)
