@@ -46,7 +46,7 @@ def cross(mhvae: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     def run(data: Path, out: Path, *options: object, **train: Any) -> Any:
         config = tmp_path / "config.json"
         config.write_text(json.dumps({**CONFIG, "train": {**CONFIG["train"], **train}}))
-        fixed = ("--config", config, "--device", "cpu", "--dtype", "float32")
+        fixed = ("--preset", "small", "--config", config, "--device", "cpu", "--dtype", "float32")
         return mhvae("cross-validate", "--data", data, "--out", out, *fixed, *options)
 
     return run
