@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0))
 """Told apart by the colour-blind too (Okabe and Ito)."""
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 36, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 52, 44
 TICKS = 5
 
 
@@ -44,28 +44,31 @@ def line_chart(
         across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
         return LEFT + across * (right - LEFT), bottom - up * (bottom - TOP)
 
-    for i in range(TICKS):
-        y = y_low + (y_high - y_low) * i / (TICKS - 1)
+    for y in _ticks(y_low, y_high):
         draw.line([at(x_low, y), at(x_high, y)], fill=(225, 225, 225))
-        draw.text((LEFT - 6, at(x_low, y)[1]), f"{y:.3g}", fill="black", font=font, anchor="rm")
-    marks = (
-        sorted({x for x, _ in points})
-        if logarithmic
-        else [x_low + (x_high - x_low) * i / 4 for i in range(5)]
-    )
-    for x in marks[:: math.ceil(len(marks) / 8)]:
-        draw.text(
-            (at(x, y_low)[0], bottom + 6), f"{math.exp(x) if logarithmic else x:.4g}", "black", font, "ma"
-        )
+        draw.text((LEFT - 6, at(x_low, y)[1]), f"{y:g}", fill="black", font=font, anchor="rm")
+    for x in sorted({x for x, _ in points}) if logarithmic else _ticks(x_low, x_high):
+        text = f"{math.exp(x) if logarithmic else x:.4g}"
+        draw.text((at(x, y_low)[0], bottom + 6), text, fill="black", font=font, anchor="ma")
     draw.rectangle([LEFT, TOP, right, bottom], outline=(120, 120, 120))
+    beside = float(LEFT)
     for number, (name, line) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         places = [at(x, y) for x, y in line]
         draw.line(places, fill=colour, width=2, joint="curve")
         for x, y in places if len(places) <= 12 else []:
             draw.circle((x, y), 3, fill=colour)
-        draw.text((right - 6, TOP + 6 + 15 * number), name, fill=colour, font=font, anchor="ra")
+        draw.text((beside, TOP - 6), name, fill=colour, font=font, anchor="ls")
+        beside += font.getlength(name) + 16
     return np.array(page)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Some five round numbers in a range."""
+    rough = (high - low) / TICKS
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
