@@ -84,7 +84,7 @@ def check_output_folder(run: TrainingRun) -> None:
         raise OutputError(f"{run.out}: cannot resume: {changes}{more}", hint=hint)
 
 
-def stored_length(out: Path) -> dict[str, int]:
+def stored_length(out: Path) -> dict[str, Any]:
     """The epochs of the run in `out`, and of its validations; empty if there is none."""
     texts = read_metadata(out / STATE) if (out / STATE).exists() else {}
     train = json.loads(texts.get("identity", "{}")).get("train", {})
