@@ -16,7 +16,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +56,9 @@ def train(samples: list[Sample], start: str, out: Path, args: argparse.Namespace
     if args.steps:
         used = max(1, int(len(samples) * (1 - recipe.train.val_fraction)) // recipe.train.batch_size)
         epochs = max(1, math.ceil(args.steps / used))
-        every = math.ceil(epochs / VALIDATIONS)
-        recipe = replace(recipe, train=replace(recipe.train, epochs=epochs, validate_every=every, patience=0))
+        length = {"epochs": epochs, "validate_every": math.ceil(epochs / VALIDATIONS), "patience": 0}
+        recipe, undecided = load_recipe("auto", None, {"start": start, "train": length})
+        recipe = choose(recipe, undecided, samples)
     device = resolve_device(args.device)
     deadline = time.monotonic() + 60 * args.minutes if args.minutes else None
     options = TrainingOptions(

@@ -29,6 +29,8 @@ SMALL_OBJECT, LARGER = 0.05, 192
 """The image size if half of the objects cover a smaller fraction of their image."""
 STEPS, AT_IMAGES, STEP_RANGE = 1500, 300, (600, 3000)
 """Optimiser steps for that many images; their number grows with the root of the number of images."""
+WARMUP_STEPS, WARMUP_RANGE = 50, (0.03, 0.3)
+"""Steps of the learning rate's warm-up, and the range of their fraction."""
 VALIDATIONS = 40
 """Maximum number of validations in a run."""
 MIN_VALIDATION, VAL_FRACTIONS = 20, (0.1, 0.2)
@@ -58,6 +60,8 @@ def choose(recipe: Recipe, undecided: set[str], samples: Sequence[Sample]) -> Re
         train = replace(train, epochs=math.ceil(steps / max(1, count // train.batch_size)))
     if "train.validate_every" in undecided:
         train = replace(train, validate_every=math.ceil(train.epochs / VALIDATIONS))
+    if "train.lr_warmup" in undecided:
+        train = replace(train, lr_warmup=_warmup(train, count))
     return replace(recipe, model=model, train=train)
 
 
@@ -69,12 +73,19 @@ def in_time(recipe: Recipe, count: int, seconds: float, deadline: float | None) 
         return recipe
     epochs = max(1, math.floor(recipe.train.epochs * max(0.0, available) / planned))
     every = min(recipe.train.validate_every, math.ceil(epochs / 4))
-    return replace(recipe, train=replace(recipe.train, epochs=epochs, validate_every=every))
+    train = replace(recipe.train, epochs=epochs, validate_every=every)
+    return replace(recipe, train=replace(train, lr_warmup=max(train.lr_warmup, _warmup(train, count))))
 
 
 def steps_of(train: FitConfig, count: int) -> int:
     """The number of optimiser steps of a training on `count` images."""
     return train.epochs * max(1, count // train.batch_size)
+
+
+def _warmup(train: FitConfig, count: int) -> float:
+    """The warm-up, a fraction of the training, that spares a trained encoder while its heads are new."""
+    least, most = WARMUP_RANGE
+    return min(most, max(least, round(WARMUP_STEPS / steps_of(train, count), 3)))
 
 
 def describe_choices(recipe: Recipe, count: int, seconds: float) -> str:

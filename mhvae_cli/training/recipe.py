@@ -51,6 +51,7 @@ CHOSEN = {
     "model.warp.family",
     "train.batch_size",
     "train.epochs",
+    "train.lr_warmup",
     "train.validate_every",
     "train.val_fraction",
 }

@@ -85,10 +85,10 @@ def check_output_folder(run: TrainingRun) -> None:
 
 
 def stored_length(out: Path) -> dict[str, Any]:
-    """The epochs of the run in `out`, and of its validations; empty if there is none."""
+    """What `automatic.in_time` made of the length of the run in `out`; empty if there is none."""
     texts = read_metadata(out / STATE) if (out / STATE).exists() else {}
     train = json.loads(texts.get("identity", "{}")).get("train", {})
-    return {name: train[name] for name in ("epochs", "validate_every") if name in train}
+    return {name: train[name] for name in ("epochs", "validate_every", "lr_warmup") if name in train}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

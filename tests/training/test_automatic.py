@@ -66,10 +66,11 @@ def test_the_length_is_in_steps_whatever_an_epoch_is(
     count: int, least: int, most: int, tmp_path: Path
 ) -> None:
     samples = data(tmp_path, [disc(64, 20)]) * count
-    train = choose(RECIPE, {"train.epochs", "train.validate_every", "train.val_fraction"}, samples).train
+    train = choose(RECIPE, {key for key in UNDECIDED if key.startswith("train.")}, samples).train
     used = round(count * (1 - train.val_fraction))
     assert least <= steps_of(train, used) <= most
     assert 20 <= train.epochs / train.validate_every <= 40 or train.validate_every == 1
+    assert train.lr_warmup * steps_of(train, used) >= 45  # steps in which the encoder is spared
     assert 4 <= count - used <= max(20, count // 10)
 
 
