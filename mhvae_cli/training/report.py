@@ -70,12 +70,9 @@ def report(
     content["figures"] = {**content["figures"], GROUP: group}
     states = {"vae": load_state(out)}
     save_model(out, config=content, states=states, card=model_card(content))
-    if len(scored) < FEW:
-        callback(
-            {"warning": f"{len(scored)} validation image{'s' * (len(scored) > 1)}: the figures say little"}
-        )
     worst = ", ".join(f"{each.id} ({each.dice:.2f})" for each in scored[:3])
-    callback({"phase": f"validation: Dice {dice:.3f}, HD {distance:.1f} px of 256; worst: {worst}"})
+    few = f" (of {len(scored)}: this says little)" if len(scored) < FEW else ""
+    callback({"phase": f"validation: Dice {dice:.3f}, HD {distance:.1f} px of 256{few}; worst: {worst}"})
     family = pipeline.networks.model.config.warp.family
     masks = [_small(each.truth) for each in scored]
     for line in advise(rows, dice, family, masks, trained_on=trained_on):

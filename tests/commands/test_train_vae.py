@@ -657,7 +657,7 @@ def test_without_options_a_run_says_what_it_chose_and_what_it_is_worth(
     group = content["figures"]["validation, as segment does it"]
     assert group["images"] == 2 and 0 <= group["paper256"]["dice"] <= 1
     assert f"validation: Dice {group['paper256']['dice']:.3f}, HD " in ended.stderr
-    assert "warning: 2 validation images: the figures say little" in ended.stderr
+    assert "(of 2: this says little); worst: " in ended.stderr
     assert _openable(out / "sheets" / "worst.png") and _openable(out / "sheets" / "curves.png")
     again = mhvae("train-vae", "--data", heads, "--out", out, "--image-size", 64, "--resume")
     assert again.code == 0 and again.lines == [str(out)], again.stderr  # its length is the one it was given
@@ -672,10 +672,11 @@ def test_two_images_are_enough_to_begin(heads: Path, mhvae: Callable[..., Any], 
         for number in (0, 1):
             name = f"fetal-head_000{number}.png"
             shutil.copy(heads / kind / name, data / kind / name)
-    options = ("--epochs", 1, "--image-size", 64, "--batch-size", 2, "-q")
+    options = ("--epochs", 1, "--image-size", 64)
     ended = mhvae("train-vae", "--data", data, "--out", tmp_path / "run", *options)
     assert ended.code == 0, ended.stderr
-    assert "1 validation image: the figures say little" in ended.stderr
+    assert "training on 1 image of 1 subject, validating on 1 image of 1 subject" in ended.stderr
+    assert "(of 1: this says little)" in ended.stderr
 
 
 def test_a_model_that_ignores_its_image_is_warned_of(
