@@ -62,6 +62,8 @@ def check_training(train: FitConfig) -> None:
         {
             "train.epochs: 1 or more": train.epochs < 1,
             "train.batch_size: 1 or more": train.batch_size < 1,
+            "train.validate_every: 1 or more": train.validate_every < 1,
+            "train.patience: 0 or more": train.patience < 0,
             "train.lr: above 0": not 0 < train.lr < math.inf,
             "train.lr_warmup: 0 or more, below 1": not 0 <= train.lr_warmup < 1,
             "train.clip: above 0": not train.clip > 0,

@@ -19,7 +19,19 @@ LEAST_DICE = {"heads": 0.95, "lesions": 0.85}
 
 def test_both_models_ship_and_are_small() -> None:
     assert bundled() == ["fetal-head", "skin-lesion"]
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 40e6
+    sizes = {path: path.stat().st_size for path in MODELS.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 45e6
+    assert sizes[MODELS / "imagenet" / "encoder.safetensors"] < 9e6
+
+
+def test_the_encoder_names_its_licence_and_is_no_model(mhvae: Any, tmp_path: Path) -> None:
+    card = (MODELS / "imagenet" / "README.md").read_text()
+    assert "license: apache-2.0" in card and "EfficientNet-Lite0" in card
+    images = ROOT / "examples" / "heads" / "images"
+    ended = mhvae("segment", images, "-m", "imagenet", "-o", f"{tmp_path}/out/")
+    assert ended.code == 6 and len(ended.stderr.splitlines()) == 2
+    assert "imagenet: an encoder's weights, not a model" in ended.stderr
+    assert "train-vae --from imagenet" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ class CDDPMTask:
         """The loss of equation 8 of the EMA weights; in some epochs also write a contact sheet."""
         with swap_weights(self.module, ema):
             loss = self._loss()
-            if sheet_due(epoch, self.config.epochs):
+            if sheet_due(epoch, self.config):
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._contact_sheet()))
         return {"val_loss": loss, "scale": float(self.refiner.network.scale), "score": -loss}
 

@@ -5,12 +5,33 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..config import CDDPMRecipe, Recipe, from_dict, merge
+from ..checkpoints.folder import read_config
+from ..checkpoints.registry import IMAGENET, model_folder
+from ..config import SCRATCH, CDDPMRecipe, Recipe, from_dict, merge
 from ..errors import UsageError, os_error_text
 from ..filesystem import open_regular
 from ..limits import check_diffusion, check_model, check_training, refuse
 
+AUTO = "auto"
 PRESETS: dict[str, dict[str, Any]] = {
+    AUTO: {
+        "model": {
+            "image_size": 160,
+            "z_dim": 128,
+            "tones": 32,
+            "encoder": {"arch": "efficientnet-lite0", "hidden": 256},
+            "decoder": {"channels": 48, "max_size": 128},
+        },
+        "train": {
+            "part": "position",
+            "lr": 7e-4,
+            "ema": 0.995,
+            "patience": 10,
+            "loss": {"contour": 8.0, "kl_theta": 1e-6, "kl_warmup": 0.0},
+            "augment": {"rotate": 60.0, "scale": 0.3, "noise": 0.025, "crop": 0.4},
+        },
+        "start": IMAGENET,
+    },
     "paper": {"train": {"lr": 1e-4, "epochs": 200}},
     "small": {
         "model": {
@@ -22,25 +43,54 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 2.0}},
     },
 }
-"""`paper` is the model of the paper; `small` trains in one to two hours on two CPU cores."""
+"""`paper` is the model of the paper, `small` a smaller one, of which all parts are trained at once. `auto`
+trains what finds the object, from an ImageNet encoder; `automatic.choose` chooses the rest from the data."""
+
+CHOSEN = {
+    "model.image_size",
+    "model.warp.family",
+    "train.batch_size",
+    "train.epochs",
+    "train.lr_warmup",
+    "train.validate_every",
+    "train.val_fraction",
+}
+"""The values of `auto` that are chosen from the data."""
 
 
-def load_recipe(preset: str, file: Path | None, options: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, overridden by a JSON file, overridden by `options`, and the keys of "model" that they set.
+def load_recipe(
+    preset: str, file: Path | None, options: dict[str, Any], *, offline: bool = False
+) -> tuple[Recipe, set[str]]:
+    """A preset, overridden by the configuration of the model that the training starts from, overridden by a
+    JSON file, overridden by `options`; and the dotted keys whose values are to be chosen from the data.
 
-    Raises UsageError for an unreadable file or an invalid key or value, which it names.
+    Raises UsageError for an unreadable file or an invalid key or value, which it names, and ModelError for a
+    start that does not exist.
     """
     over = merge(_read(file), options)
-    recipe = from_dict(Recipe, merge(PRESETS[preset], over))
+    start = merge(PRESETS[preset], over).get("start", SCRATCH)
+    folder = None if start == SCRATCH or not isinstance(start, str) else model_folder(start, offline=offline)
+    own = {} if folder is None else {"model": read_config(folder)["model"]}
+    recipe = from_dict(Recipe, merge(merge(PRESETS[preset], own), over))
     check_model(recipe.model)
     check_training(recipe.train)
-    if recipe.train.part == "style" and recipe.pretrained is None:
-        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --pretrained")
+    if recipe.train.part == "style" and recipe.start == SCRATCH:
+        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --from")
     if recipe.train.part == "position" and recipe.model.single_head:
-        raise UsageError('train.part = "position": a single-headed VAE has no position code')
-    if recipe.model.reference:
+        hint = "--preset small trains all of it"
+        raise UsageError('train.part = "position": a single-headed VAE has no position code', hint=hint)
+    if "model.reference" in _keys(over) and recipe.model.reference:
         raise UsageError("model.reference cannot be set here: use --reference MASK")
-    return recipe, set(over.get("model") or {})
+    chosen = CHOSEN - _keys(own) if preset == AUTO else set()
+    return recipe, (chosen | {"model.channels"}) - _keys(over)
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of the values in nested objects."""
+    keys: set[str] = set()
+    for key, value in values.items():
+        keys |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return keys
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
     "diffusion": {"unet": {"channels": 8, "levels": 2, "blocks": 1}},
     "train": {"epochs": 3, "batch_size": 4, "crop": 16, "crops": 2, "val_fraction": 0.2},
 }
-COLUMNS = ["epoch", "seconds", "loss", "val_loss", "scale", "score"]
+COLUMNS = ["epoch", "seconds", "loss", "val_loss", "scale", "score", "smoothed"]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_run_ends_as_the_same_model_with_a_cddpm(done: Path, tiny_model: Path)
     assert {k: content[k] for k in ("model", "training", "figures")} == {
         k: before[k] for k in ("model", "training", "figures")
     }
-    best = max(log_rows(done), key=lambda row: float(row["score"]))
+    best = max(log_rows(done), key=lambda row: float(row["smoothed"]))
     assert content["cddpm"]["validation"]["epoch"] == int(best["epoch"])
     assert content["cddpm"]["training"]["data"] == "12 images of 12 subjects from heads"
     assert "trained on 10 images of 10 subjects" in content["cddpm"]["training"]["splits"]
