@@ -166,10 +166,11 @@ def rewrite_model(
     *,
     config: Mapping[str, Any] | None = None,
     states: Mapping[str, Mapping[str, "Tensor"]] | None = None,
+    card: str | None = None,
 ) -> None:
-    """Write a model folder again with another configuration, or with other or further components."""
+    """Write a model folder again with another configuration or card, or other or further components."""
     kept = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text() if card is None else card
     save_model(folder, config=config or read_config(folder), states={**kept, **(states or {})}, card=card)
 
 

@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from ..config import Family, FitConfig, Recipe, WarpConfig
+from ..config import CDDPMRecipe, Family, FitConfig, ModelConfig, Recipe, WarpConfig
 from ..errors import InputError
 from ..evaluation.metrics import dice
 from ..images.read import read_mask, read_scan
@@ -29,12 +30,18 @@ SMALL_OBJECT, LARGER = 0.05, 192
 """The image size if half of the objects cover a smaller fraction of their image."""
 STEPS, AT_IMAGES, STEP_RANGE = 1500, 300, (600, 3000)
 """Optimiser steps for that many images; their number grows with the root of the number of images."""
+CDDPM_STEPS = 1000
+"""Optimiser steps of a cDDPM that starts from a trained one."""
+CDDPM_VALIDATIONS = 10
 WARMUP_STEPS, WARMUP_RANGE = 50, (0.03, 0.3)
 """Steps of the learning rate's warm-up, and the range of their fraction."""
 VALIDATIONS = 40
 """Maximum number of validations in a run."""
 MIN_VALIDATION, VAL_FRACTIONS = 20, (0.1, 0.2)
 """Number of validation images that is aimed at, and the range of their fraction."""
+
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, CDDPMRecipe)
 
 
 def choose(recipe: Recipe, undecided: set[str], samples: Sequence[Sample]) -> Recipe:
@@ -65,7 +72,17 @@ def choose(recipe: Recipe, undecided: set[str], samples: Sequence[Sample]) -> Re
     return replace(recipe, model=model, train=train)
 
 
-def in_time(recipe: Recipe, count: int, seconds: float, deadline: float | None) -> Recipe:
+def choose_cddpm(recipe: CDDPMRecipe, undecided: set[str], samples: Sequence[Sample]) -> CDDPMRecipe:
+    """The recipe with the number of epochs, if `undecided`, chosen from the number of images."""
+    if "train.epochs" not in undecided:
+        return recipe
+    count = max(1, int(len(samples) * (1 - recipe.train.val_fraction)))
+    epochs = math.ceil(CDDPM_STEPS / max(1, count // recipe.train.batch_size))
+    every = math.ceil(epochs / CDDPM_VALIDATIONS)
+    return replace(recipe, train=replace(recipe.train, epochs=epochs, validate_every=every))
+
+
+def in_time(recipe: AnyRecipe, count: int, seconds: float, deadline: float | None) -> AnyRecipe:
     """The recipe, with fewer epochs if those of `count` images, at `seconds` a step, end after `deadline`."""
     planned = steps_of(recipe.train, count) * seconds
     available = math.inf if deadline is None else TIME_SHARE * (deadline - time.monotonic())
@@ -88,14 +105,17 @@ def _warmup(train: FitConfig, count: int) -> float:
     return min(most, max(least, round(WARMUP_STEPS / steps_of(train, count), 3)))
 
 
-def describe_choices(recipe: Recipe, count: int, seconds: float) -> str:
-    """What was chosen and how long it takes, in one line for the terminal."""
-    model, steps = recipe.model, steps_of(recipe.train, count)
+def describe_choices(model: ModelConfig, train: FitConfig, count: int, seconds: float) -> str:
+    """What was chosen for a VAE and how long it takes, in one line for the terminal."""
+    length = describe_length(train, count, seconds)
+    return f"{model.warp.family} warp, {model.image_size} px, {length}, less if validation stops improving"
+
+
+def describe_length(train: FitConfig, count: int, seconds: float) -> str:
+    """The length of a training, in steps and minutes."""
+    steps = steps_of(train, count)
     minutes = max(1, round(steps * seconds / TIME_SHARE / 60))
-    return (
-        f"{model.warp.family} warp, {model.image_size} px, {steps:,} steps in {recipe.train.epochs} epochs:"
-        f" about {minutes} min, less if validation stops improving"
-    )
+    return f"{steps:,} steps in {train.epochs} epochs: about {minutes} min"
 
 
 def channels_of(samples: Sequence[Sample]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
-from ..config import CDDPMConfig
+from ..config import CDDPMConfig, to_dict
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
@@ -176,7 +176,9 @@ class CDDPMTask:
     def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
         """Write the model folder with the VAE, the EMA weights and their validation metrics."""
         state = {name.removeprefix("refiner."): value for name, value in ema.items()}
-        cddpm = {**self.content["cddpm"], "validation": dict(metrics)}
+        cddpm = self.content["cddpm"]
+        training = {**cddpm["training"], **to_dict(self.config)}
+        cddpm = {**cddpm, "training": training, "validation": dict(metrics)}
         content = {**self.content, "cddpm": cddpm}
         states = {"vae": self.vae_state, "cddpm": state}
         save_model(self.out, config=content, states=states, card=model_card(content))

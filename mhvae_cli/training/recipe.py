@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import read_config
-from ..checkpoints.registry import IMAGENET, model_folder
+from ..checkpoints.registry import IMAGENET, bundled, model_folder, resolve
 from ..config import SCRATCH, CDDPMRecipe, Recipe, from_dict, merge
 from ..errors import UsageError, os_error_text
 from ..filesystem import open_regular
@@ -45,6 +45,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """`paper` is the model of the paper, `small` a smaller one, of which all parts are trained at once. `auto`
 trains what finds the object, from an ImageNet encoder; `automatic.choose` chooses the rest from the data."""
+
+CONTINUED: dict[str, Any] = {
+    "train": {
+        "batch_size": 4,
+        "crop": 0,
+        "crops": 1,
+        "lr": 5e-4,
+        "ema": 0.995,
+        "level": 0.0,
+        "level_sd": 1.8,
+        "augment": {
+            "rotate": 10.0,
+            "scale": 0.15,
+            "shift": 0.06,
+            "flip_x": False,
+            "flip_y": False,
+            "tone": 0.15,
+            "noise": 0.0,
+        },
+    }
+}
+"""What a training that starts from a trained cDDPM has by default: whole images, hardly turned, so that what
+always lies at the same place in them is learnt; all levels of noise, as fine texture needs the lowest."""
 
 CHOSEN = {
     "model.image_size",
@@ -110,9 +133,23 @@ def _read(file: Path | None) -> dict[str, Any]:
     return values
 
 
-def load_cddpm_recipe(file: Path | None, options: dict[str, Any]) -> CDDPMRecipe:
-    """The default recipe, overridden by a JSON file, overridden by `options`. Errors as in `load_recipe`."""
-    recipe = from_dict(CDDPMRecipe, merge(_read(file), options))
+def load_cddpm_recipe(
+    file: Path | None,
+    options: dict[str, Any],
+    *,
+    model: Path,
+    start: str | None = None,
+    offline: bool = False,
+) -> tuple[CDDPMRecipe, set[str]]:
+    """The recipe of a cDDPM for the VAE in the folder `model`, and the keys that are still to be chosen.
+
+    The default recipe, or, if `start` (see `warm_start.start_refiner`) has a cDDPM and no value of
+    "diffusion" is given, its configuration with CONTINUED; overridden by a JSON file, overridden by
+    `options`. Errors as in `load_recipe`.
+    """
+    over = merge(_read(file), options)
+    own = {} if "diffusion" in over else _started(model, start, offline=offline)
+    recipe = from_dict(CDDPMRecipe, merge(merge({"diffusion": own}, CONTINUED if own else {}), over))
     check_diffusion(recipe.diffusion)
     check_training(recipe.train)
     refuse(
@@ -124,4 +161,19 @@ def load_cddpm_recipe(file: Path | None, options: dict[str, Any]) -> CDDPMRecipe
             "train.augment.crop: 0, because a cDDPM is trained without masks": recipe.train.augment.crop != 0,
         }
     )
-    return recipe
+    return recipe, ({"train.epochs"} if own else set()) - _keys(over)
+
+
+def _started(model: Path, start: str | None, *, offline: bool) -> dict[str, Any]:
+    """The configuration of the cDDPM that a training starts from, as fine as it was in relation to the VAE;
+    empty if it starts from scratch."""
+    vae = read_config(model)["model"]
+    if start == SCRATCH or vae.get("single_head"):
+        return {}
+    for ref in [str(model), *bundled()] if start is None else [start]:
+        content = read_config(resolve(ref, offline=offline))
+        if "cddpm" in content and content["model"].get("channels") == vae.get("channels"):
+            found: dict[str, Any] = content["cddpm"]["model"]
+            fineness = found.get("image_size", 0) / content["model"]["image_size"]
+            return {**found, "image_size": round(fineness * vae["image_size"])}
+    return {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.folder import load_state, read_config, save_model
+from ..checkpoints.folder import read_config, rewrite_model
 from ..checkpoints.model_card import MIN_FOLLOWS, model_card
 from ..config import Family
 from ..evaluation.metrics import measure
@@ -30,6 +30,8 @@ MAX_IMAGES = 200
 FEW = 5
 """Figures of fewer validation images say little."""
 WORST = 6
+FALLING = 0.01
+"""Fall of the validation loss over the last quarter of a training at which a longer one is advised."""
 OVERFIT, RISING, NEAR_LIMIT = 0.03, 0.004, 0.015
 """Differences of Dice at which more images, a longer training or another warp are advised."""
 GROUP = "validation, as segment does it"
@@ -68,8 +70,7 @@ def report(
     write_atomic(out / "sheets" / "worst.png", encode_png(_worst_sheet(scored[:WORST])))
     group = {"images": len(scored), "paper256": {"dice": dice, "hausdorff px": distance}}
     content["figures"] = {**content["figures"], GROUP: group}
-    states = {"vae": load_state(out)}
-    save_model(out, config=content, states=states, card=model_card(content))
+    rewrite_model(out, config=content, card=model_card(content))
     worst = ", ".join(f"{each.id} ({each.dice:.2f})" for each in scored[:3])
     few = f" (of {len(scored)}: this says little)" if len(scored) < FEW else ""
     callback({"phase": f"validation: Dice {dice:.3f}, HD {distance:.1f} px of 256{few}; worst: {worst}"})
@@ -77,6 +78,23 @@ def report(
     masks = [_small(each.truth) for each in scored]
     for line in advise(rows, dice, family, masks, trained_on=trained_on):
         callback({"phase": f"next: {line}"})
+
+
+def report_cddpm(out: Path, callback: Callback) -> None:
+    """Tell through `callback` how far a finished training of a cDDPM has come, and draw its curves."""
+    rows = _read_log(out / "log.csv")
+    lines = {"training": "loss", "validation": "val_loss"}
+    points = {label: [(row["epoch"], row[name]) for row in rows] for label, name in lines.items()}
+    chart = line_chart(points, title="Loss", x_label="epoch")
+    write_atomic(out / "sheets" / "curves.png", encode_png(chart))
+    losses = [row["val_loss"] for row in rows]
+    callback({"phase": f"validation loss {losses[0]:.3f} at first, {min(losses):.3f} at best"})
+    newest = max((out / "sheets").glob("epoch*.png"))
+    callback({"phase": f"next: look at {newest}: images beside the VAE's and the refined ones"})
+    earlier = losses[: max(1, len(losses) * 3 // 4)]
+    if len(losses) > 3 and min(earlier) - min(losses) > FALLING * min(losses):
+        epochs = int(rows[-1]["epoch"])
+        callback({"phase": f"next: a longer training (--epochs {2 * epochs}): it was still improving"})
 
 
 def advise(

@@ -16,12 +16,12 @@ from ..inference.audit import COMPONENT, make_index
 from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
-from .automatic import describe_choices, in_time
+from .automatic import describe_choices, describe_length, in_time
 from .calibration import calibrate, write_statistics
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
 from .loop import Callback, Outcome, fit, seconds_per_step
-from .report import report
+from .report import report, report_cddpm
 from .state import TrainingRun, check_output_folder, stored_length
 from .vae_task import ModelInfo, VAETask, prepare_model
 from .warm_start import attribution_of, start_refiner
@@ -144,7 +144,7 @@ def train_vae(
         recipe = in_time(recipe, len(train), seconds, options.deadline)
         plan = plan_vae(samples, recipe, options, out, reference=reference)
         task.config = recipe.train
-        callback({"phase": describe_choices(recipe, len(train), seconds)})
+        callback({"phase": describe_choices(recipe.model, recipe.train, len(train), seconds)})
     outcome = fit(task, plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
         pipeline = load_trained(out, options)
@@ -175,6 +175,8 @@ def train_cddpm(
     vae, _ = load_model(model)
     content, vae_state = read_config(model), load_state(model)
     refiner, origin, measured = start_refiner(model, vae, recipe, start=start, offline=options.offline)
+    if options.timed and options.resume:
+        recipe = replace(recipe, train=replace(recipe.train, **stored_length(out)))
     identity = {"diffusion": to_dict(recipe.diffusion), "model": digest(model)}
     plan = _plan(samples, recipe.train, identity, options, out)
     check_output_folder(plan.run)
@@ -186,7 +188,6 @@ def train_cddpm(
         "data": _describe_data(samples),
         "splits": plan.splits(splits),
         "start": origin,
-        **to_dict(recipe.train),
     }
     cddpm = {
         "model": to_dict(recipe.diffusion),
@@ -209,7 +210,14 @@ def train_cddpm(
     if not options.resume and not measured:
         task.measure()
     callback({"phase": f"{plan.summary(refiner)}, {origin}"})
+    if options.timed and not options.resume:
+        seconds = seconds_per_step(task, plan.run)
+        task.config = in_time(recipe, len(train), seconds, options.deadline).train
+        plan = _plan(samples, task.config, identity, options, out)
+        callback({"phase": describe_length(task.config, len(train), seconds)})
     outcome = fit(task, plan.run, callback=callback)
+    if outcome.finished and is_rank_zero():
+        report_cddpm(out, callback)
     if outcome.finished and is_rank_zero() and vae.warp is not None:
         networks = load_trained(out, options).networks
         paths = ([sample.image for sample in part] for part in (plan.train, plan.val))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -173,7 +174,8 @@ def test_the_log_has_a_row_an_epoch(done: Path) -> None:
 
 def test_the_sheets_show_three_pictures_a_row(done: Path) -> None:
     sheets = sorted((done / "sheets").iterdir())
-    assert [sheet.name for sheet in sheets] == [f"epoch{epoch:04}.png" for epoch in (1, 2, 3)]
+    names = ["curves.png", *(f"epoch{epoch:04}.png" for epoch in (1, 2, 3))]
+    assert [sheet.name for sheet in sheets] == names
     with Image.open(sheets[-1]) as picture:
         assert picture.mode == "RGB" and 3 * 192 <= picture.width < 4 * 192 and picture.height >= 2 * 192
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
@@ -212,10 +214,12 @@ def test_it_learns(heads: Path, train: Any, tmp_path: Path) -> None:
     long = write_json(tmp_path / "long.json", _with("train", epochs=15, lr=0.01, ema=0.9))
     ended = train(heads, tmp_path / "run", config=long)
     assert ended.code == 0, ended.stderr
-    losses = [float(row["val_loss"]) for row in log_rows(tmp_path / "run")]
+    rows = log_rows(tmp_path / "run")
+    losses = [float(row["val_loss"]) for row in rows]
     assert min(losses) < 0.75 * losses[0]
+    best = max(rows, key=lambda row: float(row["smoothed"]))
     kept = read_config(tmp_path / "run")["cddpm"]["validation"]
-    assert kept["val_loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert kept["val_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
 
 
 def test_flags_win_over_the_file_and_the_card_is_the_vaes_but_for_them(
@@ -341,6 +345,22 @@ def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: An
     assert not {"network.scale", "codes_mean", "codes_factor"} & changed
     assert {path.name: path.read_bytes() for path in tiny_refined.iterdir()} == before
     assert read_config(tmp_path / "run")["cddpm"]["size"] == [48, 64]
+
+
+def test_without_a_configuration_a_models_cddpm_is_trained_on_for_the_time_given(
+    mhvae: Callable[..., Any], tiny_refined: Path, heads: Path, tmp_path: Path
+) -> None:
+    """Its configuration is taken over; a run that would be too long is shortened, so that it can end."""
+    ended = mhvae(
+        *("train-cddpm", "--model", tiny_refined, "--data", heads, "--out", tmp_path / "run"),
+        *("--max-time", "15s", "--device", "cpu", "--dtype", "float32"),
+    )
+    assert ended.code == 0, ended.stderr
+    planned = re.search(r" steps in (\d+) epochs: about 1 min", ended.stderr)
+    assert planned is not None and int(planned[1]) < 500
+    found, given = (read_config(folder)["cddpm"] for folder in (tmp_path / "run", tiny_refined))
+    assert found["model"] == given["model"] and found["training"]["crop"] == 0
+    assert found["training"]["epochs"] == int(planned[1])
 
 
 def test_a_cddpm_of_another_configuration_is_replaced(

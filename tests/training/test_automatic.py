@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhvae_cli.config import Recipe
-from mhvae_cli.training.automatic import agreement, channels_of, choose, describe_choices, in_time, steps_of
+from mhvae_cli.config import CDDPMRecipe, Recipe
+from mhvae_cli.training.automatic import (
+    agreement,
+    channels_of,
+    choose,
+    choose_cddpm,
+    describe_choices,
+    in_time,
+    steps_of,
+)
 from mhvae_cli.training.datasets import Sample, discover
 from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.recipe import CHOSEN, load_recipe
@@ -80,5 +88,14 @@ def test_a_training_is_shortened_to_be_complete_in_time() -> None:
     short = in_time(recipe, 160, 0.5, time.monotonic() + 100)
     assert 60 < steps_of(short.train, 160) * 0.5 < 100
     assert in_time(recipe, 160, 9.0, time.monotonic() - 5).train.epochs == 1
-    told = describe_choices(recipe, 160, 0.5)
+    told = describe_choices(recipe.model, recipe.train, 160, 0.5)
     assert "tps warp, 160 px, 1,000 steps in 100 epochs: about 10 min" in told
+
+
+def test_the_length_of_a_cddpms_training_is_one_of_steps(phantom_folder: Path) -> None:
+    samples = discover(phantom_folder) * 4
+    recipe = CDDPMRecipe()
+    chosen = choose_cddpm(recipe, {"train.epochs"}, samples)
+    count = int(len(samples) * 0.9)
+    assert 1000 <= steps_of(chosen.train, count) < 1000 + count // recipe.train.batch_size
+    assert choose_cddpm(recipe, set(), samples) == recipe

@@ -1,11 +1,12 @@
 """The advice at the end of a training follows from its figures."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mhvae_cli.training.report import advise
+from mhvae_cli.training.report import advise, report_cddpm
 
 
 def box(width: int) -> np.ndarray:
@@ -46,3 +47,17 @@ def test_advice_follows_from_the_figures(rows: Any, family: Any, masks: Any, dic
 def test_there_are_two_lines_at_most() -> None:
     found = advise(log(dice=0.99, rise=0.1), 0.94, "affine", [box(30)], trained_on=9)
     assert [line.split()[0] for line in found] == ["--warp", "a"]
+
+
+@pytest.mark.parametrize(("losses", "longer"), [([0.9, 0.7, 0.5, 0.4], True), ([0.9, 0.5, 0.4, 0.4], False)])
+def test_a_cddpms_report_says_how_far_it_has_come(losses: list[float], longer: bool, tmp_path: Path) -> None:
+    rows = [f"{i},1.0,{loss},{loss}" for i, loss in enumerate(losses, 1)]
+    (tmp_path / "log.csv").write_text("\n".join(["epoch,seconds,loss,val_loss", *rows]) + "\n")
+    (tmp_path / "sheets").mkdir()
+    for epoch in (1, 4):
+        (tmp_path / "sheets" / f"epoch{epoch:04d}.png").write_bytes(b"")
+    told: list[str] = []
+    report_cddpm(tmp_path, lambda event: told.append(event["phase"]))
+    assert told[0] == "validation loss 0.900 at first, 0.400 at best" and "epoch0004.png" in told[1]
+    assert ("--epochs 8" in told[-1]) == longer
+    assert (tmp_path / "sheets" / "curves.png").stat().st_size > 0
