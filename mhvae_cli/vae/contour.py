@@ -20,7 +20,7 @@ VERTICES = 360  # of an ellipse
 BLOCKS = 32  # per side of the grid; a block far from the outline is decided as a whole
 MARGIN = 0.75
 """Half a block's diagonal over its side, rounded up: no point is farther from its nearest corner."""
-SAFETY = 4.0
+SAFETY = 12.0  # for the sign of an interpolated level, over the error by second differences
 TOLERANCE = 1e-12  # of a root, relative to its edge's length and to the level's change along the edge
 
 
