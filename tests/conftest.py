@@ -115,7 +115,7 @@ def judged_model(tiny_model: Path, many_heads: Path, tmp_path_factory: pytest.Te
     """The tiny model, calibrated on phantoms, theta's limit aside: its weights are random."""
     from mhvae_cli import Pipeline
     from mhvae_cli.inference.qc import SIGNALS
-    from mhvae_cli.training.calibration import calibrate, write_statistics
+    from mhvae_cli.training.calibration import calibrate, write_calibration
     from mhvae_cli.training.datasets import discover
 
     folder = tmp_path_factory.mktemp("judged") / "tiny"
@@ -124,8 +124,8 @@ def judged_model(tiny_model: Path, many_heads: Path, tmp_path_factory: pytest.Te
     pipeline = Pipeline.load(folder, device="cpu", dtype="float32")
     assert calibrate(pipeline.networks, samples[:30], samples[30:40]) is None  # too few
     found = calibrate(pipeline.networks, samples[:30], samples[30:])
-    assert found is not None and set(found.limits) == set(SIGNALS)
-    write_statistics(folder, found, images=30)
+    assert found is not None and set(found.statistics.limits) == set(SIGNALS)
+    write_calibration(folder, found, images=30)
     weights = "vae.safetensors"
     assert (folder / weights).read_bytes() == (tiny_model / weights).read_bytes()
     assert weights in (folder / "SHA256SUMS").read_text()

@@ -1,9 +1,11 @@
-"""Measure the quality-control statistics of a model, and write them to its config.json.
+"""Measure what a model's quality control and intervals need, and write it to its config.json.
 
     python examples/training/calibrate.py MODEL/ --data DIR [--data DIR2] [--hold-out K]
 
-train-vae does this at the end of training; this script is for models combined with graft.py. With the --data
-and --hold-out of the training, the validation split is the same as in training.
+train-vae does this at the end of training; this script is for models combined with graft.py, and for models
+of earlier versions. With the --data and --hold-out of the training, the validation split is the same as in
+training. It takes a minute or two on one core, and needs to be repeated when the encoder changes; of the
+image head only `--qc full` depends.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from mhvae_cli import Pipeline
 from mhvae_cli.checkpoints.folder import read_config
-from mhvae_cli.training.calibration import calibrate, write_statistics
+from mhvae_cli.training.calibration import calibrate, write_calibration
 from mhvae_cli.training.datasets import split
 from mhvae_cli.training.train import gather, hold_out
 
@@ -24,9 +26,9 @@ training = read_config(args.model)["training"]
 samples = hold_out(gather(args.data), args.hold_out)
 train, val = split(samples, fraction=training["val_fraction"], seed=training["seed"])
 pipeline = Pipeline.load(args.model)
-statistics = calibrate(pipeline.networks, train, val)
-if statistics is None:
+found = calibrate(pipeline.networks, train, val)
+if found is None:
     raise SystemExit(f"{args.model}: too few validation images ({len(val)}), or a single-headed VAE")
-write_statistics(args.model, statistics, images=len(val))
-print(f"{args.model}: {len(train)} training and {len(val)} validation images,", end=" ")
-print(f"temperature {statistics.temperature:.2f}")
+write_calibration(args.model, found, images=len(val))
+print(f"{args.model}: {len(train)} training and {len(val)} validation images", end="")
+print("" if found.errors else ", too few objects found for intervals")

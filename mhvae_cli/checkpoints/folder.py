@@ -6,6 +6,7 @@ folder's SHA256SUMS are not loaded.
 
 import json
 import math
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ KIND = "mhvae"
 FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
     ("model", "training", "card", "figures"), dict
 )
+NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*\]")
+"""A list of numbers alone, as JSON: it is written on one line."""
 OPTIONAL = {"cddpm": dict, "trust": dict}
 PARTS = ("vae", "cddpm", "audit")
 """The components of a model: its .safetensors files."""
@@ -148,6 +151,7 @@ def save_model(
                 raise ModelError(f"{component}: {name} is not finite" + (f" as {dtype}" if dtype else ""))
         parts[f"{component}.safetensors"] = encode_state(ready, {"kind": KIND, "component": component})
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     parts |= {"README.md": card.encode(), "config.json": text.encode()}
     listed = {name: sha256_of(data) for name, data in parts.items()}
     folder = Path(folder)

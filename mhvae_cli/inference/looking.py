@@ -42,11 +42,15 @@ class Position:
     """Where an object was found: theta's posterior mean (P,) and sd (P,), float32, in the frame of `pose`.
 
     `pose` float64 (2, 3) maps points of the image to the crop that was looked at; None: the image itself.
+    `features` (R,) are the encoder's, their mean over the looks, and `first` (P,) the theta found at the
+    first of two looks.
     """
 
     theta: np.ndarray
     sd: np.ndarray
+    features: np.ndarray
     pose: np.ndarray | None = None
+    first: np.ndarray | None = None
 
 
 def view_of(networks: "Networks", scan: Scan) -> View:
@@ -72,18 +76,23 @@ def locate(
     twice = looks > 1 and networks.config.fill > 0
     poses: list[np.ndarray | None] = [None] * len(views)
     thetas, sds = np.zeros((2, len(views), networks.model.theta_dim), np.float32)
+    features = np.zeros((len(views), networks.config.encoder.reduce), np.float32)
     if first:
-        thetas, sds = np.stack([each.theta for each in first]), np.stack([each.sd for each in first])
+        outputs = ([getattr(each, name) for each in first] for name in ("theta", "sd", "features"))
+        thetas, sds, features = map(np.stack, outputs)
     elif twice or not tta:
-        thetas, sds = networks.posterior(squares)
+        thetas, sds, features = networks.posterior(squares)
+    firsts: list[np.ndarray | None] = [None] * len(views)
     if twice:
         poses = [_pose(inside, networks.config.fill) for inside in networks.coarse_masks(thetas)]
+        firsts = [None if pose is None else theta for pose, theta in zip(poses, thetas, strict=True)]
     again = [i for i, pose in enumerate(poses) if tta or pose is not None]
     if again:
-        thetas, sds = thetas.copy(), sds.copy()
+        thetas, sds, features = thetas.copy(), sds.copy(), features.copy()
         seen = np.stack([_seen(networks, views[i], poses[i]) for i in again])
-        thetas[again], sds[again] = networks.posterior(seen, tta=tta)
-    return [Position(*row) for row in zip(thetas, sds, poses, strict=True)]
+        thetas[again], sds[again], last = networks.posterior(seen, tta=tta)
+        features[again] = (features[again] + last) / 2 if first or twice else last
+    return [Position(*row) for row in zip(thetas, sds, features, poses, firsts, strict=True)]
 
 
 def encode(networks: "Networks", view: View) -> LatentCode:
@@ -92,7 +101,8 @@ def encode(networks: "Networks", view: View) -> LatentCode:
     if networks.model.warp is None:
         (z,), (theta,) = networks.encode(batch)
         return LatentCode(z=z, theta=theta, pose=None, size=view.size)
-    [first] = networks.examine(batch)
+    [first] = networks.examine(batch, style=True)
+    assert first.z is not None
     [position] = locate(networks, [view], first=[first])
     code = LatentCode(z=first.z, theta=position.theta, pose=position.pose, size=view.size)
     return code if code.pose is None else networks.restyled(view.square, code)

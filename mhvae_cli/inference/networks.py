@@ -23,8 +23,9 @@ from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from ..vae.outline import mask, outline
 from ..vae.tta import average_theta
+from .certainty import ErrorModel, parse_errors
 from .loading import load_model, load_refiner
-from .qc import EncoderOutputs, QCStatistics, parse_statistics, smallest_jacobian
+from .qc import LAYOUT, EncoderOutputs, QCStatistics, parse_statistics, smallest_jacobian
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
@@ -87,18 +88,27 @@ class Networks:
 
     @cached_property
     def qc_statistics(self) -> QCStatistics | None:
-        """The statistics for quality control; None if the folder has none, ModelError if damaged."""
+        """The statistics for quality control; None if the folder has none, or those of an earlier version.
+
+        ModelError if they are damaged.
+        """
         content = read_config(self.folder).get("trust")
-        if content is None or self.model.warp is None:
+        if content is None or "errors" not in content or self.model.warp is None:
             return None
-        tones = 4 if self.config.channels == 1 else 11  # see `qc.tones`
-        sizes = {"features": self.config.encoder.reduce, "z": self.config.z_dim, "tones": tones}
+        channels = self.config.channels
+        tones = 4 if channels == 1 else 11  # see `qc.tones`
+        layout, features = channels * LAYOUT**2, self.config.encoder.reduce
+        sizes = {"tones": tones, "layout": layout, "features": features}
         return parse_statistics(content, sizes, where=str(self.folder))
 
-    @property
-    def temperature(self) -> float:
-        """The factor that calibrates the sd of theta's posterior; 1 without `qc_statistics`."""
-        return self.qc_statistics.temperature if self.qc_statistics else 1.0
+    @cached_property
+    def error_model(self) -> ErrorModel | None:
+        """The error model of the folder; None if it has none, ModelError if damaged."""
+        content = read_config(self.folder)["trust"]["errors"] if self.qc_statistics else None
+        if content is None:
+            return None
+        sizes = (self.config.encoder.reduce, self.model.theta_dim)
+        return parse_errors(content, *sizes, where=str(self.folder))
 
     @property
     def density(self) -> Density:
@@ -120,8 +130,10 @@ class Networks:
         return to_square(scan.pixels, size, channels, window=scan.window, box=box)
 
     @torch.inference_mode()
-    def posterior(self, batch: np.ndarray, *, tta: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def posterior(self, batch: np.ndarray, *, tta: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The posterior's mean and sd of theta, float32 (B, P), of `prepare`d images (B, C, S, S).
+
+        The third array (B, R) is the mean of the encoder's reduced features over each image.
 
         `tta`: the mean is that over the image and its three mirror images, which takes four times as long.
         """
@@ -129,9 +141,11 @@ class Networks:
         if tta and self.model.segmentation_head.reference is not None:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
         image = self._image(batch)
-        q_theta = self.model.locate(image)
+        flat = self.model.encoder.features(image)
+        q_theta = self.model.encoder.position(flat)
         mean = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
-        return mean.cpu().numpy(), q_theta.sd.cpu().numpy()
+        found = (part.float().cpu().numpy() for part in (mean, q_theta.sd, self._means(flat)))
+        return next(found), next(found), next(found)
 
     @torch.inference_mode()
     def coarse_masks(self, thetas: np.ndarray) -> np.ndarray:
@@ -142,20 +156,28 @@ class Networks:
         return inside
 
     @torch.inference_mode()
-    def examine(self, batch: np.ndarray, *, recon: bool = False) -> list[EncoderOutputs]:
-        """The inputs of quality control; `recon` also decodes, which takes half as long again."""
+    def examine(self, batch: np.ndarray, *, style: bool = False, recon: bool = False) -> list[EncoderOutputs]:
+        """The inputs of quality control; with `style` the style code, too.
+
+        `recon` also decodes, which takes half as long again.
+        """
         self.need_position()
         image, encoder = self._image(batch), self.model.encoder
         flat = encoder.features(image)
         q_theta = encoder.position(flat)
-        q_z = self.model.style(image, flat, q_theta)
-        means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
-        errors: list[float | None] = [None] * len(batch)
+        parts = (part.float().cpu().numpy() for part in (q_theta.mean, q_theta.sd, self._means(flat)))
+        found = [EncoderOutputs(*row) for row in zip(*parts, batch, strict=True)]
+        if style or recon:
+            z = self.model.style(image, flat, q_theta).mean
+            found = [replace(each, z=row) for each, row in zip(found, z.cpu().numpy(), strict=True)]
         if recon:
-            made = self.model.decode(Latents(q_z.mean, q_theta.mean))
+            made = self.model.decode(Latents(z, q_theta.mean))
             errors = (made - image).abs().mean((1, 2, 3)).tolist()
-        parts = (part.cpu().numpy() for part in (q_theta.mean, q_theta.sd, q_z.mean, means))
-        return [EncoderOutputs(*row) for row in zip(*parts, batch, errors, strict=True)]
+            found = [replace(each, recon=error) for each, error in zip(found, errors, strict=True)]
+        return found
+
+    def _means(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from ..images.read import read_scan, scan_of_image
 from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
+from .certainty import Certainty, certainty_of
 from .looking import encode, locate, view_of
 from .networks import Networks
 from .posterior import draw, probability
@@ -42,7 +43,8 @@ class Segmentation:
 
     `pose` float64 (2, 3) maps the image to the crop that theta was found in, None for the image itself.
     `contour()` returns the exact outline: closed polygons float64 (n, 2) xy in pixels, pixel centres at +0.5.
-    `quality` is the result of quality control, None if the model has no statistics for it. With `posterior`
+    `quality` is the result of quality control and `certainty` says how certain the result is, after all looks
+    that the model is made for; None if the model has no statistics for them. With `posterior`
     samples: `thetas` float32 (N, P), and `probability` float32 (H, W) in [0, 1], the fraction of their masks
     that contain each pixel; else None.
     """
@@ -52,6 +54,7 @@ class Segmentation:
     pose: np.ndarray | None
     contour: Callable[[], list[np.ndarray]]
     quality: QCResult | None
+    certainty: Certainty | None = None
     thetas: np.ndarray | None = None
     probability: np.ndarray | None = None
 
@@ -113,15 +116,19 @@ class Pipeline:
         [position] = locate(networks, [view], looks=looks, tta=tta, first=first)
         theta, pose = position.theta, position.pose
         outline = partial(networks.contour, theta, view.size, pose)
-        quality = thetas = coverage = None
+        quality = certainty = thetas = coverage = None
         if networks.qc_statistics is not None:
-            quality = networks.qc_statistics.judge(first[0], outline(), networks.jacobian(theta))
+            rings = outline()
+            if looks > 1 or not networks.config.fill:
+                certainty = certainty_of(networks, position, rings, view.size)
+            expected = None if certainty is None else certainty.dice
+            quality = networks.qc_statistics.judge(first[0], rings, networks.jacobian(theta), expected)
         if posterior:
             key = noise_key(self._sha256(image, scan), scan.page)
-            thetas = draw(position, posterior, temperature=networks.temperature, seed=seed, key=key)
+            thetas = draw(position, posterior, certainty=certainty, seed=seed, key=key)
             coverage = probability(networks.mask(each, view.size, pose) for each in thetas)
         mask = networks.mask(theta, view.size, pose)
-        return Segmentation(mask, theta, pose, outline, quality, thetas, coverage)
+        return Segmentation(mask, theta, pose, outline, quality, certainty, thetas, coverage)
 
     def source(self, image: ImageInput | LatentCode) -> Source:
         """Encode an image, or wrap a latent code, as a source to generate images from."""

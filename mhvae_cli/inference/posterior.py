@@ -1,28 +1,27 @@
-"""Samples of theta from its posterior: probability maps, and intervals of measurements."""
+"""Samples of theta: outlines that the object could also have, and probability maps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from ..hashing import seed_of
+from .certainty import Certainty
 from .looking import Position
 
 
-def calibrated_sd(sd: np.ndarray, temperature: float) -> np.ndarray:
-    """The posterior's sd times `temperature`, combined with the prior's sd of 1, which it never exceeds."""
-    warm = np.float32(temperature) * sd
-    factors: np.ndarray = warm / np.sqrt(1 + warm * warm)
-    return factors
+def draw(position: Position, count: int, *, certainty: Certainty | None, seed: int, key: str) -> np.ndarray:
+    """`count` samples (count, P) float32 of theta, with the errors to expect (`Certainty.factor`).
 
-
-def draw(position: Position, count: int, *, temperature: float, seed: int, key: str) -> np.ndarray:
-    """`count` samples (count, P) float32 of theta's posterior, with its `calibrated_sd`.
-
-    They depend only on `seed` and the image's `key`.
+    Where these are not known, they have the sd of theta's posterior. They depend only on `seed` and the
+    image's `key`.
     """
     rng = np.random.default_rng(seed_of(f"{seed}/{key}"))
-    noise = rng.standard_normal((count, len(position.theta)), np.float32)
-    return position.theta + calibrated_sd(position.sd, temperature) * noise
+    factor = np.diag(position.sd)
+    if certainty is not None and certainty.factor.size:
+        factor = certainty.factor
+    noise = rng.standard_normal((count, factor.shape[1]), np.float32)
+    drawn: np.ndarray = (position.theta + noise @ factor.T).astype(np.float32)
+    return drawn
 
 
 def probability(masks: Iterable[np.ndarray]) -> np.ndarray:
@@ -33,15 +32,3 @@ def probability(masks: Iterable[np.ndarray]) -> np.ndarray:
         total += mask
         count += 1
     return total / count
-
-
-def interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """The 5th and the 95th percentile of samples; None if a fifth of them or more is missing.
-
-    Percentiles at (n + 1) p (Weibull), so that intervals of few samples are not too narrow.
-    """
-    present = [value for value in values if value is not None]
-    if len(present) <= 0.8 * len(values):
-        return None, None
-    low, high = np.quantile(present, (0.05, 0.95), method="weibull")
-    return float(low), float(high)

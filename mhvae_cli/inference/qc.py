@@ -1,17 +1,19 @@
-"""Quality control: how typical an image is of the validation images, and how certain its outline.
+"""Quality control: is an image like the validation images, and is its result to be doubted?
 
 A model's config.json may contain "trust": statistics of a validation set (made in training by `calibration`),
-which `QCStatistics` holds. Each signal is one number per image, larger if the image is less typical:
+which `QCStatistics` holds. Each signal is one number per image, larger if the image is less typical, and
+beyond its limit if the image is foreign, unlike the validation images:
 
 tones     distance of brightness, contrast, sharpness and colours (`tones`); needs no network
+layout    distance of the coarse distribution of brightness and colours (`layout`); needs no network
 features  distance of the encoder's features, their mean over the image
 theta     length of the position code, whose entries have sd 1 among the training masks
-z         distance of the style code
-spread    root mean square of the sd of theta's posterior
 recon     mean absolute difference of the image and the VAE's reconstruction
 
 A distance is the root mean square of the values after subtracting the mean of the training images and
-dividing by their sd (tones: by the root of their covariance).
+dividing by their sd (tones and features: by the root of their covariance).
+
+Whether the object was found well in an image of the right kind is another question: `certainty` answers it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +26,13 @@ import numpy as np
 from ..errors import ModelError
 from ..polygons import signed_area
 
-SIGNALS = ("tones", "features", "theta", "z", "spread", "recon")
-DISTANCES = ("tones", "features", "z")
-COLUMNS = ("qc", "qc_why", *(f"{name}_pct" for name in SIGNALS), "jacobian_min", "components", "holes")
+SIGNALS = ("tones", "layout", "features", "theta", "recon")
+DISTANCES = ("tones", "layout", "features")
+COLUMNS = (
+    *("qc", "qc_why", "foreign", "doubtful", "dice_expected"),
+    *(f"{name}_pct" for name in SIGNALS),
+    *("jacobian_min", "components", "holes"),
+)
 Numbers = float | list["Numbers"]
 """Nested lists of numbers, as in JSON."""
 LEAST_DICE = 0.7
@@ -35,39 +41,50 @@ LEAST_DICE = 0.7
 Agreement is usually called good above 0.7 (Zijdenbos et al. 1994, doi 10.1109/42.363096); on held-out images
 the means over each verb are 0.88 to 0.99.
 """
+LEAST_EXPECTED = 0.8
+"""The Dice to expect of a mask below which its result is doubtful."""
 LEAST_CONTRAST = 8e-3
 """Smallest contrast that is distinguished; the range is 2."""
+LAYOUT = 8
+"""Side of the grid of `layout`."""
 
 
 @dataclass(frozen=True)
 class EncoderOutputs:
     """The results of one pass of the encoder on an image.
 
-    `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `z` (Z,) the mean of
-    the style's, `features` (R,) the reduced features' mean over the image, `square` the image (C, S, S),
-    float32; `recon` the reconstruction error, None if the image was not decoded. `tones`, which need no
-    network, are computed when first used: in the thread that writes, while the network continues.
+    `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `features` (R,) the
+    reduced features' mean over the image, `square` the image (C, S, S), float32; `z` (Z,) the mean of the
+    style's posterior and `recon` the reconstruction error, None if they were not asked for. `tones` and
+    `layout`, which need no network, are computed when first used: in the thread that writes, while the
+    network continues.
     """
 
     theta: np.ndarray
     sd: np.ndarray
-    z: np.ndarray
     features: np.ndarray
     square: np.ndarray
-    recon: float | None
+    z: np.ndarray | None = None
+    recon: float | None = None
 
     @cached_property
     def tones(self) -> np.ndarray:
         """`tones` of the image: (T,) float64."""
         return tones(self.square)
 
+    @cached_property
+    def layout(self) -> np.ndarray:
+        """`layout` of the image: (C * 64,) float64."""
+        return layout(self.square)
+
 
 @dataclass(frozen=True)
 class QCResult:
-    """`why` lists the problems: signals beyond their limits, and "empty", "pieces", "holes", "folds".
+    """`why` lists the problems: signals beyond their limits, "empty", "pieces", "holes", "folds", "doubtful".
 
     `percentiles`: the percentage of validation images whose signal is lower. `jacobian`: the
-    `smallest_jacobian`; `components` and `holes`: counts of the outline's rings.
+    `smallest_jacobian`; `components` and `holes`: counts of the outline's rings; `dice`: the Dice to expect,
+    None if it is not known.
     """
 
     why: tuple[str, ...]
@@ -75,18 +92,32 @@ class QCResult:
     jacobian: float | None
     components: int
     holes: int
+    dice: float | None = None
 
     @property
     def qc(self) -> Literal["ok", "warn"]:
         """ "warn" if there is any problem."""
         return "warn" if self.why else "ok"
 
+    @property
+    def foreign(self) -> bool:
+        """Whether the image is unlike the validation images: a signal is beyond its limit."""
+        return not set(self.why).isdisjoint(SIGNALS)
+
+    @property
+    def doubtful(self) -> bool | None:
+        """Whether the Dice to expect is below LEAST_EXPECTED; None if it is not known."""
+        return None if self.dice is None else self.dice < LEAST_EXPECTED
+
     def fields(self) -> dict[str, str | float | int | None]:
         """The values of COLUMNS, rounded."""
         values = [self.percentiles.get(name) for name in SIGNALS]
         shares = [None if value is None else round(value, 1) for value in values]
         least = None if self.jacobian is None else round(self.jacobian, 3)
-        row = (self.qc, ";".join(self.why), *shares, least, self.components, self.holes)
+        flags = [None if flag is None else "yes" if flag else "no" for flag in (self.foreign, self.doubtful)]
+        expected = None if self.dice is None else round(self.dice, 3)
+        verdict = (self.qc, ";".join(self.why), *flags, expected)
+        row = (*verdict, *shares, least, self.components, self.holes)
         return dict(zip(COLUMNS, row, strict=True))
 
 
@@ -94,12 +125,10 @@ class QCResult:
 class QCStatistics:
     """The statistics of a model's validation set.
 
-    `temperature` multiplies the posterior's sd (`posterior.calibrated_sd`), so that 90 % intervals of the
-    area cover 90 %. Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix.
+    Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix.
     Keyed by SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
     """
 
-    temperature: float
     means: Mapping[str, np.ndarray]
     scales: Mapping[str, np.ndarray]
     quantiles: Mapping[str, np.ndarray]
@@ -107,35 +136,42 @@ class QCStatistics:
 
     def signals(self, outputs: EncoderOutputs) -> dict[str, float]:
         """The values of SIGNALS; without recon if the image was not decoded."""
-        parts = (outputs.tones, outputs.features, outputs.z)
+        parts = (outputs.tones, outputs.layout, outputs.features)
         named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
-        named |= {"theta": _rms(outputs.theta), "spread": _rms(outputs.sd)}
+        named["theta"] = _rms(outputs.theta)
         if outputs.recon is not None:
             named["recon"] = outputs.recon
         return named
 
-    def judge(self, outputs: EncoderOutputs, rings: Sequence[np.ndarray], jacobian: float | None) -> QCResult:
-        """Check a result: its signals, its outline `rings` (`Networks.contour`), and `Networks.jacobian`."""
+    def judge(
+        self,
+        outputs: EncoderOutputs,
+        rings: Sequence[np.ndarray],
+        jacobian: float | None,
+        dice: float | None = None,
+    ) -> QCResult:
+        """Check a result: its signals, its outline `rings` (`Networks.contour`), `Networks.jacobian`, and the
+        Dice to expect (`certainty`)."""
         values = self.signals(outputs)
         why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
         turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
         folded = jacobian is not None and jacobian <= 0
         problems = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
+        problems["doubtful"] = dice is not None and dice < LEAST_EXPECTED
         why += [name for name, found in problems.items() if found]
         shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
-        return QCResult(tuple(why), shares, jacobian, components, holes)
+        return QCResult(tuple(why), shares, jacobian, components, holes, dice)
 
     def to_dict(self) -> dict[str, object]:
         """As stored in config.json, with five significant digits."""
         distances = {
-            name: {"mean": _plain(self.means[name]), "scale": _plain(self.scales[name])} for name in DISTANCES
+            name: {"mean": plain(self.means[name]), "scale": plain(self.scales[name])} for name in DISTANCES
         }
         return {
-            "temperature": _plain(np.float64(self.temperature)),
             "distances": distances,
-            "quantiles": {name: _plain(self.quantiles[name]) for name in SIGNALS},
-            "limits": {name: _plain(np.float64(self.limits[name])) for name in SIGNALS},
+            "quantiles": {name: plain(self.quantiles[name]) for name in SIGNALS},
+            "limits": {name: plain(np.float64(self.limits[name])) for name in SIGNALS},
         }
 
     def _distance(self, name: str, value: np.ndarray) -> float:
@@ -158,7 +194,6 @@ def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, wh
     try:
         distances = {name: content["distances"][name] for name in DISTANCES}
         trust = QCStatistics(
-            float(content["temperature"]),
             {name: np.array(distances[name]["mean"], np.float64) for name in DISTANCES},
             {name: np.array(distances[name]["scale"], np.float64) for name in DISTANCES},
             {name: np.array(content["quantiles"][name], np.float64) for name in SIGNALS},
@@ -172,13 +207,8 @@ def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, wh
     )
     tables = [*trust.means.values(), *trust.scales.values(), *trust.quantiles.values()]
     rising = all(q.ndim == 1 and len(q) > 1 and (np.diff(q) >= 0).all() for q in trust.quantiles.values())
-    numbers = np.array([trust.temperature, *trust.limits.values()])
-    if not (
-        trust.temperature > 0
-        and fits
-        and rising
-        and all(np.isfinite(table).all() for table in (*tables, numbers))
-    ):
+    numbers = np.array([*trust.limits.values()])
+    if not (fits and rising and all(np.isfinite(table).all() for table in (*tables, numbers))):
         raise ModelError(f'{where}: its "trust" does not match the model')
     return trust
 
@@ -199,6 +229,25 @@ def tones(square: np.ndarray) -> np.ndarray:
         width = planes.max(0) - planes.min(0)
         levels += [np.abs(red - green).mean(), np.abs(green - blue).mean(), width.std()]
     return np.concatenate([planes.mean(1), np.log(np.array(levels) + LEAST_CONTRAST)]).astype(np.float64)
+
+
+def layout(square: np.ndarray) -> np.ndarray:
+    """The cosine transform (DCT-II, orthonormal) of a network's input (C, S, S) reduced to LAYOUT x LAYOUT.
+
+    Of brightness and, for three channels, red less green and green less blue: (C * LAYOUT^2,) float64. Its
+    coefficients are nearly uncorrelated among natural images.
+    """
+    planes = square
+    if len(square) == 3:
+        red, green, blue = square
+        planes = np.stack([square.mean(0), red - green, green - blue])
+    step = square.shape[-1] // LAYOUT
+    kept = planes[:, : step * LAYOUT, : step * LAYOUT].reshape(len(planes), LAYOUT, step, LAYOUT, step)
+    waves = np.arange(LAYOUT)
+    basis = np.cos(np.pi * waves[:, None] * (2 * waves + 1) / (2 * LAYOUT)) * np.sqrt(2 / LAYOUT)
+    basis[0] /= np.sqrt(2)
+    found: np.ndarray = (basis @ kept.mean((2, 4), dtype=np.float64) @ basis.T).ravel()
+    return found
 
 
 def smallest_jacobian(source: np.ndarray, inside: np.ndarray) -> float | None:
@@ -225,8 +274,8 @@ def _percentile(value: float, quantiles: np.ndarray) -> float:
     return float(np.interp(value, quantiles, np.linspace(0, 100, len(quantiles))))
 
 
-def _plain(values: np.ndarray | np.float64) -> Numbers:
+def plain(values: np.ndarray | np.float64) -> Numbers:
     """Nested lists of numbers with five significant digits."""
     if isinstance(values, np.float64) or values.ndim == 0:
         return float(f"{values:.5g}")
-    return [_plain(value) for value in values]
+    return [plain(value) for value in values]

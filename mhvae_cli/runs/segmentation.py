@@ -1,11 +1,11 @@
 """The workflow of `segment`: scans are read, segmented, measured, checked, and encoded as files."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,12 +18,15 @@ from ..images.scan import Region, Spacing, Window, stored, stored_points
 from ..images.spacing import SpacingSources, spacing_of_outline
 from ..images.transforms import to_uint8
 from ..inference import qc
+from ..inference.certainty import Certainty, certainty_of
 from ..inference.looking import Position, View, locate, view_of
-from ..inference.posterior import draw, interval, probability
+from ..inference.posterior import draw, probability
 from ..inference.provenance import noise_key
 from ..inference.qc import QCResult
 from ..resources import worker_count
+from .console import print_note
 from .fingerprint import InputHashes, RunFingerprint
+from .measurements import MEASURE_COLUMNS, Fields, Measure, interval_fields, intervals, rounded
 from .models import load_networks
 from .outputs import Job, Target
 from .reporter import Reporter, drive
@@ -35,16 +38,6 @@ if TYPE_CHECKING:
     from ..inference.networks import Networks
 
 Rings = list[np.ndarray]
-Fields = dict[str, str | int | float | None]
-V = TypeVar("V")
-Measure = Literal["fetal-head", "cup-disc"]
-MEASURE_COLUMNS: dict[Measure | None, tuple[str, ...]] = {
-    None: (),
-    "fetal-head": biometry.HEAD_COLUMNS,
-    "cup-disc": biometry.CUP_COLUMNS,
-}
-INTERVALS = ("area_px", "area_mm2")
-HEAD_INTERVALS = ("hc_px", "hc_mm")
 
 
 @dataclass(frozen=True)
@@ -131,6 +124,9 @@ def segment_jobs(
     if todo:
         networks, *cup = load_networks(settings, *([options.cup_model] if options.cup_model else []))
         options.qc.check(networks)
+        if options.qc.level != "off" and not settings.quiet:
+            for note in missing_statistics(options.qc, networks, *cup):
+                print_note(note)
         fingerprint.networks = networks
         task = SegmentationTask(networks, cup[0] if cup else None, options, fingerprint.hashes)
         results = fingerprint.stream(
@@ -210,12 +206,17 @@ class SegmentationTask:
         fields: Fields = {"width": width, "height": height, **self._measure(context, rings)}
         fields["spacing_note"] = note
         if self.options.measure == "cup-disc":
-            fields |= _rounded(biometry.measure_cup(cups[0], upright))
-        qc_result = self._check_quality(found[0], upright)
+            fields |= rounded(biometry.measure_cup(cups[0], upright))
+        certainties = [
+            self._certainty(each, localization.position, outline, context.size)
+            for each, localization, outline in zip(self._all_networks, found, outlines, strict=True)
+        ]
+        qc_result = self._check_quality(found[0], upright, certainties[0])
         fields |= {} if qc_result is None else qc_result.fields()
+        if self.options.qc.level != "off":
+            fields |= interval_fields(fields, certainties, self.options.measure)
         problems = qc_result.why if qc_result is not None and self.options.qc.fail else ()
-        probability_files, intervals = self._posterior(context, found[0])
-        fields |= intervals
+        probability_files = self._posterior(context, found[0], certainties[0])
         contours = [ring for each in outlines for ring in each]
         pixels = context.pixels
         overlays = [] if pixels is None else [encode_png(overlay(pixels, contours))]
@@ -237,12 +238,23 @@ class SegmentationTask:
         judged = outputs or repeat(None, len(views))
         return [Localization(*each) for each in zip(positions, judged, strict=True)]
 
-    def _check_quality(self, found: Localization, rings: Rings) -> QCResult | None:
+    def _certainty(
+        self, networks: "Networks", position: Position, rings: Rings, size: tuple[int, int]
+    ) -> Certainty | None:
+        """What is certain of a result; None with --qc off, and if it has not been looked at often enough."""
+        checks = self.options.qc
+        enough = checks.level != "off" and (checks.looks > 1 or not networks.config.fill)
+        return certainty_of(networks, position, rings, size) if enough else None
+
+    def _check_quality(
+        self, found: Localization, rings: Rings, certainty: Certainty | None
+    ) -> QCResult | None:
         statistics = self.networks.qc_statistics
         if self.options.qc.level == "off" or statistics is None or found.outputs is None:
             return None
         jacobian = self.networks.jacobian(found.position.theta)
-        return statistics.judge(found.outputs, rings, jacobian)
+        expected = None if certainty is None else certainty.dice
+        return statistics.judge(found.outputs, rings, jacobian, expected)
 
     def _measure(self, context: ScanContext, rings: Rings) -> biometry.Figures:
         """The measurement columns of an outline; `rings` in stored pixels."""
@@ -250,31 +262,25 @@ class SegmentationTask:
         if self.options.measure == "fetal-head":
             pen = self.networks.config.pen
             found |= biometry.measure_head(rings, context.stored_size, context.spacing, pen=pen)
-        return _rounded(found)
+        return rounded(found)
 
-    def _posterior(self, context: ScanContext, found: Localization) -> tuple[list[bytes], Fields]:
-        """For --posterior, the probability map as a PNG, and the columns of the 90 % intervals."""
+    def _posterior(
+        self, context: ScanContext, found: Localization, certainty: Certainty | None
+    ) -> list[bytes]:
+        """For --posterior, the probability map as a PNG."""
         if not self.options.qc.samples:
-            return [], {}
+            return []
         networks, pose = self.networks, found.position.pose
         thetas = draw(
             found.position,
             self.options.qc.samples,
-            temperature=networks.temperature,
+            certainty=certainty,
             seed=self.options.qc.seed,
             key=context.key,
         )
         inside = probability(networks.mask(theta, context.size, pose) for theta in thetas)
         levels = np.rint(inside * 255).astype(np.uint8)
-        rows = [
-            self._measure(context, context.stored_rings(networks.contour(theta, context.size, pose)))
-            for theta in thetas
-        ]
-        fields: Fields = {}
-        for name in intervals(self.options.measure, self.options.qc):
-            low, high = interval([row[name] for row in rows])
-            fields |= _rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
-        return [encode_png(stored(levels, context.orientation))], fields
+        return [encode_png(stored(levels, context.orientation))]
 
     def _encode_outline(
         self, context: ScanContext, position: Position, rings: Rings, fields: Fields
@@ -291,16 +297,20 @@ class SegmentationTask:
 def columns(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
     """All columns that `SegmentationTask.finish` may fill, in the order of the table."""
     judged = qc.COLUMNS if options.level != "off" else ()
-    ends = tuple(f"{name}_{end}" for name in intervals(measure, options) for end in ("low", "high"))
+    spans = intervals(measure) if options.level != "off" else ()
+    ends = tuple(f"{name}_{end}" for name in spans for end in ("low", "high"))
     return ("width", "height", *biometry.COLUMNS, "spacing_note", *MEASURE_COLUMNS[measure], *judged, *ends)
 
 
-def intervals(measure: Measure | None, options: QCOptions) -> tuple[str, ...]:
-    """The columns with intervals from --posterior."""
-    if not options.samples:
-        return ()
-    return INTERVALS + (HEAD_INTERVALS if measure == "fetal-head" else ())
-
-
-def _rounded(fields: Mapping[str, V], *, digits: int = 7) -> dict[str, V | float]:
-    return {name: float(f"{x:.{digits}g}") if isinstance(x, float) else x for name, x in fields.items()}
+def missing_statistics(options: QCOptions, *models: "Networks") -> list[str]:
+    """What to tell the user of columns that will be empty."""
+    hint = "examples/training/calibrate.py measures them"
+    notes = [
+        f"note: {networks.name}: has no statistics for quality control and intervals, or those of an earlier"
+        f" version, so these columns are empty; {hint}"
+        for networks in models
+        if networks.qc_statistics is None
+    ]
+    if options.looks == 1 and any(each.error_model is not None and each.config.fill for each in models):
+        notes.append("note: dice_expected and the intervals need two looks, so these columns are empty")
+    return notes

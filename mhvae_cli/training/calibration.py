@@ -1,21 +1,28 @@
-"""Calibration: statistics for quality control (`inference.qc`), measured on validation images."""
+"""Calibration: statistics for quality control (`inference.qc`) and the error model (`inference.certainty`),
+measured on validation images."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..checkpoints.folder import read_config, rewrite_model
+from ..checkpoints.model_card import model_card
+from ..evaluation.biometry import Figures, measure, measure_head
+from ..evaluation.metrics import dice
 from ..images.read import read_mask, read_scan
+from ..inference.certainty import MEASURES, ErrorModel, evidence_of
 from ..inference.looking import Position, View, locate, view_of
 from ..inference.networks import Networks
-from ..inference.posterior import draw, interval
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
+from ..vae.fitting import fit
+from ..vae.tta import aligned
 from ..vae.warp import pixel_centres
 from .datasets import Sample
+from .error_model import Outcome, fit_errors
 
 MIN_VAL_IMAGES = 20
 """Minimum number of validation images: fewer do not show what is unusual."""
@@ -24,12 +31,21 @@ MAX_TRAIN_IMAGES = 600
 QUANTILE_COUNT = 33
 TAIL, EXCEEDANCE = 0.2, 0.005
 """A fraction EXCEEDANCE of images exceeds a limit, extrapolated from the fraction TAIL with the highest."""
-POSTERIOR_SAMPLES = 64
-MAX_TEMPERATURE = 256.0
-AREA_GRID = 96
+SHRINK = {"tones": 0.05, "features": 0.1}
+"""How far correlations are shrunk where a distance is whitened."""
+CROP = 256
+"""Side of a crop in which a warp is fitted to a true mask."""
 
 
-def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]) -> QCStatistics | None:
+@dataclass(frozen=True)
+class Calibration:
+    """What validation images say of a model. `errors` is None if too few have an object that was found."""
+
+    statistics: QCStatistics
+    errors: ErrorModel | None
+
+
+def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]) -> Calibration | None:
     """Measure a model's statistics: means and scales of distances on `train`, everything else on `val`.
 
     Returns None for fewer than MIN_VAL_IMAGES validation images, and for a single-headed VAE. Raises
@@ -49,10 +65,9 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
         for name in DISTANCES
     }
     statistics = QCStatistics(
-        _temperature(networks, positions, val),
         {name: values.mean(0) for name, values in features.items()},
         {
-            name: _whitening(values) if name == "tones" else _inverse_sd(values)
+            name: _whitening(values, SHRINK[name]) if name in SHRINK else _inverse_sd(values)
             for name, values in features.items()
         },
         {},
@@ -61,17 +76,21 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
     signals = [statistics.signals(each) for each in val_outputs]
     columns = {name: np.array([each[name] for each in signals]) for name in SIGNALS}
     probabilities = np.linspace(0, 1, QUANTILE_COUNT)
-    return replace(
+    statistics = replace(
         statistics,
         quantiles={name: np.quantile(values, probabilities) for name, values in columns.items()},
         limits={name: limit(values) for name, values in columns.items()},
     )
+    outcomes = [_outcome(networks, *each) for each in zip(positions, val, strict=True)]
+    return Calibration(statistics, fit_errors(outcomes, least=MIN_VAL_IMAGES))
 
 
-def write_statistics(folder: Path, statistics: QCStatistics, *, images: int) -> None:
-    """Write statistics measured on `images` images into a model folder's config.json."""
-    content = {**read_config(folder), "trust": {"images": images, **statistics.to_dict()}}
-    rewrite_model(folder, config=content)
+def write_calibration(folder: Path, found: Calibration, *, images: int) -> None:
+    """Write what was measured on `images` images into a model folder's config.json, and its model card."""
+    errors = None if found.errors is None else found.errors.to_dict()
+    trust = {"images": images, **found.statistics.to_dict(), "errors": errors}
+    content = {**read_config(folder), "trust": trust}
+    rewrite_model(folder, config=content, card=model_card(content))
 
 
 def limit(values: np.ndarray) -> float:
@@ -100,39 +119,66 @@ def _inverse_sd(values: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _whitening(values: np.ndarray) -> np.ndarray:
-    """The matrix (D, D) that whitens values (N, D), with correlations shrunk by 5 %."""
+def _whitening(values: np.ndarray, shrink: float) -> np.ndarray:
+    """The matrix (D, D) that whitens values (N, D), with correlations shrunk by the fraction `shrink`."""
     covariance = np.atleast_2d(np.cov(values.T))
     variances = np.diag(np.diag(covariance).clip(1e-12))
-    return np.tril(np.linalg.inv(np.linalg.cholesky(0.95 * covariance + 0.05 * variances)))
+    return np.tril(np.linalg.inv(np.linalg.cholesky((1 - shrink) * covariance + shrink * variances)))
 
 
-def _temperature(networks: Networks, positions: Sequence[Position], val: Sequence[Sample]) -> float:
-    """The factor on the posterior's sd at which 90 % of the 90 % intervals contain the true area."""
-    temperatures = []
-    for position, sample in zip(positions, val, strict=True):
-        assert sample.mask is not None
-        area = float(read_mask(sample.mask).mean())
-        low, high = 1 / MAX_TEMPERATURE, MAX_TEMPERATURE
-        for _ in range(10):  # bisection for the smallest temperature whose interval contains the area
-            middle = math.sqrt(low * high)
-            thetas = draw(position, POSTERIOR_SAMPLES, temperature=middle, seed=0, key=sample.id)
-            lower, upper = interval(_areas(networks, replace(position, theta=thetas)).tolist())
-            assert lower is not None and upper is not None
-            low, high = (low, middle) if lower <= area <= upper else (middle, high)
-        temperatures.append(high)
-    return float(np.quantile(temperatures, 0.9, method="weibull"))
+def _outcome(networks: Networks, position: Position, sample: Sample) -> Outcome:
+    """A validation image's result against its true mask.
+
+    The true area is that of the mask's pixels; true lengths are those of the warp fitted to the mask, whose
+    outline is as smooth as the one found.
+    """
+    assert sample.mask is not None
+    mask = read_mask(sample.mask)
+    size = (mask.shape[0], mask.shape[1])
+    rings = networks.contour(position.theta, size, position.pose)
+    evidence = evidence_of(networks, position, rings, size)
+    found = _measures(networks, rings, size)
+    true: Figures = dict.fromkeys(MEASURES)
+    theta = np.full(len(position.theta), np.nan)
+    if networks.model.segmentation_head.reference is None and mask.any():
+        true = _measures(networks, networks.contour(_fitted(networks, mask, None), size), size)
+        theta = _fitted(networks, mask, position) - position.theta
+    true["area"] = float(mask.sum())
+    errors = {name: _log_ratio(found[name], true[name]) for name in MEASURES}
+    overlap = dice(networks.mask(position.theta, size, position.pose), mask)
+    return Outcome(evidence, errors, overlap, theta)
+
+
+def _measures(networks: Networks, rings: Sequence[np.ndarray], size: tuple[int, int]) -> Figures:
+    """The values of MEASURES of an upright outline in an image of `size`."""
+    found = measure(rings)
+    head = measure_head(rings, size, pen=networks.config.pen)
+    low, high = found["bbox_y0"], found["bbox_y1"]
+    height = None if low is None or high is None else high - low
+    values = (found["area_px"], found["perimeter_px"], height, *(head[f"{name}_px"] for name in MEASURES[3:]))
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def _log_ratio(found: float | None, true: float | None) -> float:
+    return math.log(found / true) if found and true else math.nan
 
 
 @torch.inference_mode()
-def _areas(networks: Networks, positions: Position) -> np.ndarray:
-    """The area (N,) of the mask of each theta (N, P) at one pose, as a fraction of the image."""
-    warp, head = networks.model.warp, networks.model.segmentation_head
+def _fitted(networks: Networks, mask: np.ndarray, position: Position | None) -> np.ndarray:
+    """The theta (P,) float32 of a true mask (H, W), in the frame of a position, aligned with it."""
+    warp = networks.model.warp
     assert warp is not None
-    points, pose = pixel_centres((AREA_GRID, AREA_GRID)), positions.pose
-    if pose is not None:
-        points = points @ pose[:, :2].T + pose[:, 2]
-    parameters = warp.parameters_of(torch.from_numpy(positions.theta).to(networks.device)).cpu()
-    source = parameters @ torch.from_numpy(warp.basis(points).T).to(parameters)
-    areas: np.ndarray = (head.level(source[..., None]) >= 0).double().mean((1, 2)).numpy()
-    return areas
+    if position is not None and position.pose is not None:
+        points = (pixel_centres((CROP, CROP)) - position.pose[:, 2]) / np.diag(position.pose)
+        columns, rows = (((points + 1) / 2 * mask.shape[::-1]).astype(int).clip(0).T).tolist()
+        mask = mask[np.minimum(rows, mask.shape[0] - 1), np.minimum(columns, mask.shape[1] - 1)]
+        mask = mask.reshape(CROP, CROP)
+        if not mask.any():
+            return np.full(warp.theta_dim, np.nan, np.float32)
+    identity = warp.identity.double().cpu().numpy()
+    parameters = torch.from_numpy(identity + fit(warp, mask))[None].to(warp.identity)
+    theta = warp.theta_of(parameters)
+    if position is not None:
+        theta = aligned(warp, theta, torch.from_numpy(position.theta)[None].to(theta))
+    found: np.ndarray = theta[0].cpu().numpy()
+    return found

@@ -17,7 +17,7 @@ from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
 from .automatic import describe_choices, describe_length, in_time
-from .calibration import calibrate, write_statistics
+from .calibration import calibrate, write_calibration
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
 from .loop import Callback, Outcome, fit, seconds_per_step
@@ -148,9 +148,9 @@ def train_vae(
     outcome = fit(task, plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
         pipeline = load_trained(out, options)
-        statistics = calibrate(pipeline.networks, plan.train, plan.val)
-        if statistics is not None:
-            write_statistics(out, statistics, images=len(plan.val))
+        found = calibrate(pipeline.networks, plan.train, plan.val)
+        if found is not None:
+            write_calibration(out, found, images=len(plan.val))
         report(pipeline, out, plan.val, trained_on=len(plan.train), callback=callback)
     return outcome
 

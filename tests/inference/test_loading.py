@@ -116,7 +116,7 @@ def nested(depth: int) -> list[Any]:
         ("cddpm.model.strength", 10**400, "must be 0.002 to 1"),
         ("cddpm.size", [10**9, 10**9], "100 million pixels"),
         ("cddpm.size", "large", "100 million pixels"),
-        ("trust", {"temperature": 10**400}, "damaged"),
+        ("trust", {"errors": None, "limits": {"tones": 10**400}}, "damaged"),
     ],
 )
 def test_hostile_numbers_are_refused_with_their_bounds(

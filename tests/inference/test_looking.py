@@ -63,7 +63,7 @@ def test_the_object_found_first_spans_the_fill(heads: Pipeline) -> None:
 def test_one_look_is_that_of_the_whole_image(heads: Pipeline) -> None:
     pixels = small_head()
     once = heads.segment(pixels, looks=1)
-    theta, _ = heads.networks.posterior(heads.networks.prepare(scan_of(pixels))[None])
+    theta, *_ = heads.networks.posterior(heads.networks.prepare(scan_of(pixels))[None])
     assert once.pose is None and np.allclose(once.theta, theta[0], atol=1e-5)
     never = Pipeline(heads.networks)
     config = heads.networks.config

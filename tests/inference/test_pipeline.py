@@ -98,7 +98,7 @@ def test_a_batch_is_its_images_one_by_one(pipeline: Pipeline, phantom_folder: Pa
     files = sorted((phantom_folder / "images").iterdir())[:3]
     ready = [pipeline.networks.prepare(read_scan(file)) for file in files]
     assert ready[0].shape == (1, 32, 32) and ready[0].dtype == np.float32
-    together, _ = pipeline.networks.posterior(np.stack(ready))
+    together, *_ = pipeline.networks.posterior(np.stack(ready))
     assert together.shape == (3, 40) and together.dtype == np.float32
     alone = np.concatenate([pipeline.networks.posterior(one[None])[0] for one in ready])
     np.testing.assert_allclose(together, alone, atol=1e-4)

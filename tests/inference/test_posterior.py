@@ -1,35 +1,27 @@
-"""Draws from the posterior depend on the seed and the image alone, and their intervals hold nine of ten."""
+"""Draws from the posterior depend on the seed and the image alone, and have the errors to expect."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.quality import evidence
 
-from mhvae_cli.inference.posterior import calibrated_sd, draw, interval
-
-
-def test_intervals_hold_nine_of_ten() -> None:
-    low, high = interval(list(range(1, 100)))
-    assert (low, high) == (pytest.approx(5), pytest.approx(95))
-    rng = np.random.default_rng(0)
-    for count in (20, 100):
-        inside = [low <= rng.normal() <= high for low, high in map(interval, rng.normal(size=(2000, count)))]
-        assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
-    assert interval([None, *range(9)]) != (None, None)
-    assert interval([None, None, *range(8)]) == (None, None)
+from mhvae_cli.inference.certainty import Certainty
+from mhvae_cli.inference.looking import Position
+from mhvae_cli.inference.posterior import draw
 
 
 def test_draws_depend_on_the_seed_and_the_image_alone() -> None:
-    given = evidence(sd=np.array([0, 0.01, 0.1, 1, 10, 100], np.float32))
-    drawn = draw(given, 4000, temperature=3.0, seed=1, key="a")
-    assert np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=1, key="a"))
-    assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=2, key="a"))
-    assert not np.array_equal(drawn, draw(given, 4000, temperature=3.0, seed=1, key="b"))
-    assert drawn.dtype == np.float32 and drawn.mean(0) == pytest.approx(given.theta, abs=0.07)
-    assert drawn.std(0) == pytest.approx(calibrated_sd(given.sd, 3.0), rel=0.05, abs=1e-6)
-    assert calibrated_sd(given.sd, 3.0)[1] == pytest.approx(0.03, rel=1e-3)
-    assert (calibrated_sd(given.sd, 1e6) <= 1).all()  # never wider than the prior
+    given = Position(np.full(6, 0.5, np.float32), np.full(6, 0.1, np.float32), np.zeros(2))
+    factor = np.array([[1, 0], [0.5, 0.1], [0, 0], [0, 0], [0, 0], [0, 2]])
+    certainty = Certainty(0.9, {}, factor)
+    drawn = draw(given, 4000, certainty=certainty, seed=1, key="a")
+    assert np.array_equal(drawn, draw(given, 4000, certainty=certainty, seed=1, key="a"))
+    assert not np.array_equal(drawn, draw(given, 4000, certainty=certainty, seed=2, key="a"))
+    assert not np.array_equal(drawn, draw(given, 4000, certainty=certainty, seed=1, key="b"))
+    assert drawn.dtype == np.float32 and drawn.mean(0) == pytest.approx(given.theta, abs=0.1)
+    assert np.cov(drawn.T) == pytest.approx(factor @ factor.T, abs=0.2)
+    unknown = draw(given, 4000, certainty=None, seed=1, key="a")
+    assert unknown.std(0) == pytest.approx(given.sd, rel=0.05)
 
 
 def test_draws_of_the_pipeline(judged_model: Path, many_heads: Path) -> None:

@@ -66,16 +66,14 @@ def test_a_verdict_names_what_is_off() -> None:
 
 
 def test_statistics_outlive_the_file() -> None:
-    sizes = {"tones": 4, "features": 2, "z": 3}
+    sizes = {"tones": 4, "layout": 64, "features": 2}
     content = json.loads(json.dumps(trust().to_dict()))
     again = parse_statistics(content, sizes, where="here")
     found, told = (each.judge(evidence(), [SQUARE], 1.0) for each in (again, trust()))
     assert found.percentiles == pytest.approx(told.percentiles, abs=0.01) and found.why == told.why
     damaged = [
         {**content, "limits": {}},
-        {**content, "temperature": "warm"},
-        {**content, "temperature": float("nan")},
-        {**content, "distances": {**content["distances"], "z": {"mean": [0], "scale": [1]}}},
+        {**content, "distances": {**content["distances"], "layout": {"mean": [0], "scale": [1]}}},
         {**content, "quantiles": {**content["quantiles"], "theta": [3, 2, 1]}},
         {**content, "quantiles": []},
     ]

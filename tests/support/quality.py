@@ -20,7 +20,6 @@ def evidence(**changed: Any) -> EncoderOutputs:
     values = {
         "theta": np.full(6, 0.5, np.float32),
         "sd": np.full(6, 0.1, np.float32),
-        "z": np.zeros(3, np.float32),
         "features": np.zeros(2, np.float32),
         "square": STRIPES,
         "recon": 0.1,
@@ -30,9 +29,8 @@ def evidence(**changed: Any) -> EncoderOutputs:
 
 def trust() -> QCStatistics:
     return QCStatistics(
-        2.0,
-        {"tones": tones(STRIPES), "features": np.zeros(2), "z": np.zeros(3)},
-        {"tones": np.eye(4), "features": np.full(2, 0.5), "z": np.ones(3)},
+        {"tones": tones(STRIPES), "layout": np.zeros(64), "features": np.zeros(2)},
+        {"tones": np.eye(4), "layout": np.ones(64), "features": np.full(2, 0.5)},
         {name: np.linspace(0, 2, 33) for name in SIGNALS},
         dict.fromkeys(SIGNALS, 2.0),
     )
