@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def test_both_models_ship_and_are_small() -> None:
 
 
 def test_the_encoder_names_its_licence_and_is_no_model(mhvae: Any, tmp_path: Path) -> None:
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for file in (MODELS / "imagenet").iterdir():
+        assert any(file.relative_to(MODELS.parent).match(pattern) for pattern in packaged["mhvae_cli"])
     card = (MODELS / "imagenet" / "README.md").read_text()
     assert "license: apache-2.0" in card and "EfficientNet-Lite0" in card
     images = ROOT / "examples" / "heads" / "images"

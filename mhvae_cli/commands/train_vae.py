@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..config import Arch, Family, Points
+from ..config import Arch, Family
 from ..errors import InputError
 from ..runs.console import TrainingProgress
 from . import training_options
@@ -31,21 +31,8 @@ def train_vae(
             show_default="affine if the masks are ellipses; tps with other presets",
         ),
     ] = None,
-    points: Annotated[
-        Points | None,
-        typer.Option("--points", help="Layout of the control points of a tps warp.", show_default="circular"),
-    ] = None,
     encoder: Annotated[
         Arch | None, typer.Option("--encoder", help="Encoder architecture.", show_default="the preset's")
-    ] = None,
-    width: Annotated[
-        float | None,
-        typer.Option(
-            "--width",
-            metavar="X",
-            help="Channel multiplier of a ResNet encoder.",
-            show_default="the preset's",
-        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -104,9 +91,7 @@ def train_vae(
     deadline = training_options.parse_max_time(settings.max_time)
     own_options = {
         "model.warp.family": warp,
-        "model.warp.points": points,
         "model.encoder.arch": encoder,
-        "model.encoder.width": width,
         "model.image_size": image_size,
         "model.channels": channels and int(channels),
         "model.single_head": single_head or None,

@@ -28,7 +28,7 @@ TIME_SHARE = 0.85
 """The fraction of the time that is planned for the steps; the rest is for validation and the report."""
 SMALL_OBJECT, LARGER = 0.05, 192
 """The image size if half of the objects cover a smaller fraction of their image."""
-STEPS, AT_IMAGES, STEP_RANGE = 1500, 300, (600, 3000)
+STEPS, AT_IMAGES, STEP_RANGE = 1300, 300, (600, 3000)
 """Optimiser steps for that many images; their number grows with the root of the number of images."""
 CDDPM_STEPS = 1000
 """Optimiser steps of a cDDPM that starts from a trained one."""

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +38,10 @@ GROUP = "validation, as segment does it"
 
 @dataclass(frozen=True)
 class Scored:
-    """A validation image with the outline found, and its Dice and Hausdorff distance (profile paper256)."""
+    """A validation image's true mask, reduced, and the Dice and Hausdorff distance (profile paper256)."""
 
-    id: str
-    scan: Scan
-    truth: np.ndarray
-    outline: list[np.ndarray]
+    sample: Sample
+    mask: np.ndarray
     dice: float
     distance: float
 
@@ -67,16 +64,15 @@ def report(
     scored = sorted((_score(pipeline, sample) for sample in val[:MAX_IMAGES]), key=lambda each: each.dice)
     dice = float(np.mean([each.dice for each in scored]))
     distance = float(np.mean([each.distance for each in scored]))
-    write_atomic(out / "sheets" / "worst.png", encode_png(_worst_sheet(scored[:WORST])))
+    write_atomic(out / "sheets" / "worst.png", encode_png(_worst_sheet(pipeline, scored[:WORST])))
     group = {"images": len(scored), "paper256": {"dice": dice, "hausdorff px": distance}}
     content["figures"] = {**content["figures"], GROUP: group}
     rewrite_model(out, config=content, card=model_card(content))
-    worst = ", ".join(f"{each.id} ({each.dice:.2f})" for each in scored[:3])
+    worst = ", ".join(f"{each.sample.id} ({each.dice:.2f})" for each in scored[:3])
     few = f" (of {len(scored)}: this says little)" if len(scored) < FEW else ""
     callback({"phase": f"validation: Dice {dice:.3f}, HD {distance:.1f} px of 256{few}; worst: {worst}"})
     family = pipeline.networks.model.config.warp.family
-    masks = [_small(each.truth) for each in scored]
-    for line in advise(rows, dice, family, masks, trained_on=trained_on):
+    for line in advise(rows, dice, family, [each.mask for each in scored], trained_on=trained_on):
         callback({"phase": f"next: {line}"})
 
 
@@ -123,32 +119,29 @@ def advise(
 
 
 def _score(pipeline: Pipeline, sample: Sample) -> Scored:
+    scan, truth = _read(sample)
+    scores = measure(pipeline.segment(scan).mask, truth, profile="paper256")
+    rows, columns = (np.arange(FIT_SIZE) * side // FIT_SIZE for side in truth.shape)
+    return Scored(sample, truth[np.ix_(rows, columns)], scores.dice, scores.px.hausdorff)
+
+
+def _read(sample: Sample) -> tuple[Scan, np.ndarray]:
+    """An image and its true mask, both upright."""
     assert sample.mask is not None
     scan = read_scan(sample.image)
-    truth = upright(read_mask(sample.mask), scan.orientation)
-    found = pipeline.segment(scan)
-    scores = measure(found.mask, truth, profile="paper256")
-    return Scored(sample.id, scan, truth, found.contour(), scores.dice, scores.px.hausdorff)
+    return scan, upright(read_mask(sample.mask), scan.orientation)
 
 
-def _small(mask: np.ndarray) -> np.ndarray:
-    rows, columns = (np.arange(FIT_SIZE) * side // FIT_SIZE for side in mask.shape)
-    small: np.ndarray = mask[np.ix_(rows, columns)]
-    return small
-
-
-def _worst_sheet(scored: Sequence[Scored]) -> np.ndarray:
+def _worst_sheet(pipeline: Pipeline, scored: Sequence[Scored]) -> np.ndarray:
     """A row per image: the image, and the true (yellow) and the found (cyan) outline on it."""
     rows = []
     for each in scored:
-        size = np.array(each.truth.shape[::-1])
-        true = [(polygon + 1) / 2 * size for polygon in contours(partial(_level, each.truth), cells=64)]
-        rows.append([each.scan.pixels, overlay(overlay(each.scan.pixels, true, colour=YELLOW), each.outline)])
+        scan, truth = _read(each.sample)
+        size = np.array(truth.shape[::-1])
+        true = [(polygon + 1) / 2 * size for polygon in contours(mask_level(truth.astype(float)), cells=64)]
+        drawn = overlay(scan.pixels, true, colour=YELLOW)
+        rows.append([scan.pixels, overlay(drawn, pipeline.segment(scan).contour())])
     return sheet(rows, ["image", "true, found"])
-
-
-def _level(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return mask_level(mask.astype(float))(points)
 
 
 def _curves(rows: Sequence[dict[str, float]]) -> np.ndarray:

@@ -822,7 +822,8 @@ def test_a_single_head_starts_from_two(done: Path, heads: Path, train: Any, tmp_
     for name, value in found.items():
         assert np.array_equal(value, given[name]) != _is_style(name), name
     assert "consistency" in log_rows(tmp_path / "run")[0]
-    ended = train(heads, tmp_path / "back", "--from", tmp_path / "run", config=config)
+    two = _style(tmp_path / "two.json", model={"single_head": False})
+    ended = train(heads, tmp_path / "back", "--from", tmp_path / "run", config=two)
     assert ended.code == 6 and "does not match" in ended.stderr  # there is no position to be had
 
 
