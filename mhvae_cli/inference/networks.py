@@ -177,7 +177,8 @@ class Networks:
         return found
 
     def _means(self, flat: torch.Tensor) -> torch.Tensor:
-        return flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
+        means: torch.Tensor = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
+        return means
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
