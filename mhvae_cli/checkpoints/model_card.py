@@ -175,7 +175,8 @@ def _use_and_limits(config: Mapping[str, Any]) -> str:
         limits.append("It predicts nearly the same mask for every image: do not use it.")
     if "trust" in config:
         limits.append(
-            "The column `qc` of results.csv flags images and outlines unlike those of the validation set."
+            "The column `foreign` of results.csv flags images unlike those of the validation set, `doubtful`"
+            " results whose expected Dice is low."
         )
     limits.append(
         "Generated images are synthetic: their fine texture is invented. Do not use them for diagnosis."

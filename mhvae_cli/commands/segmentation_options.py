@@ -90,8 +90,10 @@ Qc = Annotated[
     Literal["quick", "full", "off"],
     option(
         "--qc",
-        help="Quality control: flag results for images unlike the training data, in columns qc and qc_why of"
-        " results.csv. full also compares the image with its VAE reconstruction and takes 50 % longer.",
+        help="Quality control, in columns of results.csv: foreign flags images unlike the training data, and"
+        " doubtful results whose expected Dice is low; qc is warn for either, and qc_why says why. Also adds"
+        " 90 % intervals of measurements. full also compares the image with its VAE reconstruction and takes"
+        " 50 % longer.",
         panel=_PANEL,
     ),
 ]
@@ -113,7 +115,7 @@ Posterior = Annotated[
         metavar="N",
         min=20,
         help="Also sample N plausible outlines from the posterior. Writes NAME__probability.png, the fraction"
-        " of outlines that contain each pixel (0 to 255), and adds 90 % intervals to results.csv.",
+        " of outlines that contain each pixel (0 to 255).",
         panel=_PANEL,
         show_default=False,
     ),

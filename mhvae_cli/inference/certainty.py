@@ -9,21 +9,14 @@ true values lie within, and another the Dice, calibrated by a monotone table.
 Errors of measurements are logarithms of the measured value over the true one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import ModelError
-from ..polygons import signed_area
-from ..vae.warp import RADIUS
 from .qc import Numbers, plain
-
-if TYPE_CHECKING:
-    from .looking import Position
-    from .networks import Networks
 
 MEASURES = ("area", "perimeter", "height", "hc", "bpd", "ofd")
 """`height` is the vertical extent in the upright image."""
@@ -31,9 +24,6 @@ CLIP = 3.0
 """Inputs are clipped to this many standard deviations."""
 WIDEST = 3.0
 """The largest half width of an interval of a logarithm: a factor of 20."""
-POINTS = 64
-"""Points of an outline at which two looks are compared."""
-SMALLEST_SHARE, SMALLEST_GAP = 1e-4, 0.01
 
 
 @dataclass(frozen=True)
@@ -124,31 +114,6 @@ class Certainty:
         (mean, half), (over, more) = self.spans[measure], cup.spans[measure]
         joint = Certainty(0.0, {measure: (over - mean, float(np.hypot(half, more)))}, self.factor)
         return joint.interval(measure, value)
-
-
-def evidence_of(
-    networks: "Networks", position: "Position", rings: Sequence[np.ndarray], size: tuple[int, int]
-) -> Evidence:
-    """The evidence of a result with the outline `rings` in an image of `size` (h, w)."""
-    gaps = None
-    if position.first is not None and rings:
-        ring = max(rings, key=len)
-        points = ring[np.linspace(0, len(ring), POINTS, endpoint=False).astype(int)]
-        level = networks.model.level_of(torch.from_numpy(position.first)[None])(points * 2 / size[::-1] - 1)
-        gaps = np.log((1 - level / RADIUS).clip(0.05, 20))
-    area = abs(sum(map(signed_area, rings))) / (size[0] * size[1])
-    looks = [np.nan, np.nan] if gaps is None else [np.sqrt(np.square(gaps).mean()), abs(gaps.mean())]
-    first = [*np.log(np.array(looks) + SMALLEST_GAP), np.log(area + SMALLEST_SHARE), float(gaps is None)]
-    inputs = np.concatenate([first, position.features]).astype(np.float64)
-    return Evidence(np.nan if gaps is None else float(gaps.mean()), inputs)
-
-
-def certainty_of(
-    networks: "Networks", position: "Position", rings: Sequence[np.ndarray], size: tuple[int, int]
-) -> Certainty | None:
-    """How certain a result is; None for a model without an error model."""
-    model = networks.error_model
-    return None if model is None else model.assess(evidence_of(networks, position, rings, size))
 
 
 def parse_errors(content: Mapping[str, Any], features: int, theta_dim: int, *, where: str) -> ErrorModel:

@@ -13,12 +13,17 @@ import numpy as np
 
 from ..images.scan import Scan
 from ..images.transforms import resized
+from ..polygons import signed_area
 from ..vae.editing import LatentCode
+from .certainty import Certainty, Evidence
 
 if TYPE_CHECKING:
     from .networks import Networks
     from .qc import EncoderOutputs
 
+POINTS = 64
+"""Points of an outline at which two looks are compared."""
+SMALLEST_SHARE, SMALLEST_GAP = 1e-4, 0.01
 SMALLEST = 0.1
 """Smallest side of a crop, as a fraction of the image's side."""
 KEPT = 8
@@ -106,6 +111,30 @@ def encode(networks: "Networks", view: View) -> LatentCode:
     [position] = locate(networks, [view], first=[first])
     code = LatentCode(z=first.z, theta=position.theta, pose=position.pose, size=view.size)
     return code if code.pose is None else networks.restyled(view.square, code)
+
+
+def evidence_of(
+    networks: "Networks", position: Position, rings: Sequence[np.ndarray], size: tuple[int, int]
+) -> Evidence:
+    """The evidence of a result with the outline `rings` in an image of `size` (h, w)."""
+    gaps = None
+    if position.first is not None and rings:
+        ring = max(rings, key=len)
+        points = ring[np.linspace(0, len(ring), POINTS, endpoint=False).astype(int)]
+        gaps = np.log(networks.radii(position.first, points * 2 / size[::-1] - 1).clip(0.05, 20))
+    area = abs(sum(map(signed_area, rings))) / (size[0] * size[1])
+    looks = [np.nan, np.nan] if gaps is None else [np.sqrt(np.square(gaps).mean()), abs(gaps.mean())]
+    first = [*np.log(np.array(looks) + SMALLEST_GAP), np.log(area + SMALLEST_SHARE), float(gaps is None)]
+    inputs = np.concatenate([first, position.features]).astype(np.float64)
+    return Evidence(np.nan if gaps is None else float(gaps.mean()), inputs)
+
+
+def certainty_of(
+    networks: "Networks", position: Position, rings: Sequence[np.ndarray], size: tuple[int, int]
+) -> Certainty | None:
+    """How certain a result is; None for a model without an error model."""
+    model = networks.error_model
+    return None if model is None else model.assess(evidence_of(networks, position, rings, size))
 
 
 def _pose(inside: np.ndarray, fill: float) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from ..vae.outline import mask, outline
 from ..vae.tta import average_theta
+from ..vae.warp import RADIUS
 from .certainty import ErrorModel, parse_errors
 from .loading import load_model, load_refiner
 from .qc import LAYOUT, EncoderOutputs, QCStatistics, parse_statistics, smallest_jacobian
@@ -252,6 +253,11 @@ class Networks:
         """The exact outline of theta (P,) in an image of `size` (h, w), as `outline.outline`."""
         self.need_position()
         return outline(self.model, theta, size, pose)
+
+    def radii(self, theta: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Distances (N,) from the reference's centre, where its rim is at 1, of points (N, 2) in [-1, 1]."""
+        radii: np.ndarray = 1 - self.model.level_of(torch.from_numpy(theta)[None])(points) / RADIUS
+        return radii
 
     @torch.inference_mode()
     def jacobian(self, theta: np.ndarray) -> float | None:

@@ -15,8 +15,8 @@ from ..images.read import read_scan, scan_of_image
 from ..images.scan import Scan, scan_of
 from ..vae.density import Density
 from ..vae.editing import LatentCode
-from .certainty import Certainty, certainty_of
-from .looking import encode, locate, view_of
+from .certainty import Certainty
+from .looking import certainty_of, encode, locate, view_of
 from .networks import Networks
 from .posterior import draw, probability
 from .provenance import noise_key

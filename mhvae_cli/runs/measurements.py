@@ -48,10 +48,10 @@ def interval_fields(
                 low, high = own.interval(key, value)
             elif others[0] is not None:
                 low, high = own.ratio(others[0], key, value)
-        found |= rounded({f"{name}_low": low, f"{name}_high": high}, digits=6)
+        found |= rounded({f"{name}_low": low, f"{name}_high": high})
     return found
 
 
-def rounded(fields: Mapping[str, V], *, digits: int = 7) -> dict[str, V | float]:
-    """Fields whose floats have that many significant digits."""
-    return {name: float(f"{x:.{digits}g}") if isinstance(x, float) else x for name, x in fields.items()}
+def rounded(fields: Mapping[str, V]) -> dict[str, V | float]:
+    """Fields whose floats have seven significant digits."""
+    return {name: float(f"{x:.7g}") if isinstance(x, float) else x for name, x in fields.items()}

@@ -18,8 +18,8 @@ from ..images.scan import Region, Spacing, Window, stored, stored_points
 from ..images.spacing import SpacingSources, spacing_of_outline
 from ..images.transforms import to_uint8
 from ..inference import qc
-from ..inference.certainty import Certainty, certainty_of
-from ..inference.looking import Position, View, locate, view_of
+from ..inference.certainty import Certainty
+from ..inference.looking import Position, View, certainty_of, locate, view_of
 from ..inference.posterior import draw, probability
 from ..inference.provenance import noise_key
 from ..inference.qc import QCResult

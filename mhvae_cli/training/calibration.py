@@ -14,8 +14,8 @@ from ..checkpoints.model_card import model_card
 from ..evaluation.biometry import Figures, measure, measure_head
 from ..evaluation.metrics import dice
 from ..images.read import read_mask, read_scan
-from ..inference.certainty import MEASURES, ErrorModel, evidence_of
-from ..inference.looking import Position, View, locate, view_of
+from ..inference.certainty import MEASURES, ErrorModel
+from ..inference.looking import Position, View, evidence_of, locate, view_of
 from ..inference.networks import Networks
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
 from ..vae.fitting import fit
