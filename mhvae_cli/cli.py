@@ -24,6 +24,7 @@ VERBS = {
     "interpolate": "Interpolate between two images in style, position or both.",
     "warp": "Move, rotate, scale or deform the object in each image.",
     "sample": "Generate synthetic images with masks, for example as training data.",
+    "status": "Show whether a folder of results is whole: which inputs are done, failed or missing.",
     "inspect": "Show a file's provenance, or describe a model.",
     "models": "List, verify, download and transfer models.",
     "doctor": "Show the system configuration and test the compute devices.",

@@ -17,6 +17,9 @@ from .errors import UsageError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+SCRATCH = "scratch"
+"""The start of a training from random weights."""
+
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet50-vit-b16", "efficientnet-lite0"]
@@ -136,7 +139,8 @@ class DiffusionConfig:
     network's input; the paper writes S(x, t), that is "x"; "mask" is the level function of the requested
     mask, "known" the part of the image that is already known (`score.Known`). `normalise`: divide the
     process's starting point by its standard deviation. `strength` affects generated images, not training:
-    see `Refiner.refine`."""
+    see `Refiner.refine`. `image_size`: the side in pixels of the square in which images are generated, which
+    may be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal["residual+recon+mask+known", "residual+recon+mask", "residual+recon", "residual", "x"] = (
@@ -146,15 +150,19 @@ class DiffusionConfig:
     beta_min: float = 0.1
     beta_max: float = 20.0
     strength: float = 1.0
+    image_size: int = 0
     unet: UNetConfig = field(default_factory=UNetConfig)
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """One training run. `lr` rises over the first `lr_warmup` (a fraction) of the run, then falls along a
-    half cosine to 1 %."""
+    half cosine to 1 %. It is validated after every `validate_every` epochs, and ends early after `patience`
+    validations without a better score; 0: never."""
 
     epochs: int = 100
+    validate_every: int = 1
+    patience: int = 0
     batch_size: int = 16
     lr: float = 1e-3
     lr_warmup: float = 0.03
@@ -202,12 +210,12 @@ class CDDPMRecipe:
 @dataclass(frozen=True)
 class Recipe:
     """Everything that defines a training of the VAE; `card` holds the licence, attribution and data of the
-    model card."""
+    model card; `start` names what the weights start from (`training.warm_start`)."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     card: dict[str, str] = field(default_factory=dict)
-    pretrained: str | None = None
+    start: str = SCRATCH
 
 
 T = TypeVar("T")

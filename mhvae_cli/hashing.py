@@ -26,4 +26,4 @@ def git_blob_id(path: Path) -> str:
 
 def seed_of(text: str, *, size: int = 8) -> int:
     """A random seed that depends only on `text`: the first `size` bytes of its SHA-256, big-endian."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big")
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:size], "big")

@@ -11,7 +11,7 @@ def check_diffusion(diffusion: DiffusionConfig) -> None:
     """UsageError if no network can be built from a value."""
     refuse({"unet.channels: even": diffusion.unet.channels % 2 != 0})
     check_ranges("unet", diffusion.unet, channels=(8, 4096), levels=(1, 6), blocks=(1, 64), patch=(1, 64))
-    check_ranges("diffusion", diffusion, strength=(0.002, 1))
+    check_ranges("diffusion", diffusion, strength=(0.002, 1), image_size=(0, 4096))
 
 
 def check_model(model: ModelConfig) -> None:
@@ -62,6 +62,8 @@ def check_training(train: FitConfig) -> None:
         {
             "train.epochs: 1 or more": train.epochs < 1,
             "train.batch_size: 1 or more": train.batch_size < 1,
+            "train.validate_every: 1 or more": train.validate_every < 1,
+            "train.patience: 0 or more": train.patience < 0,
             "train.lr: above 0": not 0 < train.lr < math.inf,
             "train.lr_warmup: 0 or more, below 1": not 0 <= train.lr_warmup < 1,
             "train.clip: above 0": not train.clip > 0,

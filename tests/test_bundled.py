@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,22 @@ LEAST_DICE = {"heads": 0.95, "lesions": 0.85}
 
 def test_both_models_ship_and_are_small() -> None:
     assert bundled() == ["fetal-head", "skin-lesion"]
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 40e6
+    sizes = {path: path.stat().st_size for path in MODELS.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 45e6
+    assert sizes[MODELS / "imagenet" / "encoder.safetensors"] < 9e6
+
+
+def test_the_encoder_names_its_licence_and_is_no_model(mhvae: Any, tmp_path: Path) -> None:
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for file in (MODELS / "imagenet").iterdir():
+        assert any(file.relative_to(MODELS.parent).match(pattern) for pattern in packaged["mhvae_cli"])
+    card = (MODELS / "imagenet" / "README.md").read_text()
+    assert "license: apache-2.0" in card and "EfficientNet-Lite0" in card
+    images = ROOT / "examples" / "heads" / "images"
+    ended = mhvae("segment", images, "-m", "imagenet", "-o", f"{tmp_path}/out/")
+    assert ended.code == 6 and len(ended.stderr.splitlines()) == 2
+    assert "imagenet: an encoder's weights, not a model" in ended.stderr
+    assert "train-vae --from imagenet" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -60,7 +76,9 @@ def test_the_readme_shows_commands_that_work(
     assert first.startswith("pip install . && mhvae segment ")
     assert [line.split()[1] for line in table] == list(VERBS)
     lines = [first.partition("&& ")[2], *(line for line in table if "--data DIR" not in line)]
-    verbs = "segment segment evaluate reconstruct swap-style interpolate warp sample inspect models doctor"
+    verbs = (
+        "segment segment evaluate reconstruct swap-style interpolate warp sample status inspect models doctor"
+    )
     lines = [shlex.split(line)[1:] for line in lines]
     assert [words[0] for words in lines] == verbs.split()
     for words in lines:

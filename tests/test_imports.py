@@ -44,6 +44,7 @@ HEAVY = {"torch", "safetensors", "huggingface_hub"}
 WITH_TORCH = {  # they import torch at once; all others only when something is computed
     "devices",
     "diffusion",
+    "inference.audit",
     "inference.carrying",
     "inference.loading",
     "inference.networks",

@@ -12,9 +12,8 @@ Rows:
   real       the sources themselves: the figures of images that are real, the floor of all others.
   carry      edits that carry the pixels of their images along; invent: the whole image is generated.
   VAE        the image before refinement.
-Columns: see distances.py. The features are those of EfficientNet-Lite1 (lite1.py). Generated images are
-brought to the model's square as real ones are: carried ones from their native size, in 8 bits; the others are
-drawn there. All are then scaled to 240 px.
+Columns: see distances.py. The features are those of EfficientNet-Lite1 (lite1.py). All images, real and
+generated, are squashed to its 240 px from their native size; samples have the sizes of the sources.
 
 The figures mean something only if the model was not trained on the fold. They depend on `--count`: compare
 them with the floor of the same run. One image more or less changes a share by 1 / count. Refining costs up to
@@ -34,13 +33,14 @@ from common import held_out_arguments, table  # first: see there
 import numpy as np
 import torch
 from distances import NEIGHBOURS, kid, kid_interval, precision_recall, two_sample_accuracy
-from lite1 import features, load
+from lite1 import SIDE, features, load
 from sharpness import BATCH
 
 from mhvae_cli import Pipeline
 from mhvae_cli.errors import InputError
 from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import Scan, scan_of
+from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.inference.synthesis import (
     Draft,
@@ -74,13 +74,12 @@ def halves(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sa
 def drafts_of(
     networks: Networks, sources: Sequence[Source], kind: str, *, carry: bool
 ) -> list[Draft | InputError]:
-    """One draft per source; without `carry` in the model's square."""
+    """One draft per source, of its size."""
     drafts: list[Draft | InputError] = []
-    side = networks.config.image_size
     for number, (source, style) in enumerate(zip(sources, [*sources[1:], *sources[:1]], strict=True)):
         try:
             if kind == "sample":
-                draft = sample_code(networks, networks.density, number, seed=0, size=(side, side))
+                draft = sample_code(networks, networks.density, number, seed=0, size=source.code.size)
             elif kind == "reconstruct":
                 draft = draft_of(source)
             elif kind == "swap-style":
@@ -90,21 +89,24 @@ def drafts_of(
         except InputError as error:
             drafts.append(error)
             continue
-        if not carry:
-            draft = replace(draft, code=replace(draft.code, size=(side, side)), like=None)
         drafts.append(draft)
     return drafts
 
 
 def generate(networks: Networks, drafts: Sequence[Draft | InputError], **how: Any) -> np.ndarray:
-    """The images (N, C, S, S) in [-1, 1] of all drafts that can be generated."""
+    """What Lite1 sees (N, C, 240, 240) of all drafts that can be generated."""
     usable = [draft for draft in drafts if isinstance(draft, Draft)]
     made: list[Scan] = []
     for i in range(0, len(usable), BATCH):
         made += _made(networks, usable[i : i + BATCH], **how)
     if not made:
         return np.empty((0, 1, 1, 1), np.float32)
-    return np.stack([networks.prepare(scan) for scan in made])
+    return np.stack([seen(networks, scan) for scan in made])
+
+
+def seen(networks: Networks, scan: Scan) -> np.ndarray:
+    """A scan (C, 240, 240) in [-1, 1], with the channels of the model."""
+    return to_square(scan.pixels, SIDE, networks.config.channels, window=scan.window)
 
 
 def _made(networks: Networks, drafts: Sequence[Draft], **how: Any) -> list[Scan]:
@@ -146,9 +148,7 @@ def compare(real: np.ndarray, made: np.ndarray) -> dict[str, Any]:
 
 def print_report(report: dict[str, Any]) -> None:
     """The table."""
-    head = (
-        "{model} on fold {fold} of {data}, at {size} px, {evaluations} evaluations; {references} real images"
-    )
+    head = "{model} on fold {fold} of {data}, {evaluations} evaluations; {references} real images"
     print(head.format(**report), end="")
     print(f"; {report['left_out']} sources without an object left out")
     rows = []
@@ -182,8 +182,8 @@ def main() -> None:
     if min(len(sources), len(second)) <= NEIGHBOURS:
         least = f"{NEIGHBOURS + 1} of each are the least"
         sys.exit(f"{args.data}: {len(sources)} sources and {len(second)} other images of the fold; {least}")
-    real = features(network, np.stack([networks.prepare(read_scan(sample.image)) for sample in second]))
-    floor = features(network, np.stack([networks.prepare(source.scan) for source in sources if source.scan]))
+    real = features(network, np.stack([seen(networks, read_scan(sample.image)) for sample in second]))
+    floor = features(network, np.stack([seen(networks, source.scan) for source in sources if source.scan]))
     rows = {"real": compare(real, floor)}
     for name, (kind, carry, refine) in rows_of(args.kinds).items():
         print(f"{name}: {len(sources)} images", file=sys.stderr)
@@ -196,7 +196,6 @@ def main() -> None:
         "fold": args.fold,
         "references": len(second),
         "left_out": len(encoded) - len(sources),
-        "size": networks.config.image_size,
         "evaluations": args.steps,
         "threads": torch.get_num_threads(),
         "rows": rows,

@@ -31,7 +31,9 @@ FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
 NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*\]")
 """A list of numbers alone, as JSON: it is written on one line."""
 OPTIONAL = {"cddpm": dict, "trust": dict}
-FILES = ("config.json", "vae.safetensors", "cddpm.safetensors", "README.md", SUMS)
+PARTS = ("vae", "cddpm", "audit")
+"""The components of a model: its .safetensors files."""
+FILES = ("config.json", *(f"{part}.safetensors" for part in PARTS), "README.md", SUMS)
 """All files of a model folder; the first two are required."""
 CONFIG_CAP = 2**20
 
@@ -161,6 +163,19 @@ def save_model(
         write_atomic(folder / name, data)
     write_atomic(folder / SUMS, format_sums(listed).encode())
     write_atomic(folder / "config.json", config_json)
+
+
+def rewrite_model(
+    folder: Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    states: Mapping[str, Mapping[str, "Tensor"]] | None = None,
+    card: str | None = None,
+) -> None:
+    """Write a model folder again with another configuration or card, or other or further components."""
+    kept = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
+    card = (folder / "README.md").read_text() if card is None else card
+    save_model(folder, config=config or read_config(folder), states={**kept, **(states or {})}, card=card)
 
 
 def _halved(tensor: "Tensor") -> "Tensor":

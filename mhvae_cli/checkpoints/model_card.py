@@ -12,6 +12,9 @@ HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "gpl-3.0", "cc0-1.0"} | {
     f"cc-by{terms}-4.0" for terms in ("", "-sa", "-nd", "-nc", "-nc-sa", "-nc-nd")
 }
 
+MIN_FOLLOWS = 0.25
+"""A model whose validation figure `follows` is smaller does not follow its images."""
+
 INTENDED_USE = "Research; not a medical device."
 
 BIAS = (
@@ -42,6 +45,7 @@ LABELS = {
     "epoch": "Epoch",
     "score": "Score by which the epoch was chosen",
     "val_recon": "Reconstruction loss",
+    "follows": "Share of the variance of position and size that is explained",
     "dice reconstruct": "`reconstruct`: Dice of the requested and the found mask",
     "dice swap-style": "`swap-style`: Dice of the requested and the found mask",
     "dice warp 45 degrees 0.7": "`warp --rotate 45 --scale 0.7`: Dice of the requested and the found mask",
@@ -167,6 +171,8 @@ def _use_and_limits(config: Mapping[str, Any]) -> str:
             f" {_line(100 * model['pen'])} % of the image's side (the root of its area) inside the mask's"
             " outline, where the official figures were. Area and perimeter are those of the mask."
         )
+    if config["figures"].get("validation", {}).get("follows", 1.0) < MIN_FOLLOWS:
+        limits.append("It predicts nearly the same mask for every image: do not use it.")
     if "trust" in config:
         limits.append(
             "The column `foreign` of results.csv flags images unlike those of the validation set, `doubtful`"

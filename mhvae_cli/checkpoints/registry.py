@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError
-from .folder import FILES
+from .folder import FILES, load_state
 from .hub import cached, fetch
 from .tensors import PICKLED, load_tensors, pickled
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODELS = Path(__file__).parents[1] / "models"
+IMAGENET = "imagenet"
+"""The bundled weights of an ImageNet encoder: training starts from them, but they find no object."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
@@ -63,6 +65,11 @@ def resolve(ref: str | Path, *, offline: bool = False, check: bool = False) -> P
         return _with_config(path, ref)
     if ref in imported():
         return home() / "models" / ref
+    if ref == IMAGENET:
+        raise ModelError(
+            f"{IMAGENET}: an encoder's weights, not a model",
+            hint=f"train-vae --from {IMAGENET} starts from them",
+        )
     if ref and os.path.exists(path):
         raise ModelError(f"{ref}: not a model folder", hint=f"name the folder: --model {path.parent}")
     if _HUB_ID.fullmatch(ref):
@@ -79,12 +86,27 @@ def _with_config(folder: Path, ref: str) -> Path:
     return folder
 
 
+def model_folder(ref: str, *, offline: bool = False) -> Path | None:
+    """The folder of the model `ref`, as in `resolve`, or None for what `load_pretrained` loads instead."""
+    path = Path(ref).expanduser()
+    if ref == IMAGENET or path.suffix in (".safetensors", *PICKLED) or path.is_file():
+        return None
+    try:
+        return resolve(ref, offline=offline)
+    except ModelError:
+        if _HUB_ID.fullmatch(ref) and not path.exists():
+            return None  # weights of another library
+        raise
+
+
 def load_pretrained(ref: str | Path, *, offline: bool = False) -> dict[str, "Tensor"]:
     """The tensors, in their stored dtypes, of a .safetensors file or a Hub model's model.safetensors.
 
-    `ref`: the file, or ORG/NAME[@REVISION]. ModelError if there is none.
+    `ref`: "imagenet", the file, or ORG/NAME[@REVISION]. ModelError if there is none.
     """
     ref = os.fspath(ref)
+    if ref == IMAGENET:
+        return load_state(MODELS / IMAGENET, "encoder")
     path = Path(os.path.expanduser(ref))
     if path.suffix in PICKLED:
         raise pickled(path)

@@ -7,6 +7,7 @@ swap_style      images in the style of others
 interpolate     images between two images
 warp            images with the object moved or deformed
 sample          synthetic images and masks
+status          whether a folder of results is whole
 inspect         provenance of files, description of models
 models          list, verify, download and transfer models
 doctor          system configuration and a self-test of the devices

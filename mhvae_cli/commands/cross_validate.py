@@ -52,7 +52,7 @@ def cross_validate(
             show_default=False,
         ),
     ] = None,
-    preset: training_options.Preset = "small",
+    preset: training_options.Preset = "auto",
     config: training_options.Config = None,
     profile: Annotated[
         Literal["native", "paper256"],
@@ -73,15 +73,15 @@ def cross_validate(
     from ..training.recipe import load_recipe
 
     deadline = training_options.parse_max_time(settings.max_time)
-    recipe, given = load_recipe(preset, config, {})
+    recipe, undecided = load_recipe(preset, config, {}, offline=settings.offline)
 
     from ..evaluation.scoring import over_folds
-    from ..training import train
+    from ..training.automatic import choose
     from ..training.cross_validation import cross_validate as run_folds
     from ..training.datasets import discover
 
     run_options = training_options.training_options(settings, deadline=deadline)
-    recipe = train.with_channels(recipe, given, discover(data))
+    recipe = choose(recipe, undecided, discover(data))
     rows_by_fold: dict[int, list[Row]] = {}
     with TrainingProgress(quiet=settings.quiet, progress=settings.progress) as callback:
         for fold, result in run_folds(

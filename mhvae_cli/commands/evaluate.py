@@ -76,6 +76,7 @@ def evaluate(
 ) -> None:
     """Score predicted masks against ground truth: Dice, IoU, Hausdorff distance, HD95 and ASSD.
 
+    The thresholded Jaccard, of the ISIC challenges, is the IoU, or 0 below 0.65.
     A ground-truth mask without a prediction counts as a missed object. An unusable mask is reported as an
     error in its own row, and the other masks are still scored.
     """
@@ -200,11 +201,13 @@ def _print_report(report: dict[str, Any]) -> None:
 
 def _table_rows(metrics: dict[str, dict[str, float]]) -> list[list[str]]:
     """One row per metric: its name and unit, then its figures rounded to significant digits."""
+    from ..evaluation.scoring import RATIOS
+
     rows = []
     for name, figures in metrics.items():
-        unit = "" if name in ("dice", "iou") else " mm" if name.endswith("_mm") else " px"
+        unit = "" if name in RATIOS else " mm" if name.endswith("_mm") else " px"
         digits = {"": ".4f", " px": ".2f", " mm": ".3f"}[unit]
         shapes = {"n": "d", "p": ".2g"}
         cells = [format(value, shapes.get(key, digits)) for key, value in figures.items()]
-        rows.append([name.removesuffix("_mm") + unit, *cells])
+        rows.append([name.removesuffix("_mm").replace("_", " ") + unit, *cells])
     return rows

@@ -165,9 +165,7 @@ FromFile0 = Annotated[
 
 Recursive = Annotated[
     bool,
-    option(
-        "--recursive", "-r", help="Include subfolders and linked ones; keep structure.", panel=INPUT_PANEL
-    ),
+    option("--recursive", "-r", help="Include (linked) subfolders; keep structure.", panel=INPUT_PANEL),
     NEUTRAL,
 ]
 
@@ -186,8 +184,10 @@ Shard = Annotated[
     str | None,
     option(
         "--shard",
-        metavar="I/N",
-        help="Process only every N-th input, starting at the I-th (1 to N), to split the work over N runs.",
+        metavar="I/N|auto",
+        help="Process only part I of N of the inputs (1 to N), to split the work over N runs. The part of an"
+        " input depends only on its path within the operand, that of a sample on its number. auto stands for"
+        " MHVAE_SHARD or the number of this task of SLURM or torchrun.",
         panel=INPUT_PANEL,
         show_default=False,
     ),

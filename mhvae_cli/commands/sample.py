@@ -86,6 +86,14 @@ def sample(
             " with labels 0 and 1.",
         ),
     ] = "data",
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Compare each image with the index of training images that is stored with the model.",
+        ),
+        NEUTRAL,
+    ] = False,
     *,
     settings: GenerationSettings,
 ) -> None:
@@ -105,6 +113,10 @@ def sample(
     its subject in index.csv, so that a split by subject keeps them together.
     Such images contain pixels of the scans: protect them as you protect the
     scans.
+
+    --audit looks for memorised images: the column training_distance is the
+    distance to the nearest training image, in units of the distance that 99 %
+    of new images keep; below 1 the image is flagged in qc.
     """
     if layout == "nnunet" and settings.format == "tiff":
         raise UsageError("--layout nnunet needs PNG files", hint="leave --format out")
@@ -144,6 +156,7 @@ def sample(
             command_words=command_words,
             titles=["source"] if items else [],
             settled=dataset_index.add,
+            audit=audit,
         )
     raise typer.Exit(code)
 

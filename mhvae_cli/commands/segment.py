@@ -8,11 +8,12 @@ import typer
 
 from ..errors import UsageError
 from ..runs.fingerprint import RunFingerprint, apply_existing_policy
-from ..runs.inputs import find_inputs, parse_shard, parse_window
+from ..runs.inputs import find_inputs, parse_window
 from ..runs.invocation import NEUTRAL
 from ..runs.outputs import Job, choose_format, find_target, plan
 from ..runs.reporter import preview
 from ..runs.settings import RunSettings
+from ..runs.shards import find_shard, share
 from . import options, segmentation_options
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def segment(
     outline in pixels of the mask, and in mm if the pixel size is known. --seed
     only affects the samples of --posterior.
     """
-    shard, window = parse_shard(settings.shard), parse_window(settings.window)
+    shard, window = find_shard(settings), parse_window(settings.window)
     gathered = find_inputs(inputs, settings)
     target = find_target(settings.out, many=gathered.many)
     kind = choose_format(format, target, SUFFIXES, what="masks")
@@ -91,9 +92,10 @@ def segment(
 
         check_page(review_page, settings.existing)
     endings = [f".{kind}", *["__overlay.png"] * overlay, *["__probability.png"] * bool(posterior)]
-    fingerprint = RunFingerprint("segment", settings.model, offline=settings.offline, seed=settings.seed)
-    planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)[shard]]
-    jobs = apply_existing_policy(planned, settings.existing, fingerprint, target)
+    fingerprint = RunFingerprint("segment", settings, shard)
+    planned = [_with_spacing(job, spacings) for job in plan(gathered.items, target, endings)]
+    mine = share(shard, planned, lambda job: job.item.stem)
+    jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
     if settings.dry_run:
         raise typer.Exit(preview(jobs, settings.as_json))
 
@@ -109,7 +111,7 @@ def segment(
         qc=QCOptions(qc, fail_on_qc, posterior or 0, looks, tta, settings.seed),
         review_page=review_page,
     )
-    raise typer.Exit(segment_jobs(jobs, target, chosen, settings, fingerprint))
+    raise typer.Exit(segment_jobs(jobs, planned, target, chosen, settings, fingerprint))
 
 
 def _spacings(spacing: str | None, table: Path | None, trust_dpi: bool, names: list[str]) -> "SpacingSources":

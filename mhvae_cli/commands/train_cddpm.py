@@ -46,7 +46,7 @@ def train_cddpm(
             min=0,
             metavar="N",
             help="Side of the square training crops in pixels; 0 trains on whole images.",
-            show_default="64",
+            show_default="64; 0 after a trained cDDPM",
         ),
     ] = None,
     start: Annotated[
@@ -65,24 +65,36 @@ def train_cddpm(
 
     Masks are not needed. RUN/ becomes a copy of the model folder with
     cddpm.safetensors added; the weights of the VAE do not change. Training
-    starts from a trained cDDPM if one fits (--from). Ctrl-C, SIGTERM and
-    --max-time stop after the current step, and training can be resumed without
-    loss.
+    starts from a trained cDDPM if one fits (--from), and then takes its
+    configuration over, and about 1000 steps, or as many as --max-time has room
+    for. Rows of images, VAE images and refined ones in sheets/ show how far it
+    has come. Ctrl-C, SIGTERM and --max-time stop after the current step, and
+    training can be resumed without loss.
     """
     from ..training.recipe import load_cddpm_recipe
 
     deadline = training_options.parse_max_time(settings.max_time)
     own_options = {"diffusion.process": process, "train.crop": crop}
-    recipe = load_cddpm_recipe(config, training_options.recipe_options(settings, own_options))
 
     from ..checkpoints.registry import resolve
 
     folder = resolve(model, offline=settings.offline)
+    recipe, undecided = load_cddpm_recipe(
+        config,
+        training_options.recipe_options(settings, own_options),
+        model=folder,
+        start=start,
+        offline=settings.offline,
+    )
 
     from ..training import train
+    from ..training.automatic import choose_cddpm
 
-    run_options = training_options.training_options(settings, deadline=deadline, resume=settings.resume)
+    run_options = training_options.training_options(
+        settings, deadline=deadline, resume=settings.resume, timed="train.epochs" in undecided
+    )
     samples = train.hold_out(train.gather(data, masks=False), settings.hold_out)
+    recipe = choose_cddpm(recipe, undecided, samples)
     with TrainingProgress(quiet=settings.quiet, progress=settings.progress) as callback:
         outcome = train.train_cddpm(
             folder,

@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..config import Arch, Family, Points
+from ..config import Arch, Family
 from ..errors import InputError
 from ..runs.console import TrainingProgress
 from . import training_options
 from .training_options import ModelTrainingSettings
 
 EXAMPLES = (
-    "mhvae train-vae --data DIR --out RUN/ --warp affine --max-time 2h",
-    "mhvae train-vae --data DIR --out RUN/ --resume",
+    "mhvae train-vae --data DIR --out RUN/",
+    "mhvae train-vae --data DIR --out RUN/ --from fetal-head --max-time 10m",
 )
 
 
@@ -21,31 +21,18 @@ EXAMPLES = (
 def train_vae(
     data: training_options.ImagesAndMasks,
     out: training_options.RunFolder,
-    preset: training_options.Preset = "small",
+    preset: training_options.Preset = "auto",
     config: training_options.Config = None,
     warp: Annotated[
         Family | None,
         typer.Option(
             "--warp",
             help="Family of the spatial transform: affine gives ellipses, tps any smooth outline.",
-            show_default="tps",
+            show_default="affine if the masks are ellipses; tps with other presets",
         ),
-    ] = None,
-    points: Annotated[
-        Points | None,
-        typer.Option("--points", help="Layout of the control points of a tps warp.", show_default="circular"),
     ] = None,
     encoder: Annotated[
         Arch | None, typer.Option("--encoder", help="Encoder architecture.", show_default="the preset's")
-    ] = None,
-    width: Annotated[
-        float | None,
-        typer.Option(
-            "--width",
-            metavar="X",
-            help="Channel multiplier of a ResNet encoder.",
-            show_default="the preset's",
-        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -69,14 +56,14 @@ def train_vae(
         bool,
         typer.Option("--single-head", help="Train a plain VAE without a position code; it cannot segment."),
     ] = False,
-    pretrained: Annotated[
+    start: Annotated[
         str | None,
         typer.Option(
-            "--pretrained",
-            metavar="REF",
-            help="Initialize from ImageNet weights (a .safetensors file, or ORG/NAME on the Hub) or from a"
-            " complete model of the same configuration (a bundled name or a model folder).",
-            show_default=False,
+            "--from",
+            metavar="REF|imagenet|scratch",
+            help="Model whose weights and configuration the training starts from, or imagenet, for an encoder"
+            " trained on ImageNet, or scratch; or a .safetensors file of encoder weights.",
+            show_default="imagenet; scratch with other presets",
         ),
     ] = None,
     reference: Annotated[
@@ -93,32 +80,39 @@ def train_vae(
 ) -> None:
     """Train a segmentation model on a folder of images and masks.
 
-    RUN/ becomes a model folder for --model, with log.csv, sample images in
-    sheets/, and the training state for --resume. Ctrl-C, SIGTERM and
-    --max-time stop after the current step, and training can be resumed
-    without loss.
+    Without options, what is not told is chosen from the data, for 20 to some
+    thousand images. RUN/ becomes a model folder for --model, with log.csv,
+    learning curves, the worst validation images and others in sheets/, and
+    the training state for --resume. Ctrl-C, SIGTERM and --max-time stop after
+    the current step, and training can be resumed without loss.
     """
     from ..training.recipe import load_recipe
 
     deadline = training_options.parse_max_time(settings.max_time)
     own_options = {
         "model.warp.family": warp,
-        "model.warp.points": points,
         "model.encoder.arch": encoder,
-        "model.encoder.width": width,
         "model.image_size": image_size,
         "model.channels": channels and int(channels),
         "model.single_head": single_head or None,
-        "pretrained": pretrained,
+        "start": start,
     }
-    recipe, given = load_recipe(preset, config, training_options.recipe_options(settings, own_options))
+    recipe, undecided = load_recipe(
+        preset,
+        config,
+        training_options.recipe_options(settings, own_options),
+        offline=settings.offline,
+    )
 
     from ..images.read import read_mask
     from ..training import train
+    from ..training.automatic import choose
 
-    run_options = training_options.training_options(settings, deadline=deadline, resume=settings.resume)
+    run_options = training_options.training_options(
+        settings, deadline=deadline, resume=settings.resume, timed="train.epochs" in undecided
+    )
     samples = train.hold_out(train.gather(data), settings.hold_out)
-    recipe = train.with_channels(recipe, given, samples)
+    recipe = choose(recipe, undecided, samples)
     reference_mask = None if reference is None else read_mask(reference)
     if reference_mask is not None and not reference_mask.any():
         raise InputError(f"{reference}: empty mask")

@@ -76,10 +76,11 @@ RunFolder = Annotated[
 ]
 
 Preset = Annotated[
-    Literal["small", "paper"],
+    Literal["auto", "small", "paper"],
     typer.Option(
         "--preset",
-        help="Training recipe; small takes one to two hours per model on two CPU cores, paper needs a GPU.",
+        help="Training recipe. auto suits the data and trains what finds the object; small trains all parts"
+        " together, from scratch, in one to two hours on two CPU cores; paper needs a GPU.",
     ),
 ]
 
@@ -149,7 +150,8 @@ MaxTime = Annotated[
     typer.Option(
         "--max-time",
         metavar="T",
-        help="Stop after this time (90s, 30m, 2h); training can be resumed.",
+        help="Stop after this time (90s, 30m, 2h); training can be resumed. With preset auto and without"
+        " --epochs, the training is shortened to be complete by then.",
         show_default=False,
     ),
 ]
@@ -199,7 +201,7 @@ def parse_max_time(text: str | None) -> float | None:
 
 
 def training_options(
-    settings: TrainingSettings, *, deadline: float | None, resume: bool = False
+    settings: TrainingSettings, *, deadline: float | None, resume: bool = False, timed: bool = False
 ) -> "TrainingOptions":
     """The options of `training.train`. Raises DeviceError if the device is not available."""
     from ..devices import resolve_dtype
@@ -211,6 +213,7 @@ def training_options(
         resolve_dtype(settings.dtype, device),
         resume=resume,
         deadline=deadline,
+        timed=timed and "WORLD_SIZE" not in os.environ,
         workers=worker_count(settings.workers),
         offline=settings.offline,
         command=command_line(),

@@ -24,6 +24,8 @@ from ..images.scan import Spacing
 Profile = Literal["native", "paper256"]
 PIXELS = Spacing(1.0, 1.0)
 PAPER_SIZE = 256
+LEAST_JACCARD = 0.65
+"""The threshold of the ISIC challenges: below it a lesion counts as missed."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Scores:
     mm: Distances | None
     pred_empty: bool
     truth_empty: bool
+
+    @property
+    def thresholded_jaccard(self) -> float:
+        """The score of the ISIC 2018 challenge: the IoU, 0 if it is below `LEAST_JACCARD`."""
+        return self.iou if self.iou >= LEAST_JACCARD else 0.0
 
 
 def dice(pred: np.ndarray, truth: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from ..images.scan import Spacing
 from ..images.spacing import stem_key
 from .metrics import Profile, Scores, measure
 
-METRICS = ("dice", "iou", "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")
+RATIOS = ("dice", "iou", "thresholded_jaccard")
+METRICS = (*RATIOS, "hausdorff", "hd95", "assd", "hausdorff_mm", "hd95_mm", "assd_mm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Row:
         """The scores by their names in METRICS: no `_mm` without a spacing, none for a failed row."""
         if self.scores is None:
             return {}
-        found = {"dice": self.scores.dice, "iou": self.scores.iou}
+        found = {name: getattr(self.scores, name) for name in RATIOS}
         for distances, unit in ((self.scores.px, ""), (self.scores.mm, "_mm")):
             if distances is not None:
                 found |= {name + unit: value for name, value in vars(distances).items()}

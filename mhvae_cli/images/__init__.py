@@ -10,6 +10,7 @@ scan            an upright image with its orientation, window and spacing
 transforms      a scan to the network's square input and back
 resample        an image's pixels at any points, for images that are moved
 spacing         the size of a pixel in mm
+plot            line charts
 render          outlines and grids drawn on images, contact sheets
 encode          arrays to PNG, TIFF, GIF and JPEG bytes
 """

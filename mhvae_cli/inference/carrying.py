@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError, ModelError
 from ..images.resample import levels_of, pixels_of, resample
 from ..images.scan import Scan
-from ..images.transforms import limits_of, shown_by
+from ..images.transforms import limits_of, shown_by, to_square
 from ..vae.correspondence import Map, correspondence
 from ..vae.editing import LatentCode
 from ..vae.warp import pixel_centres
@@ -43,7 +43,7 @@ class Donor:
 
 @dataclass(frozen=True)
 class _Moved:
-    """One donor on the network's square: its pixels (C, S, S), moved, and how well they are known (S, S).
+    """One donor on the square that is drawn: its pixels (C, S, S), moved, and how well they are known (S, S).
 
     `object` (S, S) in [0, 1] is the share of the moved object in a pixel, `seam` (S, S) how far the pixel
     mixes places, `magnified` how much larger the object is than in its image.
@@ -139,7 +139,7 @@ class Carried:
 
 def carry_detail(networks: Networks, target: LatentCode, donors: Sequence[Donor]) -> Carried:
     """What `donors` show of the image of a latent code; InputError if they show next to nothing of it."""
-    side = networks.config.image_size
+    side = networks.side
     parts = tuple(_moved(networks, target, donor) for donor in donors if donor.share > 0)
     square = _blend([part.square for part in parts], _shares(parts), (side, side))
     known = 1 - np.prod([1 - part.known for part in parts], axis=0)
@@ -156,7 +156,7 @@ def carry_detail(networks: Networks, target: LatentCode, donors: Sequence[Donor]
 
 
 def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
-    side, warp = networks.config.image_size, networks.model.warp
+    side, warp = networks.side, networks.model.warp
     if warp is None:
         raise ModelError(f"{networks.name}: a single-headed VAE finds no object")
     points = pixel_centres((side, side))
@@ -171,7 +171,7 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     new, seam = new * (moves > 0), 4 * new * (1 - new) * moves
     # A ground pixel is known unless the object lay there and has moved away.
     known = new * seen + (1 - new) * (1 - old * moves)
-    still = networks.prepare(donor.scan)
+    still = to_square(donor.scan.pixels, side, networks.config.channels, window=donor.scan.window)
     shown = resample(still, lambda begin, end: sources[begin * side : end * side], (side, side))
     square = np.clip(still + new * (shown - still), -1, 1).astype(np.float32)
     return _Moved(donor, to_source, square, known, new, seam, _magnification(networks, target, donor))
@@ -179,7 +179,7 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
 
 def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:
     """How much larger the object is in the target than in its donor, in length."""
-    side = networks.config.image_size
+    side = networks.side
     areas = [networks.mask_of(code, (side, side)).sum() for code in (target, donor.code)]
     return float(np.sqrt(max(areas[0], 1) / max(areas[1], 1)))
 

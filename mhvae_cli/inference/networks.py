@@ -15,6 +15,7 @@ from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
 from ..images.transforms import Box, to_square
+from ..vae.decoder import resized
 from ..vae.density import Density
 from ..vae.editing import LatentCode
 from ..vae.encoder import fold_batch_norms
@@ -78,6 +79,13 @@ class Networks:
     def refiner(self) -> "Refiner":
         """The cDDPM of the folder; ModelError if it has none."""
         return load_refiner(self.folder, device=self.device, dtype=self.dtype)
+
+    @cached_property
+    def side(self) -> int:
+        """The side in pixels of the square in which images are generated: the cDDPM's, else the VAE's."""
+        cddpm = read_config(self.folder).get("cddpm", {}).get("model", {})
+        side: int = cddpm.get("image_size", 0) or self.config.image_size
+        return side
 
     @cached_property
     def qc_statistics(self) -> QCStatistics | None:
@@ -194,9 +202,9 @@ class Networks:
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[LatentCode]) -> np.ndarray:
-        """The VAE's images x_hat, float32 (B, C, S, S), about [-1, 1]."""
+        """The VAE's images x_hat, float32 (B, C, side, side), about [-1, 1]."""
         made = [self.model.decode(self._latents(codes[part])) for part in self._parts(len(codes))]
-        return torch.cat(made).float().cpu().numpy()
+        return resized(torch.cat(made).float(), self.side).cpu().numpy()
 
     @torch.inference_mode()
     def refine(
@@ -223,7 +231,7 @@ class Networks:
             refine(
                 self._image(recon[part]),
                 keys[part],
-                level=self._level_map(codes[part]),
+                level=self._level_map(codes[part], recon.shape[-1]),
                 known=self._known(known, part),
             )
             for part in self._parts(len(recon))
@@ -271,11 +279,11 @@ class Networks:
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
 
-    def _level_map(self, codes: Sequence[LatentCode]) -> torch.Tensor | None:
-        """The level functions of latent codes' masks on the square, if the cDDPM sees them."""
+    def _level_map(self, codes: Sequence[LatentCode], side: int) -> torch.Tensor | None:
+        """The level functions of latent codes' masks on a square, if the cDDPM sees them."""
         if not (codes and self.refiner.network.sees_mask):
             return None
-        side, latents = self.config.image_size, self._latents(codes)
+        latents = self._latents(codes)
         return self.model.level_map(latents.theta, (side, side), latents.pose).float().to(self.device)
 
     def _known(self, arrays: Sequence[np.ndarray], part: slice) -> "Known | None":

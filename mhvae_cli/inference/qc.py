@@ -179,9 +179,14 @@ class QCStatistics:
         return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
 
 
-def judge_generated(dice: float) -> dict[str, str]:
-    """The columns qc and qc_why of a generated image, whose object agrees with its mask by `dice`."""
-    return {"qc": "ok", "qc_why": ""} if dice >= LEAST_DICE else {"qc": "warn", "qc_why": "dice"}
+def judge_generated(dice: float, training_distance: float | None = None) -> dict[str, str]:
+    """The columns qc and qc_why of a generated image, whose object agrees with its mask by `dice`.
+
+    `training_distance` is that of `audit.Audit.distance`, if known.
+    """
+    why = ["dice"] * (dice < LEAST_DICE)
+    why += ["training_distance"] * (training_distance is not None and training_distance < 1)
+    return {"qc": "warn" if why else "ok", "qc_why": " ".join(why)}
 
 
 def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:

@@ -255,9 +255,9 @@ class TrainingProgress:
         metrics = [
             f"{name} {value:.4g}"
             for name, value in row.items()
-            if isinstance(value, float) and name not in ("seconds", "score")
+            if isinstance(value, float) and name not in ("seconds", "score", "smoothed")
         ]
-        best = " (best)" if row["score"] >= event["best"] else ""
+        best = " (best)" if event["best"] else ""
         took = format_duration(row["seconds"])
         return f"epoch {row['epoch']} of {event['of']}, {took}: {', '.join(metrics)}{best}"
 

@@ -20,6 +20,8 @@ from .inputs import Item
 from .invocation import current
 from .outputs import Job, Target, refuse_existing
 from .results import Result, read_rows
+from .settings import RunSettings
+from .shards import Shard
 from .streaming import stream
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ class RunFingerprint:
     are excluded: they affect only the last bits.
     """
 
-    def __init__(self, verb: str, model: str, *, offline: bool = False, seed: int = 0) -> None:
-        self.verb, self.model, self.offline, self.seed = verb, model, offline, seed
+    def __init__(self, verb: str, settings: RunSettings, shard: Shard | None) -> None:
+        self.verb, self.shard = verb, shard
+        self.model, self.offline, self.seed = settings.model, settings.offline, settings.seed
         self.invocation = current()  # read here, as other threads do not see the context variable
         self.networks: Networks | None = None
         self.halved_to: int | None = None
@@ -173,6 +176,7 @@ class RunFingerprint:
             "dtype": None if networks is None else str(networks.dtype).removeprefix("torch."),
             "threads": None if torch is None else torch.get_num_threads(),
             "seed": self.seed,
+            "shard": None if self.shard is None else str(self.shard),
             "batch_halved_to": self.halved_to,
             "process": os.getpid(),
             "begun": self._begun.isoformat(timespec="seconds"),

@@ -28,12 +28,14 @@ from ..hashing import sha256_of
 from .console import open_file, print_note, write_line
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation_jobs import CELL, GenerationRequest, GenerationResult, JobRunner
-from .inputs import Item, gather, parse_shard, parse_window
+from .generation_quality import Judge
+from .inputs import Item, gather, parse_window
 from .models import load_networks
 from .outputs import Job, Target, choose_format, find_target, output_paths, refuse_clashes, refuse_existing
 from .reporter import Reporter, drive, preview
 from .results import Result
 from .settings import GenerationSettings
+from .shards import find_shard, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,11 +66,13 @@ class Compilation:
 
 @dataclass(frozen=True)
 class _Plan:
-    """All jobs in order, that of the compilation last, and those still to do with their requests."""
+    """All jobs in order, that of the compilation last; `planned`, those of every shard; those `todo`, with
+    their requests."""
 
     target: Target
     format: str
     jobs: list[Job]
+    planned: list[Job]
     todo: list[tuple[Job, GenerationRequest]]
     sheet: Path | None
     fingerprint: RunFingerprint
@@ -104,13 +108,15 @@ def generate(
     collect: Collect | None = None,
     compilation: Compilation | None = None,
     settled: Callable[[Job], None] | None = None,
+    audit: bool = False,
 ) -> int:
     """Process, write and report every request; return the exit code.
 
     `many`: the inputs may be more than one image. `columns` are those of `GenerationRequest.row`;
     `command_words` are the verb's own options, as recorded in the files; `titles` are the headings of the
     sources on the sheet. `collect` receives every generated image in order, and `compilation` is written
-    after them; `settled` is called with each job whose files exist.
+    after them; `settled` is called with each job whose files exist. `audit`: compare the images with the
+    training images.
     """
     _check(settings)
     plan = _plan(verb, requests, settings, many=many, compilation=compilation)
@@ -121,7 +127,8 @@ def generate(
     if plan.todo:
         command = " ".join(["mhvae", verb, *command_words, *_common_words(settings)])
         runner = _load_runner(plan, settings, command)
-        results = _results(plan, runner, settings, rows, collect)
+        judge = Judge(runner.networks, audit=audit)
+        results = _results(plan, runner, settings, rows, collect, judge)
         if compilation is not None:
             results = _with_compilation(results, plan, runner, compilation)
     reporter = Reporter(
@@ -129,8 +136,9 @@ def generate(
         plan.jobs,
         plan.target,
         settings,
-        columns=[*columns, *COLUMNS],
+        columns=[*columns, *COLUMNS, *["training_distance"] * audit],
         fingerprint=plan.fingerprint,
+        planned=plan.planned,
         settled=settled,
     )
     with closing(results), reporter:
@@ -172,15 +180,18 @@ def _plan(
     combined = [_compilation_job(compilation, target)] if compilation else []
     sheets = [] if settings.sheet is None else [Job(Item("--sheet", b"", PurePath()), (settings.sheet,))]
     refuse_clashes([*planned, *combined, *sheets], [item for each in requests for item in each.sources])
-    shard = parse_shard(settings.shard)
-    fingerprint = RunFingerprint(verb, settings.model, offline=settings.offline, seed=settings.seed)
+    shard, pairs = find_shard(settings), list(zip(planned, requests, strict=True))
+    pairs = share(shard, pairs, lambda pair: pair[1].stem if pair[1].sources else None)
+    fingerprint = RunFingerprint(verb, settings, shard)
     refuse_existing(sheets, settings.existing)
-    jobs = apply_existing_policy([*planned[shard], *combined], settings.existing, fingerprint, target)
+    mine = [*(job for job, _ in pairs), *combined]
+    jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
     if combined and not all(job.skip for job in jobs):
         jobs = _redo_all(jobs)
-    pairs = zip(jobs, requests[shard], strict=not combined)
-    todo = [(job, request) for job, request in pairs if not job.skip and job.item.error is None]
-    return _Plan(target, format, jobs, todo, _sheet_path(settings), fingerprint)
+    made = zip(jobs, (request for _, request in pairs), strict=not combined)
+    todo = [(job, request) for job, request in made if not job.skip and job.item.error is None]
+    planned += combined
+    return _Plan(target, format, jobs, planned, todo, _sheet_path(settings), fingerprint)
 
 
 def _job_of(request: GenerationRequest, target: Target, endings: Sequence[str]) -> Job:
@@ -248,6 +259,7 @@ def _results(
     settings: GenerationSettings,
     rows: list[list["np.ndarray"]],
     collect: Collect | None,
+    judge: Judge,
 ) -> Generator[Result | InputError]:
     """The result of each request for the reporter; also fills the `rows` of the sheet and calls `collect`."""
     generated: Generator[GenerationResult | InputError] = runner.stream(
@@ -267,19 +279,7 @@ def _results(
                 collect(result.request, result.picture)
             if result.note and not settings.quiet:
                 print_note(f"{job.item.name}: {result.note}")
-            yield _judged(job, result, plan.made_by(job, result.hashes))
-
-
-def _judged(job: Job, made: GenerationResult, made_by: str | None) -> Result:
-    """The files and the row of a generated image, flagged if it does not show the object of its mask."""
-    from ..inference.qc import LEAST_DICE, judge_generated
-
-    dice = made.row["dice"]
-    quality = judge_generated(dice)
-    row = {**made.row, **quality, "mask": str(job.outputs[1]) if job.outputs else None}
-    doubt = f"dice {dice:g}, below {LEAST_DICE:g}: the image may not show the object of its mask"
-    warning = doubt if quality["qc"] == "warn" else None
-    return Result(made.files, row, missed=made.missed, warning=warning, made_by=made_by)
+            yield judge.result(job, result, plan.made_by(job, result.hashes))
 
 
 def _with_compilation(

@@ -9,12 +9,13 @@ from ..errors import InputError, ModelError, UsageError
 from ..resources import worker_count
 from .fingerprint import RunFingerprint, apply_existing_policy
 from .generation import COLUMNS
-from .inputs import Gathered, parse_shard, parse_window
+from .inputs import Gathered, parse_window
 from .models import load_networks
 from .outputs import Job, choose_format, find_target, plan
 from .reporter import Reporter, drive, preview
 from .results import Result
 from .settings import GenerationSettings
+from .shards import find_shard, share
 
 if TYPE_CHECKING:
     from ..images.scan import Scan, Window
@@ -44,16 +45,19 @@ def draw_handles(named: Gathered, settings: GenerationSettings) -> int:
         raise UsageError("--handles writes PNG files only", hint="leave --format out")
     if target.stdout and settings.as_json:
         raise UsageError("-o - writes one image: --json is not allowed")
-    shard = parse_shard(settings.shard)
-    fingerprint = RunFingerprint("warp", settings.model, offline=settings.offline, seed=settings.seed)
-    planned = plan(named.items, target, ["__handles.png"])[shard]
-    jobs = apply_existing_policy(planned, settings.existing, fingerprint, target)
+    shard = find_shard(settings)
+    fingerprint = RunFingerprint("warp", settings, shard)
+    planned = plan(named.items, target, ["__handles.png"])
+    mine = share(shard, planned, lambda job: job.item.stem)
+    jobs = apply_existing_policy(mine, settings.existing, fingerprint, target)
     if settings.dry_run:
         return preview(jobs, settings.as_json)
     need_spline(settings)
     todo = [job for job in jobs if not job.skip and job.item.error is None]
     results = _drawings(todo, settings, fingerprint) if todo else (_ for _ in ())
-    reporter = Reporter("warp", jobs, target, settings, columns=COLUMNS, fingerprint=fingerprint)
+    reporter = Reporter(
+        "warp", jobs, target, settings, columns=COLUMNS, fingerprint=fingerprint, planned=planned
+    )
     with closing(results), reporter:
         return drive(reporter, jobs, results, settings.on_error)
 

@@ -1,4 +1,4 @@
-"""From operands to a list of inputs: files, folders, globs, lists, stdin, pages and shards."""
+"""From operands to a list of inputs: files, folders, globs, lists, stdin and pages."""
 
 import codecs
 import glob
@@ -98,19 +98,6 @@ def find_inputs(inputs: list[str] | None, settings: RunSettings) -> Gathered:
     )
 
 
-def parse_shard(shard: str | None) -> slice:
-    """`I/N`, 1 <= I <= N, as a slice of every N-th element from the I-th; UsageError for anything else."""
-    if shard is None:
-        return slice(None)
-    match = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(
-            f"--shard {shard}: not I/N with I from 1 to N",
-            hint="for example --shard 1/4 for the first of four",
-        )
-    return slice(int(match[1]) - 1, None, int(match[2]))
-
-
 def parse_window(window: str) -> "Window":
     """--window in the form expected by `read.read_scan`; UsageError for an invalid value."""
     if window == "auto":
@@ -179,6 +166,10 @@ def _file(path: str) -> Item:
         check_regular(path)
     except OSError as error:
         return _unusable(path, os_error_text(error), "pipe an image in, with - as the input")
+    folder, mark, below = path.partition("/./")  # what follows is kept in the output, as by rsync --relative
+    if mark and ".." not in PurePath(below).parts:
+        name, above = os.path.join(folder or "/", below), os.path.dirname(below)
+        return Item(name, name, os.path.join(above, _stem(os.path.basename(below))))
     return Item(path, path, _stem(os.path.basename(path)))
 
 

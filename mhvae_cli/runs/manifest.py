@@ -32,7 +32,7 @@ def write_run(folder: Path, run: Mapping[str, object], *, guard: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(guard):
-            others = [other for other in _runs(path) if other.get("id") != run["id"]]
+            others = [other for other in read_runs(folder) if other.get("id") != run["id"]]
             content = {"format": FORMAT, "runs": [*others[1 - MAX_RUNS :], run]}
             staged = staging(path, f"{guard.name}-")
             write_atomic(path, (json.dumps(content, indent=1) + "\n").encode(), beside=staged)
@@ -65,7 +65,9 @@ def without_home(value: object) -> object:
     return "~" + value.removeprefix(home) if (value + os.sep).startswith(home + os.sep) else value
 
 
-def _runs(path: Path) -> list[dict[str, Any]]:
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder's manifest, none without one; OutputError if the file is not a manifest."""
+    path = folder / NAME
     try:
         with open_regular(path) as file:
             content = json.load(file)

@@ -22,6 +22,7 @@ from .console import (
     write_line,
 )
 from .fingerprint import RunFingerprint
+from .inventory import record_inputs
 from .manifest import write_run
 from .outputs import Job, Target
 from .results import Keep, Key, Result, Table, commit_files, csv_cell, remove_leftovers
@@ -72,7 +73,8 @@ class Reporter:
     """Records the outcome of each job, in order; a context manager around the run.
 
     Columns of results.csv and keys of the JSON lines: input, page, output, status (one of STATUSES), the
-    verb's own `columns`, error, made_by. `settled` is called with each job once its files exist.
+    verb's own `columns`, error, made_by. `planned` are the jobs of every shard, for `mhvae status`; `settled`
+    is called with each job once its files exist.
     `review_page` is the path of --report; a run that is stopped also writes it, with the jobs done so far.
     """
 
@@ -85,6 +87,7 @@ class Reporter:
         *,
         columns: Sequence[str],
         fingerprint: RunFingerprint,
+        planned: Sequence[Job],
         settled: Callable[[Job], None] | None = None,
         review_page: Path | None = None,
     ) -> None:
@@ -94,7 +97,7 @@ class Reporter:
         self.counts = Counts(len(jobs))
         self.first_stale: Job | None = None
         self.halving_reported = False
-        self.table = _open_table(jobs, target, self.columns)
+        self.table = _open_table(jobs, planned, target, self.columns)
         self.review = (
             None if review_page is None else _open_review(review_page, verb, self.columns, len(jobs))
         )
@@ -289,14 +292,17 @@ def key_of(job: Job) -> Key:
     return str(csv_cell(job.item.name)), str(job.item.page), str(csv_cell(output))
 
 
-def _open_table(jobs: Sequence[Job], target: Target, columns: Sequence[str]) -> Table | None:
-    """results.csv of an output folder; leftovers of killed runs in the folder are removed."""
+def _open_table(
+    jobs: Sequence[Job], planned: Sequence[Job], target: Target, columns: Sequence[str]
+) -> Table | None:
+    """results.csv of an output folder, and the list of its inputs; leftovers of killed runs are removed."""
     if target.folder is None:
         return None
     table = Table(target.folder / "results.csv", columns, row_policy(jobs))
     with table.appending():
         for folder in {path.parent for job in jobs for path in job.outputs}:
             remove_leftovers(folder, table.path)
+    record_inputs(target.folder, planned, guard=table.path)
     return table
 
 

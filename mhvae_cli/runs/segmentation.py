@@ -112,12 +112,13 @@ class ScanContext:
 
 def segment_jobs(
     jobs: Sequence[Job],
+    planned: Sequence[Job],
     target: Target,
     options: SegmentationOptions,
     settings: RunSettings,
     fingerprint: RunFingerprint,
 ) -> int:
-    """Segment, write and report every job; return the exit code."""
+    """Segment, write and report every job; return the exit code. `planned` are those of every shard."""
     todo = [job for job in jobs if not job.skip and job.item.error is None]
     results: Generator[Result | InputError] = (_ for _ in ())
     if todo:
@@ -143,6 +144,7 @@ def segment_jobs(
         settings,
         columns=columns(options.measure, options.qc),
         fingerprint=fingerprint,
+        planned=planned,
         review_page=options.review_page,
     )
     with closing(results), reporter:

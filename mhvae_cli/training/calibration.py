@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoints.folder import load_state, read_config, save_model
+from ..checkpoints.folder import read_config, rewrite_model
 from ..checkpoints.model_card import model_card
 from ..evaluation.biometry import Figures, measure, measure_head
 from ..evaluation.metrics import dice
@@ -24,7 +24,6 @@ from ..vae.warp import pixel_centres
 from .datasets import Sample
 from .error_model import Outcome, fit_errors
 
-PARTS = ("vae", "cddpm")
 MIN_VAL_IMAGES = 20
 """Minimum number of validation images: fewer do not show what is unusual."""
 MAX_TRAIN_IMAGES = 600
@@ -91,8 +90,7 @@ def write_calibration(folder: Path, found: Calibration, *, images: int) -> None:
     errors = None if found.errors is None else found.errors.to_dict()
     trust = {"images": images, **found.statistics.to_dict(), "errors": errors}
     content = {**read_config(folder), "trust": trust}
-    states = {part: load_state(folder, part) for part in PARTS if (folder / f"{part}.safetensors").exists()}
-    save_model(folder, config=content, states=states, card=model_card(content))
+    rewrite_model(folder, config=content, card=model_card(content))
 
 
 def limit(values: np.ndarray) -> float:

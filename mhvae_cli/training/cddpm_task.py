@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
-from ..config import CDDPMConfig
+from ..config import CDDPMConfig, to_dict
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
@@ -20,6 +20,7 @@ from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
 from ..images.transforms import from_square
+from ..vae.decoder import resized
 from ..vae.density import Density
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
@@ -68,7 +69,7 @@ class Objective(nn.Module):
         image = batch.image.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-            x_hat = self.frozen[0].decode(latents)
+            x_hat = resized(self.frozen[0].decode(latents), image.shape[-1])
             hints = make_hints(self.refiner, self.frozen[0], image, x_hat, latents, batch.holes.to(device))
         size = batch.eps.shape[-1]
         crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
@@ -114,7 +115,7 @@ class CDDPMTask:
         The VAE fits its training images better than the new images that the cDDPM will refine; sampling
         reduces this difference.
         """
-        q_theta, q_z = self.vae.posteriors(image)
+        q_theta, q_z = self.vae.posteriors(resized(image, self.vae.config.image_size))
         theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
         return Latents(q_z.rsample(eps_z), theta)
 
@@ -130,7 +131,7 @@ class CDDPMTask:
                 image = self.train.plain(indices[i : i + 16]).to(device, memory_format=torch.channels_last)
                 noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
                 latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
-                start = self.refiner.network.target(image, self.vae.decode(latents))
+                start = self.refiner.network.target(image, self._decoded(latents))
                 mean_squares += start.square().flatten(1).mean(1).tolist()
                 zs.append(latents.z.cpu().numpy())
                 thetas.append(latents.theta.cpu().numpy())
@@ -159,14 +160,25 @@ class CDDPMTask:
         """The loss of equation 8 of the EMA weights; in some epochs also write a contact sheet."""
         with swap_weights(self.module, ema):
             loss = self._loss()
-            if sheet_due(epoch, self.config.epochs):
+            if sheet_due(epoch, self.config):
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(self._contact_sheet()))
         return {"val_loss": loss, "scale": float(self.refiner.network.scale), "score": -loss}
+
+    def _encoded(self, image: Tensor) -> Latents:
+        """The latent codes of images (B, C, S, S), which may be finer than the VAE's."""
+        seen = resized(image, self.vae.config.image_size)
+        return self.vae.encode(seen.contiguous(memory_format=torch.channels_last))
+
+    def _decoded(self, latents: Latents) -> Tensor:
+        """The VAE's images (B, C, S, S), as fine as the training images."""
+        return resized(self.vae.decode(latents), self.train.image_size)
 
     def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
         """Write the model folder with the VAE, the EMA weights and their validation metrics."""
         state = {name.removeprefix("refiner."): value for name, value in ema.items()}
-        cddpm = {**self.content["cddpm"], "validation": dict(metrics)}
+        cddpm = self.content["cddpm"]
+        training = {**cddpm["training"], **to_dict(self.config)}
+        cddpm = {**cddpm, "training": training, "validation": dict(metrics)}
         content = {**self.content, "cddpm": cddpm}
         states = {"vae": self.vae_state, "cddpm": state}
         save_model(self.out, config=content, states=states, card=model_card(content))
@@ -183,8 +195,8 @@ class CDDPMTask:
         losses = []
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
-            latents = self.vae.encode(image.contiguous(memory_format=torch.channels_last))
-            x_hat = self.vae.decode(latents)
+            latents = self._encoded(image)
+            x_hat = self._decoded(latents)
             holes = torch.from_numpy(rng.random((len(image), HOLE_NUMBERS), np.float32)).to(device)
             hints = make_hints(self.refiner, self.vae, image, x_hat, latents, holes)
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
@@ -200,8 +212,8 @@ class CDDPMTask:
         device = self.refiner.codes_mean.device
         image = self.val.plain(indices).to(device, memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast():
-            latents = self.vae.encode(image)
-            x_hat = self.vae.decode(latents)
+            latents = self._encoded(image)
+            x_hat = self._decoded(latents)
             level = level_map(self.refiner, self.vae, latents, image.shape[-1])
             refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in indices], level=level)
         rows = zip(image, x_hat, refined, strict=True)

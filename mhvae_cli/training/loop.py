@@ -19,14 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..config import FitConfig
 from ..errors import QualityError, UsageError
 from ..filesystem import write_atomic
 from .distributed import any_rank, catch_stop_signals, mean_over_ranks, process_group
 from .state import TrainerState, TrainingRun, save, start_or_resume
 
 DIVERGED_HINT = "try a smaller --lr"
+SMOOTHED = 3
+"""Number of validations whose mean score decides which is the best."""
 Callback = Callable[[dict[str, Any]], None]
-"""Receives the events of a run: {"phase"}, {"step", "of", "epoch", "loss"} and {"log", "best", "of"}."""
+"""Receives the events of a run: {"phase"}, {"warning"}, {"step", "of", "epoch", "loss"}, and {"log", "best",
+"of"}, where "best" is whether the model of this validation is the best so far."""
 
 
 class Diverged(QualityError):
@@ -47,10 +51,10 @@ class Task(Protocol):
         """The batch of these training images; called from worker threads."""
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
-        """Validation metrics of the EMA weights; the epoch with the highest "score" is the best."""
+        """Validation metrics of the EMA weights; their "score" is higher for better ones."""
 
     def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
-        """Write the model folder; called after each epoch that is the best so far."""
+        """Write the model folder; called after each validation that is the best so far."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,12 @@ class Outcome:
 
 
 def fit(task: Task, run: TrainingRun, *, callback: Callback) -> Outcome:
-    """Train until the last epoch, a signal or the deadline; the training state is saved before returning.
+    """Train until the last epoch, until validation stops improving, a signal or the deadline; the training
+    state is saved before returning.
 
-    `callback` receives an event after each step and each epoch. Raises Diverged if the loss, the gradient or
-    a validation metric is not finite; the state of the last complete epoch and the best model are kept.
+    `callback` receives an event after each step and each validation. Raises Diverged if the loss, the
+    gradient or a validation metric is not finite; the state of the last validation and the best model are
+    kept.
     """
     with process_group(run.device) as (rank, world):
         if run.config.batch_size % world:
@@ -78,11 +84,14 @@ def fit(task: Task, run: TrainingRun, *, callback: Callback) -> Outcome:
         module = DistributedDataParallel(state.module) if world > 1 else state.module
         steps = max(1, len(task) // run.config.batch_size)
         total, started = steps * run.config.epochs, time.monotonic() - counters.seconds
+        if _has_converged(run, state):
+            return Outcome(True, counters.step // steps)
         with catch_stop_signals() as caught, ThreadPoolExecutor(max(1, run.workers)) as pool:
             for batch in _batches(task, run, pool, counters.step, total, steps, rank, world):
                 losses = _step(run, state, module, batch, counters.step / total)
                 counters.step += 1
-                epoch, epoch_ends = -(-counters.step // steps), counters.step % steps == 0
+                epoch = -(-counters.step // steps)
+                due = counters.step % (steps * run.config.validate_every) == 0 or counters.step == total
                 _check_finite(losses, f"epoch {epoch}, step {counters.step}", run.device)
                 _update_ema(state, run.config.ema)
                 for name, value in losses.items():
@@ -92,17 +101,38 @@ def fit(task: Task, run: TrainingRun, *, callback: Callback) -> Outcome:
                     callback({"step": counters.step, "of": total, "epoch": epoch, "loss": losses["loss"]})
                 late = run.deadline is not None and time.monotonic() >= run.deadline
                 stop = any_rank(bool(caught) or late, run.device)
-                if stop or epoch_ends:
+                if stop or due:
                     counters.sums = mean_over_ranks(counters.sums, run.device)
-                if epoch_ends and rank == 0:
+                if due and rank == 0:
                     _end_epoch(task, run, state, epoch, steps, callback)
-                if epoch_ends:
+                if due:
                     counters.sums = {}
-                if (stop or epoch_ends) and rank == 0:
+                if (stop or due) and rank == 0:
                     save(run, state)
+                if due and any_rank(_has_converged(run, state), run.device):
+                    return Outcome(True, epoch)
                 if stop and counters.step < total:
                     return Outcome(False, epoch, caught[0] if caught else None)
     return Outcome(True, run.config.epochs)
+
+
+def _has_converged(run: TrainingRun, state: TrainerState) -> bool:
+    """Whether `patience` validations in turn were not better."""
+    return 0 < run.config.patience <= state.counters.stale
+
+
+def seconds_per_step(task: Task, run: TrainingRun) -> float:
+    """The time of a training step, measured on the second of two that change nothing."""
+    module = task.module.to(run.device).train()
+    size = min(len(task), run.config.batch_size)
+    with swap_weights(module, module.state_dict()):
+        for epoch in range(2):
+            started = time.monotonic()
+            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+                loss = module(task.batch(list(range(size)), epoch), 0.0)["loss"]
+            loss.backward()
+            module.zero_grad(set_to_none=True)
+    return time.monotonic() - started
 
 
 @contextmanager
@@ -116,9 +146,10 @@ def swap_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[Non
         module.load_state_dict(original)
 
 
-def sheet_due(epoch: int, epochs: int) -> bool:
-    """Whether to write a contact sheet after this epoch: the first, the last and about ten in between."""
-    return epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)
+def sheet_due(epoch: int, config: FitConfig) -> bool:
+    """Whether to write a contact sheet at this validation: the first, the last and about ten in between."""
+    number, count = (math.ceil(each / config.validate_every) for each in (epoch, config.epochs))
+    return number % max(1, count // 10) == 0 or number in (1, count)
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -196,18 +227,25 @@ def _batches(
 def _end_epoch(
     task: Task, run: TrainingRun, state: TrainerState, epoch: int, steps: int, callback: Callback
 ) -> None:
-    """Validate, append to log.csv, and save the model if it is the best so far."""
+    """Validate, append to log.csv, and save the model if it is the best so far by the smoothed score.
+
+    That is the mean score of the last validations, but at most the model's own: a lucky one is not the best.
+    """
     counters = state.counters
     metrics = task.validate(state.ema, epoch)
     if not all(map(math.isfinite, metrics.values())):
         raise Diverged(f"a validation metric is not finite in epoch {epoch}", hint=DIVERGED_HINT)
     row = {"epoch": epoch, "seconds": round(counters.seconds, 1)}
-    row |= {name: value / steps for name, value in counters.sums.items()} | metrics
+    count = counters.step % (steps * run.config.validate_every) or steps * run.config.validate_every
+    row |= {name: value / count for name, value in counters.sums.items()} | metrics
+    counters.recent = [*counters.recent, metrics["score"]][-SMOOTHED:]
+    row["smoothed"] = min(metrics["score"], sum(counters.recent) / len(counters.recent))
     _log(run.out / "log.csv", row)
-    if metrics["score"] > counters.best:
-        counters.best = metrics["score"]
+    counters.stale += 1
+    if best := row["smoothed"] > counters.best:
+        counters.best, counters.stale = row["smoothed"], 0
         task.save_model(state.ema, {"epoch": epoch, **metrics})
-    callback({"log": row, "best": counters.best, "of": run.config.epochs})
+    callback({"log": row, "best": best, "of": run.config.epochs})
 
 
 def _log(path: Path, row: Mapping[str, Any]) -> None:

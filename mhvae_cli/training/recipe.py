@@ -5,12 +5,33 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..config import CDDPMRecipe, Recipe, from_dict, merge
+from ..checkpoints.folder import read_config
+from ..checkpoints.registry import IMAGENET, bundled, model_folder, resolve
+from ..config import SCRATCH, CDDPMRecipe, Recipe, from_dict, merge
 from ..errors import UsageError, os_error_text
 from ..filesystem import open_regular
 from ..limits import check_diffusion, check_model, check_training, refuse
 
+AUTO = "auto"
 PRESETS: dict[str, dict[str, Any]] = {
+    AUTO: {
+        "model": {
+            "image_size": 160,
+            "z_dim": 128,
+            "tones": 32,
+            "encoder": {"arch": "efficientnet-lite0", "hidden": 256},
+            "decoder": {"channels": 48, "max_size": 128},
+        },
+        "train": {
+            "part": "position",
+            "lr": 7e-4,
+            "ema": 0.995,
+            "patience": 10,
+            "loss": {"contour": 8.0, "kl_theta": 1e-6, "kl_warmup": 0.0},
+            "augment": {"rotate": 60.0, "scale": 0.3, "noise": 0.025, "crop": 0.4},
+        },
+        "start": IMAGENET,
+    },
     "paper": {"train": {"lr": 1e-4, "epochs": 200}},
     "small": {
         "model": {
@@ -22,25 +43,77 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"lr": 5e-4, "epochs": 60, "loss": {"contour": 2.0}},
     },
 }
-"""`paper` is the model of the paper; `small` trains in one to two hours on two CPU cores."""
+"""`paper` is the model of the paper, `small` a smaller one, of which all parts are trained at once. `auto`
+trains what finds the object, from an ImageNet encoder; `automatic.choose` chooses the rest from the data."""
+
+CONTINUED: dict[str, Any] = {
+    "train": {
+        "batch_size": 4,
+        "crop": 0,
+        "crops": 1,
+        "lr": 5e-4,
+        "ema": 0.995,
+        "level": 0.0,
+        "level_sd": 1.8,
+        "augment": {
+            "rotate": 10.0,
+            "scale": 0.15,
+            "shift": 0.06,
+            "flip_x": False,
+            "flip_y": False,
+            "tone": 0.15,
+            "noise": 0.0,
+        },
+    }
+}
+"""What a training that starts from a trained cDDPM has by default: whole images, hardly turned, so that what
+always lies at the same place in them is learnt; all levels of noise, as fine texture needs the lowest."""
+
+CHOSEN = {
+    "model.image_size",
+    "model.warp.family",
+    "train.batch_size",
+    "train.epochs",
+    "train.lr_warmup",
+    "train.validate_every",
+    "train.val_fraction",
+}
+"""The values of `auto` that are chosen from the data."""
 
 
-def load_recipe(preset: str, file: Path | None, options: dict[str, Any]) -> tuple[Recipe, set[str]]:
-    """A preset, overridden by a JSON file, overridden by `options`, and the keys of "model" that they set.
+def load_recipe(
+    preset: str, file: Path | None, options: dict[str, Any], *, offline: bool = False
+) -> tuple[Recipe, set[str]]:
+    """A preset, overridden by the configuration of the model that the training starts from, overridden by a
+    JSON file, overridden by `options`; and the dotted keys whose values are to be chosen from the data.
 
-    Raises UsageError for an unreadable file or an invalid key or value, which it names.
+    Raises UsageError for an unreadable file or an invalid key or value, which it names, and ModelError for a
+    start that does not exist.
     """
     over = merge(_read(file), options)
-    recipe = from_dict(Recipe, merge(PRESETS[preset], over))
+    start = merge(PRESETS[preset], over).get("start", SCRATCH)
+    folder = None if start == SCRATCH or not isinstance(start, str) else model_folder(start, offline=offline)
+    own = {} if folder is None else {"model": read_config(folder)["model"]}
+    recipe = from_dict(Recipe, merge(merge(PRESETS[preset], own), over))
     check_model(recipe.model)
     check_training(recipe.train)
-    if recipe.train.part == "style" and recipe.pretrained is None:
-        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --pretrained")
+    if recipe.train.part == "style" and recipe.start == SCRATCH:
+        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --from")
     if recipe.train.part == "position" and recipe.model.single_head:
-        raise UsageError('train.part = "position": a single-headed VAE has no position code')
-    if recipe.model.reference:
+        hint = "--preset small trains all of it"
+        raise UsageError('train.part = "position": a single-headed VAE has no position code', hint=hint)
+    if "model.reference" in _keys(over) and recipe.model.reference:
         raise UsageError("model.reference cannot be set here: use --reference MASK")
-    return recipe, set(over.get("model") or {})
+    chosen = CHOSEN - _keys(own) if preset == AUTO else set()
+    return recipe, (chosen | {"model.channels"}) - _keys(over)
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of the values in nested objects."""
+    keys: set[str] = set()
+    for key, value in values.items():
+        keys |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return keys
 
 
 def _read(file: Path | None) -> dict[str, Any]:
@@ -60,9 +133,23 @@ def _read(file: Path | None) -> dict[str, Any]:
     return values
 
 
-def load_cddpm_recipe(file: Path | None, options: dict[str, Any]) -> CDDPMRecipe:
-    """The default recipe, overridden by a JSON file, overridden by `options`. Errors as in `load_recipe`."""
-    recipe = from_dict(CDDPMRecipe, merge(_read(file), options))
+def load_cddpm_recipe(
+    file: Path | None,
+    options: dict[str, Any],
+    *,
+    model: Path,
+    start: str | None = None,
+    offline: bool = False,
+) -> tuple[CDDPMRecipe, set[str]]:
+    """The recipe of a cDDPM for the VAE in the folder `model`, and the keys that are still to be chosen.
+
+    The default recipe, or, if `start` (see `warm_start.start_refiner`) has a cDDPM and no value of
+    "diffusion" is given, its configuration with CONTINUED; overridden by a JSON file, overridden by
+    `options`. Errors as in `load_recipe`.
+    """
+    over = merge(_read(file), options)
+    own = {} if "diffusion" in over else _started(model, start, offline=offline)
+    recipe = from_dict(CDDPMRecipe, merge(merge({"diffusion": own}, CONTINUED if own else {}), over))
     check_diffusion(recipe.diffusion)
     check_training(recipe.train)
     refuse(
@@ -74,4 +161,19 @@ def load_cddpm_recipe(file: Path | None, options: dict[str, Any]) -> CDDPMRecipe
             "train.augment.crop: 0, because a cDDPM is trained without masks": recipe.train.augment.crop != 0,
         }
     )
-    return recipe
+    return recipe, ({"train.epochs"} if own else set()) - _keys(over)
+
+
+def _started(model: Path, start: str | None, *, offline: bool) -> dict[str, Any]:
+    """The configuration of the cDDPM that a training starts from, as fine as it was in relation to the VAE;
+    empty if it starts from scratch."""
+    vae = read_config(model)["model"]
+    if start == SCRATCH or vae.get("single_head"):
+        return {}
+    for ref in [str(model), *bundled()] if start is None else [start]:
+        content = read_config(resolve(ref, offline=offline))
+        if "cddpm" in content and content["model"].get("channels") == vae.get("channels"):
+            found: dict[str, Any] = content["cddpm"]["model"]
+            fineness = found.get("image_size", 0) / content["model"]["image_size"]
+            return {**found, "image_size": round(fineness * vae["image_size"])}
+    return {}

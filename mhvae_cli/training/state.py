@@ -37,10 +37,13 @@ class TrainingRun:
 
 @dataclass
 class Counters:
-    """The progress of a run: `sums` of the loss terms in this epoch, and the `best` validation score."""
+    """The progress of a run: `sums` of the loss terms since the last validation; the scores of the `recent`
+    validations, the `best` smoothed one, and the number of validations since (`stale`)."""
 
     step: int = 0
     best: float = -math.inf
+    recent: list[float] = field(default_factory=list)
+    stale: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -79,6 +82,13 @@ def check_output_folder(run: TrainingRun) -> None:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         hint = "resume with the options that the run was started with"
         raise OutputError(f"{run.out}: cannot resume: {changes}{more}", hint=hint)
+
+
+def stored_length(out: Path) -> dict[str, Any]:
+    """What `automatic.in_time` made of the length of the run in `out`; empty if there is none."""
+    texts = read_metadata(out / STATE) if (out / STATE).exists() else {}
+    train = json.loads(texts.get("identity", "{}")).get("train", {})
+    return {name: train[name] for name in ("epochs", "validate_every", "lr_warmup") if name in train}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

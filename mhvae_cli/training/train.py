@@ -8,38 +8,40 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..checkpoints.folder import digest, load_state, read_config
+from ..checkpoints.folder import digest, load_state, read_config, rewrite_model
 from ..config import CDDPMRecipe, FitConfig, Recipe, to_dict
 from ..errors import InputError, UsageError
 from ..hashing import sha256_of
-from ..images.read import read_scan
+from ..inference.audit import COMPONENT, make_index
 from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
+from .automatic import describe_choices, describe_length, in_time
 from .calibration import calibrate, write_calibration
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
-from .loop import Callback, Outcome, fit
-from .state import TrainingRun, check_output_folder
+from .loop import Callback, Outcome, fit, seconds_per_step
+from .report import report, report_cddpm
+from .state import TrainingRun, check_output_folder, stored_length
 from .vae_task import ModelInfo, VAETask, prepare_model
-from .warm_start import start_refiner
+from .warm_start import attribution_of, start_refiner
 
 DEFAULT_LICENSE = "not stated: all rights reserved"
-MAX_COLOUR_CHECKS = 32
-"""Maximum number of images inspected for colour."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a training runs, apart from its recipe.
 
-    `deadline` is the time of `time.monotonic` at which to stop; `command` is recorded in the model card.
+    `deadline` is the time of `time.monotonic` at which to stop; with `timed`, the number of epochs is reduced
+    so that the training is complete by then. `command` is recorded in the model card.
     """
 
     device: torch.device
     dtype: torch.dtype
     resume: bool = False
     deadline: float | None = None
+    timed: bool = False
     workers: int = 2
     offline: bool = False
     command: str = ""
@@ -93,22 +95,6 @@ def hold_out(samples: Sequence[Sample], fold: int | None) -> list[Sample]:
     return [s for s in samples if s.fold != fold]
 
 
-def with_channels(recipe: Recipe, given: set[str], samples: Sequence[Sample]) -> Recipe:
-    """The recipe with the number of channels of the samples, unless "channels" is among the keys `given`."""
-    if "channels" in given:
-        return recipe
-    return replace(recipe, model=replace(recipe.model, channels=channels_of(samples)))
-
-
-def channels_of(samples: Sequence[Sample]) -> int:
-    """1 if the first images are all grey (or RGB with equal channels), else 3."""
-    for sample in samples[:MAX_COLOUR_CHECKS]:
-        pixels = read_scan(sample.image).pixels
-        if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
-            return 3
-    return 1
-
-
 def train_vae(
     samples: Sequence[Sample],
     recipe: Recipe,
@@ -123,8 +109,10 @@ def train_vae(
     """Train a VAE on `samples`, some of whose subjects are used for validation, and write it to `out`.
 
     `splits` precedes the description of the splits in the model card. Raises InputError (data), UsageError or
-    OutputError (`out`), ModelError (pretrained weights) and Diverged.
+    OutputError (`out`), ModelError (the weights that it starts from) and Diverged.
     """
+    if options.timed and options.resume:
+        recipe = replace(recipe, train=replace(recipe.train, **stored_length(out)))
     plan = plan_vae(samples, recipe, options, out, reference=reference)
     check_output_folder(plan.run)
     size = {"image_size": recipe.model.image_size, "channels": recipe.model.channels}
@@ -133,30 +121,37 @@ def train_vae(
     if full := train.full_masks + val.full_masks:
         more = f" (and {len(full) - 1} more)" if len(full) > 1 else ""
         callback({"warning": f"{full[0]}{more}: the mask covers the whole image"})
-    model = prepare_model(
+    model, origin = prepare_model(
         recipe.model,
         train,
         seed=recipe.train.seed,
         augment=recipe.train.augment,
         part=recipe.train.part,
-        pretrained=None if options.resume else recipe.pretrained,
+        start=recipe.start,
+        resume=options.resume,
         reference=reference,
         offline=options.offline,
     )
-    training = {
-        "command": options.command,
-        "splits": plan.splits(splits),
-        "pretrained": _describe_pretrained(recipe.pretrained),
-        **to_dict(recipe.train),
-    }
-    card = {"license": DEFAULT_LICENSE, "data": _describe_data(samples), **recipe.card}
-    info = ModelInfo(name or out.resolve().name, card, training)
-    callback({"phase": plan.summary(model)})
-    outcome = fit(VAETask(model, recipe.train, train, val, info, out=out), plan.run, callback=callback)
+    callback({"phase": f"{plan.summary(model)}, {origin}"})
+    card = {"license": DEFAULT_LICENSE, "data": _describe_data(samples)}
+    card |= attribution_of(recipe.start, offline=options.offline) | recipe.card
+    training = {"command": options.command, "splits": plan.splits(splits), "start": origin}
+    task = VAETask(
+        model, recipe.train, train, val, ModelInfo(name or out.resolve().name, card, training), out=out
+    )
+    if options.timed and not options.resume:
+        seconds = seconds_per_step(task, plan.run)
+        recipe = in_time(recipe, len(train), seconds, options.deadline)
+        plan = plan_vae(samples, recipe, options, out, reference=reference)
+        task.config = recipe.train
+        callback({"phase": describe_choices(recipe.model, recipe.train, len(train), seconds)})
+    outcome = fit(task, plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
-        found = calibrate(load_trained(out, options).networks, plan.train, plan.val)
+        pipeline = load_trained(out, options)
+        found = calibrate(pipeline.networks, plan.train, plan.val)
         if found is not None:
             write_calibration(out, found, images=len(plan.val))
+        report(pipeline, out, plan.val, trained_on=len(plan.train), callback=callback)
     return outcome
 
 
@@ -180,17 +175,19 @@ def train_cddpm(
     vae, _ = load_model(model)
     content, vae_state = read_config(model), load_state(model)
     refiner, origin, measured = start_refiner(model, vae, recipe, start=start, offline=options.offline)
+    if options.timed and options.resume:
+        recipe = replace(recipe, train=replace(recipe.train, **stored_length(out)))
     identity = {"diffusion": to_dict(recipe.diffusion), "model": digest(model)}
     plan = _plan(samples, recipe.train, identity, options, out)
     check_output_folder(plan.run)
-    size = {"image_size": vae.config.image_size, "channels": vae.config.channels}
+    side = recipe.diffusion.image_size or vae.config.image_size
+    size = {"image_size": side, "channels": vae.config.channels}
     train, val = _read_images(Images, plan, size, callback)
     training = {
         "command": options.command,
         "data": _describe_data(samples),
         "splits": plan.splits(splits),
         "start": origin,
-        **to_dict(recipe.train),
     }
     cddpm = {
         "model": to_dict(recipe.diffusion),
@@ -213,7 +210,19 @@ def train_cddpm(
     if not options.resume and not measured:
         task.measure()
     callback({"phase": f"{plan.summary(refiner)}, {origin}"})
-    return fit(task, plan.run, callback=callback)
+    if options.timed and not options.resume:
+        seconds = seconds_per_step(task, plan.run)
+        task.config = in_time(recipe, len(train), seconds, options.deadline).train
+        plan = _plan(samples, task.config, identity, options, out)
+        callback({"phase": describe_length(task.config, len(train), seconds)})
+    outcome = fit(task, plan.run, callback=callback)
+    if outcome.finished and is_rank_zero():
+        report_cddpm(out, callback)
+    if outcome.finished and is_rank_zero() and vae.warp is not None:
+        networks = load_trained(out, options).networks
+        paths = ([sample.image for sample in part] for part in (plan.train, plan.val))
+        rewrite_model(out, states={COMPONENT: make_index(networks, *paths)})
+    return outcome
 
 
 def plan_vae(
@@ -227,7 +236,7 @@ def plan_vae(
     """The run of `train_vae`, and its training and validation samples. Raises InputError and UsageError."""
     identity = {
         "model": to_dict(recipe.model),
-        "pretrained": recipe.pretrained,
+        "start": recipe.start,
         "reference": None if reference is None else _digest(f"{reference.shape}{reference.tobytes().hex()}"),
     }
     return _plan(samples, recipe.train, identity, options, out)
@@ -295,11 +304,3 @@ def _describe(samples: Sequence[Sample]) -> str:
 def _describe_data(samples: Sequence[Sample]) -> str:
     folders = sorted({sample.image.resolve().parents[1].name for sample in samples})
     return f"{_describe(samples)} from {', '.join(folders)}"
-
-
-def _describe_pretrained(pretrained: str | None) -> str:
-    """The weights as named in the model card: of a path the last component only."""
-    if pretrained is None:
-        return "none"
-    path = Path(pretrained).expanduser()
-    return path.resolve().name if path.exists() else pretrained

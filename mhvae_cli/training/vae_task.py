@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.folder import load_state, save_model
+from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
-from ..checkpoints.registry import bundled, load_pretrained, resolve
-from ..config import AugmentConfig, ModelConfig, TrainConfig, to_dict
-from ..errors import ModelError
+from ..config import SCRATCH, AugmentConfig, ModelConfig, TrainConfig, to_dict
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..vae.fitting import distance_map, fit_tones
@@ -22,15 +20,15 @@ from ..vae.fitting import fit as fit_warp
 from ..vae.latents import Gaussian, Latents
 from ..vae.losses import coarse_miss, contour_miss, log_cosh, soft_dice, warmup
 from ..vae.model import MultiHeadedVAE, build
-from ..vae.pretrained import start_from
 from ..vae.warp import Warp
 from .datasets import Batch, MaskedImages
 from .loop import sheet_due, swap_weights
 from .validation import contact_sheet, validate, validate_crops
+from .warm_start import describe_start, start_vae
 
 REFERENCE_SIZE = 256
-TONE_IMAGES = 2000
-"""Number of augmented images, at least, that tones are fitted to before training."""
+TONE_IMAGES, TONE_VIEWS = 2000, 20
+"""Tones are fitted to as many augmented images before training, but at most so many views of each."""
 FIRST_TONE_EPOCH = 1_000_000
 """Number that keys the augmentation of those images: no training lasts so long."""
 SHEET_ROWS = 6
@@ -180,7 +178,7 @@ class VAETask:
                 metrics |= validate_crops(self.model, self.val)
             if self.config.part == "style":
                 metrics["score"] = -metrics["val_recon"]
-            if sheet_due(epoch, self.config.epochs):
+            if sheet_due(epoch, self.config):
                 indices = range(min(SHEET_ROWS, len(self.val)))
                 pixels = contact_sheet(self.model, self.val, indices, decoded=decoded)
                 write_atomic(self.out / "sheets" / f"epoch{epoch:04d}.png", encode_png(pixels))
@@ -189,7 +187,8 @@ class VAETask:
     def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
         """Write the model folder with the EMA weights and their validation metrics."""
         state = {k.removeprefix("model."): v for k, v in ema.items()}
-        write_model(self.out, self.model.config, state, self.info, {"validation": dict(metrics)})
+        info = replace(self.info, training={**self.info.training, **to_dict(self.config)})
+        write_model(self.out, self.model.config, state, info, {"validation": dict(metrics)})
 
 
 def write_model(
@@ -222,41 +221,34 @@ def prepare_model(
     seed: int,
     augment: AugmentConfig = AugmentConfig(),
     part: str = "all",
-    pretrained: str | None = None,
+    start: str = SCRATCH,
+    resume: bool = False,
     reference: np.ndarray | None = None,
     offline: bool = False,
-) -> MultiHeadedVAE:
+) -> tuple[MultiHeadedVAE, str]:
     """A model initialized with `seed`, with the statistics of theta from warps fitted to the training masks,
     and those of tones, if it has any, from augmented training images.
 
-    `pretrained` is either ImageNet weights of the ConvNet, or a complete model (a bundled name or a model
-    folder) of the same configuration. Unless `part` is "all", its style and image heads may differ, and are
-    then initialized with `seed`. `reference` is a bool mask (H, W) used instead of the disc. Raises
-    ModelError if the weights do not match.
+    `reference` is a bool mask (H, W) used instead of the disc. Also returns what the weights start from, as
+    `describe_start` says of `start`. With `resume`, nothing is fitted, since the training state holds it.
+    Raises ModelError if the weights do not match.
     """
     if reference is not None:
         config = replace(config, reference=REFERENCE_SIZE)
     model = build(config, seed=seed)
-    untrained = next(model.encoder.z.parameters()).clone()
+    taken = start_vae(model, start, part=part, offline=offline)
     if reference is not None:
         assert model.segmentation_head.reference is not None
         model.segmentation_head.reference.copy_(torch.from_numpy(distance_map(reference, REFERENCE_SIZE)))
-    if pretrained and (pretrained in bundled() or (Path(pretrained) / "config.json").is_file()):
-        model.load_state_dict(_pretrained_state(model, resolve(pretrained), part))
-        if part != "position" and torch.equal(next(model.encoder.z.parameters()), untrained):
-            _start_tones(model, train, augment, seed=seed, trained=True)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        return model
-    if pretrained:
-        start_from(model.encoder.convnet, load_pretrained(pretrained, offline=offline))
-    if model.warp is not None:
+    if model.warp is not None and "position" not in taken and not resume:
         offsets = _fitted(model.warp, train.masks.numpy() > 127)
         # The fit fails for a few masks (rings, slivers): clip to the 1st and 99th percentiles.
         low, high = np.percentile(offsets, [1, 99], axis=0)
         model.warp.set_statistics(torch.from_numpy(np.clip(offsets, low, high)).float())
-    _start_tones(model, train, augment, seed=seed, trained=False)
+    if "style" not in taken and not resume:
+        _start_tones(model, train, augment, seed=seed, trained="position" in taken)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    return model
+    return model, describe_start(start, taken, model)
 
 
 @torch.no_grad()
@@ -271,7 +263,7 @@ def _start_tones(
         return
     layers: list[Tensor] = []
     model.eval()
-    for epoch in range(math.ceil(TONE_IMAGES / len(train))):
+    for epoch in range(min(TONE_VIEWS, math.ceil(TONE_IMAGES / len(train)))):
         for i in range(0, len(train), 16):
             indices = list(range(i, min(i + 16, len(train))))
             batch = train.batch(indices, augment, seed=seed, epoch=FIRST_TONE_EPOCH + epoch, dims=(0, 0))
@@ -287,30 +279,3 @@ def _start_tones(
 def _fitted(warp: Warp, masks: np.ndarray) -> np.ndarray:
     """The offsets float64 (N, 2, M) of the warps fitted to masks bool (N, S, S)."""
     return np.stack([fit_warp(warp, mask) for mask in masks])
-
-
-def _pretrained_state(model: MultiHeadedVAE, folder: Path, part: str) -> dict[str, Tensor]:
-    """The state of a model folder, adapted to `model`. Raises ModelError if it does not match.
-
-    Unless `part` is "all", `model` keeps its own weights of a style or image head that differs, and a model
-    without a position code ignores the weights of the position part.
-    """
-    own = model.state_dict()
-    shapes = {name: value.shape for name, value in own.items()}
-    if part == "all":
-        return load_state(folder, expected=shapes)
-    loaded = load_state(folder)
-    if model.warp is None:
-        loaded = {n: v for n, v in loaded.items() if not n.startswith(("warp.", "encoder.theta."))}
-    first, thumbnail = "encoder.z.0.weight", model.config.channels * model.encoder.thumbnail**2
-    if thumbnail and first in loaded and loaded[first].shape[-1] == shapes[first][1] - thumbnail:
-        # The loaded style head has no thumbnail input: its new weights start at zero.
-        loaded[first] = nn.functional.pad(loaded[first].float(), (0, thumbnail))
-    for head in ("encoder.z.", "image_head."):
-        needed, given = ({n for n in names if n.startswith(head)} for names in (own, loaded))
-        if needed != given or any(loaded[n].shape != shapes[n] for n in needed):
-            loaded = {n: v for n, v in loaded.items() if n not in given} | {n: own[n] for n in needed}
-    for name in sorted(own.keys() | loaded.keys()):
-        if name not in loaded or loaded[name].shape != shapes.get(name):
-            raise ModelError(f"{folder}: does not match this configuration: {name} differs")
-    return loaded

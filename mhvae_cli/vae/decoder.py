@@ -81,12 +81,14 @@ class ImageHead(nn.Module):
         image = self.last(self.out(features)).float()
         if self.tones is not None and source is not None:
             layers = self.tones(z).float().unflatten(1, self.layers_shape)
-            image = image + _resized(join(layers, source.float(), level), image.shape[-1])
-        return _resized(image, self.image_size)
+            image = image + resized(join(layers, source.float(), level), image.shape[-1])
+        return resized(image, self.image_size)
 
 
-def _resized(image: Tensor, side: int) -> Tensor:
-    return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
+def resized(image: Tensor, side: int) -> Tensor:
+    """Images (B, C, S, S) at the side `side`, bilinear and antialiased."""
+    smaller = side < image.shape[-1]
+    return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

@@ -160,7 +160,7 @@ class MobileBlock(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0's blocks, stride 32, with batch norms folded and ReLU in place of ReLU6.
 
-    Meant to start from ImageNet weights (`--pretrained`). Without norms and ReLU6's slow backward pass it
+    Meant to start from ImageNet weights (`--from imagenet`). Without norms and ReLU6's slow backward pass it
     trains 1.7 x faster on a CPU, and results do not depend on the batch size or the number of processes.
     """
 

@@ -110,7 +110,6 @@ class MultiHeadedVAE(nn.Module):
         assert warp is not None
         parameters = warp.parameters_of(theta.to(warp.identity))[0].cpu().double().numpy()
 
-        @torch.inference_mode()
         def level(points: np.ndarray) -> np.ndarray:
             source = torch.from_numpy(warp.sources(points, parameters).T)
             return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()

@@ -8,25 +8,38 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from .encoder import EfficientNetLite0, HybridViT
 
+STEMS = ("stem.weight", "conv1.weight")
+"""The first layer of EfficientNet-Lite0, and of a ResNet."""
+
+
+def adapt_stem(weight: Tensor, channels: int) -> Tensor:
+    """A first layer's weights (O, C, h, w) for grey input in place of colour, or the reverse.
+
+    To a grey image it responds as the colour layer does to three equal channels.
+    """
+    if weight.shape[1] == 3 and channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.expand(-1, 3, -1, -1) / 3 if weight.shape[1] == 1 and channels == 3 else weight
+
 
 def start_from(convnet: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy `weights` into an encoder's ConvNet, in place, without the classifier.
 
-    ResNets: torchvision's names (timm's are the same). EfficientNet-Lite0: the names of the common PyTorch
-    port (`_conv_stem`, `_blocks.N._expand_conv`, ...); batch norms are folded. Three-channel stems are
-    adapted to grey input by summing. ModelError if a tensor is missing or has the wrong shape.
+    ResNets: torchvision's names (timm's are the same). EfficientNet-Lite0: its own names, or those of the
+    common PyTorch port (`_conv_stem`, `_blocks.N._expand_conv`, ...), whose batch norms are folded. The stem
+    is adapted to the number of channels. ModelError if a tensor is missing or has the wrong shape.
     """
     target: nn.Module = convnet.resnet if isinstance(convnet, HybridViT) else convnet
-    lite = isinstance(target, EfficientNetLite0)
-    source = _folded(target, weights) if isinstance(target, EfficientNetLite0) else dict(weights)
-    stem = "stem.weight" if lite else "conv1.weight"
+    source = dict(weights)
+    if isinstance(target, EfficientNetLite0) and "stem.weight" not in weights:
+        source = _folded(target, weights)
     own = target.state_dict()
     for name, tensor in own.items():
         if name.endswith("num_batches_tracked"):
             continue
         given = source.get(name)
-        if given is not None and name == stem and tensor.shape[1] == 1 and given.shape[1] == 3:
-            given = given.sum(1, keepdim=True)
+        if given is not None and name in STEMS:
+            given = adapt_stem(given, tensor.shape[1])
         if given is None or given.shape != tensor.shape:
             shapes = "absent" if given is None else str(tuple(given.shape))
             raise ModelError(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .contour import near_zero
+from .contour import near_points
 from .warp import pixel_centres
 
 Level = Callable[[np.ndarray], np.ndarray]
@@ -15,8 +15,8 @@ BLOCK = 8
 def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
     """The mask bool (h, w) of `level`, which maps points (N, 2) in [-1, 1] to values (N,), positive inside.
 
-    A block's pixels are evaluated individually unless the level at its corners is farther from zero than it
-    changes over half a diagonal, in the block itself and its neighbours (`contour.near_zero`).
+    A block far from the outline is decided as a whole; in the others the level is interpolated, and evaluated
+    where that leaves a pixel's sign uncertain (`contour.near_points`).
     """
     h, w = size
     if min(h, w) < 4 * BLOCK:
@@ -24,10 +24,11 @@ def rasterise(level: Level, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (np.unique([*range(0, n, BLOCK), n - 1]) for n in size)
     nodes = level(_centres(np.repeat(rows, len(columns)), np.tile(columns, len(rows)), size))
     nodes = nodes.reshape(len(rows), len(columns))
-    near = near_zero(nodes)
     row_of, column_of = (np.minimum(np.arange(n) // BLOCK, -(-(n - 1) // BLOCK) - 1) for n in size)
     mask = (nodes[:-1, :-1] > 0)[row_of][:, column_of]
-    ys, xs = np.nonzero(near[row_of][:, column_of])
+    ys, xs, values, certain = near_points(nodes, rows, columns)
+    mask[ys, xs] = values >= 0
+    ys, xs = ys[~certain], xs[~certain]
     mask[ys, xs] = level(_centres(ys, xs, size)) >= 0
     return mask
 

@@ -46,7 +46,7 @@ def cross(mhvae: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     def run(data: Path, out: Path, *options: object, **train: Any) -> Any:
         config = tmp_path / "config.json"
         config.write_text(json.dumps({**CONFIG, "train": {**CONFIG["train"], **train}}))
-        fixed = ("--config", config, "--device", "cpu", "--dtype", "float32")
+        fixed = ("--preset", "small", "--config", config, "--device", "cpu", "--dtype", "float32")
         return mhvae("cross-validate", "--data", data, "--out", out, *fixed, *options)
 
     return run
@@ -100,7 +100,8 @@ def test_the_figures_are_mean_and_population_sd_over_the_folds(
 ) -> None:
     out = tmp_path / "cv"
     ended = cross(heads, out, "--folds", 4, "--profile", "native", "--json", "-q")
-    assert ended.code == 0 and ended.stderr == "", ended.stderr
+    assert ended.code == 0, ended.stderr
+    assert all("same mask for every image" in line for line in ended.stderr.splitlines())
     (line,) = ended.lines
     said = json.loads(line)
     folds = {i: number % 4 for number, i in enumerate(_ids(heads))}  # as index.csv has them
@@ -245,6 +246,6 @@ def test_several_processes_share_folds_not_a_run(
 
 def test_the_table_names_what_it_shows(heads: Path, cross: Any, tmp_path: Path) -> None:
     ended = cross(heads, tmp_path / "cv", "--folds", 4, "--only", 0, "-q")
-    assert ended.code == 0 and ended.stderr == ""
+    assert ended.code == 0 and len(ended.stderr.splitlines()) <= 1  # it is hardly trained
     assert ended.lines[0].split() == ["paper256", "folds", "mean", "sd"]
     assert ended.lines[1].split()[:2] == ["dice", "1"] and ended.lines[1].split()[3] == "0.0000"

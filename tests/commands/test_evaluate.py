@@ -57,6 +57,24 @@ def test_json_holds_every_image_the_summary_and_the_counts(preds: Path, truths: 
     assert "hausdorff_mm" not in report["summary"]
 
 
+def test_the_thresholded_jaccard_is_0_below_65(tmp_path: Path) -> None:
+    square = np.zeros((40, 40), bool)
+    square[:20, :20] = True  # 400 pixels, of which 260, 259 and all are found
+    found = {
+        name: square & (np.arange(1600).reshape(40, 40) < last) for name, last in (("a", 520), ("b", 499))
+    }
+    truth = write(tmp_path / "truth", a=square, b=square, c=square)
+    pred = write(tmp_path / "pred", **found, c=square)
+    report = json.loads(run(pred, truth, "--json", "--csv", tmp_path / "scores.csv").stdout)
+    assert [image["iou"] for image in report["images"]] == [0.65, 259 / 400, 1]
+    assert [image["thresholded_jaccard"] for image in report["images"]] == [0.65, 0, 1]
+    assert report["summary"]["thresholded_jaccard"]["mean"] == pytest.approx(0.55)
+    with (tmp_path / "scores.csv").open() as file:
+        assert [float(row["thresholded_jaccard"]) for row in csv.DictReader(file)] == [0.65, 0, 1]
+    cells = [[cell.strip() for cell in line.split("\t")] for line in run(pred, truth).stdout.splitlines()]
+    assert ["thresholded jaccard", "3", "0.5500", "0.4143", "0.6500"] in cells
+
+
 def test_paper256_measures_squashed_masks(preds: Path, truths: Path) -> None:
     report = json.loads(run(preds, truths, "--json", "--profile", "paper256").stdout)
     distances = [image["hausdorff"] for image in report["images"]]
@@ -94,7 +112,7 @@ def test_the_table_is_drawn_on_a_terminal(preds: Path, truths: Path) -> None:
     assert "[red]" in shown
     assert "\u2500" in shown
     assert "\t" not in shown
-    assert "hausdorff px 4  13.25" in shown
+    assert "hausdorff px 4 13.25" in " ".join(shown.split())
 
 
 def test_a_missing_prediction_is_a_missed_object_and_is_said(preds: Path, truths: Path) -> None:
@@ -232,7 +250,7 @@ def test_the_csv_is_never_overwritten_unasked(preds: Path, truths: Path, tmp_pat
     assert run(preds, truths, "--csv", table, "--existing", "skip").exit_code == 0
     assert table.read_text() == "mine"
     assert run(preds, truths, "--csv", table, "--existing", "overwrite").exit_code == 0
-    assert table.read_text().startswith("id,status,dice,iou,hausdorff,hd95,assd,hausdorff_mm,")
+    assert table.read_text().startswith("id,status,dice,iou,thresholded_jaccard,hausdorff,hd95,assd,")
 
 
 def test_compare_reports_the_paired_difference(preds: Path, truths: Path, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_an_image_that_fails_is_told_of_once(mhvae: Mhvae) -> None:
     for name, fault in (("gone.png", "no such file or folder"), ("bad.png", "truncated PNG")):
         ended = mhvae("interpolate", "a.png", name, "--gif", "-o", "o", "-q", *QUICK)
         assert ended.code == 4 and ended.stderr == f"error: {name}: {fault}\n" and not ended.lines
-    assert sorted(os.listdir("o")) == ["mhvae-run.json", "results.csv"]
+    assert sorted(os.listdir("o")) == ["mhvae-inputs.csv", "mhvae-run.json", "results.csv"]
 
 
 def test_pictures_do_not_pile_up(mhvae: Mhvae, monkeypatch: pytest.MonkeyPatch) -> None:

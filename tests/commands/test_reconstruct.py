@@ -43,7 +43,7 @@ def table(folder: str = "out") -> list[dict[str, str]]:
 
 
 def listing(folder: str = "out") -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name != "mhvae-run.json")
+    return sorted(name for name in os.listdir(folder) if not name.startswith("mhvae-"))
 
 
 def test_pictures_are_the_pipelines(mhvae: Mhvae, tiny_refined: Path) -> None:

@@ -27,7 +27,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_refined: Path) ->
 
 
 def tree(folder: str) -> list[str]:
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "mhvae-run.json"]
+    files = [
+        path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("mhvae-")
+    ]
     return sorted(str(path.relative_to(folder)) for path in files)
 
 

@@ -182,7 +182,11 @@ def test_bad_files_cost_their_own_rows(mhvae: Mhvae) -> None:
     assert ended.code == 3 and set(ended.stderr.splitlines()) == {"error: bad.png: truncated PNG"}
     assert [line for line in ended.lines if "mask" not in line] == ["p/a__style-b.png", "p/b__style-a.png"]
     ended = mhvae("swap-style", "a.png", "bad.png", "-o", "q", *plain)
-    assert ended.code == 4 and sorted(os.listdir("q")) == ["mhvae-run.json", "results.csv"]
+    assert ended.code == 4 and sorted(os.listdir("q")) == [
+        "mhvae-inputs.csv",
+        "mhvae-run.json",
+        "results.csv",
+    ]
     ended = mhvae("swap-style", "a.png", "--style", "gone.png", "-o", "r")
     assert ended.code == 4 and ended.stderr.startswith("error: gone.png: no such") and not Path("r").exists()
 
@@ -235,7 +239,9 @@ def test_grey_and_colour(mhvae: Mhvae, colour_model: Path) -> None:
     model = ("-m", colour_model, *plain)
     ended = mhvae("swap-style", "a.png", "b.png", "-o", "o", *model)
     assert (
-        ended.code == 4 and sorted(os.listdir("o")) == ["mhvae-run.json", "results.csv"] and not ended.lines
+        ended.code == 4
+        and sorted(os.listdir("o")) == ["mhvae-inputs.csv", "mhvae-run.json", "results.csv"]
+        and not ended.lines
     )
     faults = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert faults == [

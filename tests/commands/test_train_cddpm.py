@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from support.training_runs import (
 )
 from support.two_processes import two_processes
 
+from mhvae_cli import Pipeline
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.checkpoints.tensors import load_tensors
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, from_dict
@@ -37,7 +39,7 @@ CONFIG: dict[str, Any] = {
     "diffusion": {"unet": {"channels": 8, "levels": 2, "blocks": 1}},
     "train": {"epochs": 3, "batch_size": 4, "crop": 16, "crops": 2, "val_fraction": 0.2},
 }
-COLUMNS = ["epoch", "seconds", "loss", "val_loss", "scale", "score"]
+COLUMNS = ["epoch", "seconds", "loss", "val_loss", "scale", "score", "smoothed"]
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +132,14 @@ def _pictures(folder: Path) -> torch.Tensor:
 
 def test_a_run_ends_as_the_same_model_with_a_cddpm(done: Path, tiny_model: Path) -> None:
     names = {"README.md", "config.json", "vae.safetensors", "cddpm.safetensors", "state.safetensors"}
-    assert {path.name for path in done.iterdir()} == names | {"SHA256SUMS", "log.csv", "sheets"}
+    names |= {"SHA256SUMS", "audit.safetensors", "log.csv", "sheets"}
+    assert {path.name for path in done.iterdir()} == names
     content, before = read_config(done), read_config(tiny_model)
     assert content["name"] == "run" and content["cddpm"]["size"] == [48, 64]
     assert {k: content[k] for k in ("model", "training", "figures")} == {
         k: before[k] for k in ("model", "training", "figures")
     }
-    best = max(log_rows(done), key=lambda row: float(row["score"]))
+    best = max(log_rows(done), key=lambda row: float(row["smoothed"]))
     assert content["cddpm"]["validation"]["epoch"] == int(best["epoch"])
     assert content["cddpm"]["training"]["data"] == "12 images of 12 subjects from heads"
     assert "trained on 10 images of 10 subjects" in content["cddpm"]["training"]["splits"]
@@ -171,7 +174,8 @@ def test_the_log_has_a_row_an_epoch(done: Path) -> None:
 
 def test_the_sheets_show_three_pictures_a_row(done: Path) -> None:
     sheets = sorted((done / "sheets").iterdir())
-    assert [sheet.name for sheet in sheets] == [f"epoch{epoch:04}.png" for epoch in (1, 2, 3)]
+    names = ["curves.png", *(f"epoch{epoch:04}.png" for epoch in (1, 2, 3))]
+    assert [sheet.name for sheet in sheets] == names
     with Image.open(sheets[-1]) as picture:
         assert picture.mode == "RGB" and 3 * 192 <= picture.width < 4 * 192 and picture.height >= 2 * 192
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
@@ -210,10 +214,12 @@ def test_it_learns(heads: Path, train: Any, tmp_path: Path) -> None:
     long = write_json(tmp_path / "long.json", _with("train", epochs=15, lr=0.01, ema=0.9))
     ended = train(heads, tmp_path / "run", config=long)
     assert ended.code == 0, ended.stderr
-    losses = [float(row["val_loss"]) for row in log_rows(tmp_path / "run")]
+    rows = log_rows(tmp_path / "run")
+    losses = [float(row["val_loss"]) for row in rows]
     assert min(losses) < 0.75 * losses[0]
+    best = max(rows, key=lambda row: float(row["smoothed"]))
     kept = read_config(tmp_path / "run")["cddpm"]["validation"]
-    assert kept["val_loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert kept["val_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
 
 
 def test_flags_win_over_the_file_and_the_card_is_the_vaes_but_for_them(
@@ -341,6 +347,22 @@ def test_a_models_cddpm_is_trained_on(tiny_refined: Path, heads: Path, train: An
     assert read_config(tmp_path / "run")["cddpm"]["size"] == [48, 64]
 
 
+def test_without_a_configuration_a_models_cddpm_is_trained_on_for_the_time_given(
+    mhvae: Callable[..., Any], tiny_refined: Path, heads: Path, tmp_path: Path
+) -> None:
+    """Its configuration is taken over; a run that would be too long is shortened, so that it can end."""
+    ended = mhvae(
+        *("train-cddpm", "--model", tiny_refined, "--data", heads, "--out", tmp_path / "run"),
+        *("--max-time", "15s", "--device", "cpu", "--dtype", "float32"),
+    )
+    assert ended.code == 0, ended.stderr
+    planned = re.search(r" steps in (\d+) epochs: about 1 min", ended.stderr)
+    assert planned is not None and int(planned[1]) < 500
+    found, given = (read_config(folder)["cddpm"] for folder in (tmp_path / "run", tiny_refined))
+    assert found["model"] == given["model"] and found["training"]["crop"] == 0
+    assert found["training"]["epochs"] == int(planned[1])
+
+
 def test_a_cddpm_of_another_configuration_is_replaced(
     tiny_refined: Path, heads: Path, train: Any, tmp_path: Path
 ) -> None:
@@ -352,6 +374,33 @@ def test_a_cddpm_of_another_configuration_is_replaced(
     assert refiner.network.unet.enter.out_channels == 16
     assert float(refiner.network.scale) != pytest.approx(0.1, rel=1e-2)
     assert refiner.codes_mean.abs().max() > 0.01  # measured
+
+
+def test_a_square_finer_than_the_vaes(
+    heads: Path, train: Any, mhvae: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The VAE sees what it always sees; images are drawn, and carried, on the cDDPM's own square."""
+    unet = {"channels": 8, "levels": 2, "blocks": 1, "patch": 3}
+    fine = write_json(
+        tmp_path / "fine.json",
+        _with("diffusion", image_size=48, unet=unet, sees="residual+recon+mask+known"),
+    )
+    ended = train(heads, tmp_path / "run", "--epochs", 1, "--crop", 0, config=fine)
+    assert ended.code == 0, ended.stderr
+    refined, plain = (
+        Pipeline.load(folder, device="cpu").networks for folder in (tmp_path / "run", tiny_model)
+    )
+    codes = [Pipeline(plain).source(next((heads / "images").iterdir())).code]
+    coarse, x_hat = (torch.from_numpy(networks.decode(codes)) for networks in (plain, refined))
+    assert x_hat.shape[-1] == 48 and coarse.shape[-1] == 32
+    expected = torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bilinear")
+    torch.testing.assert_close(x_hat, expected, atol=1e-5, rtol=0)
+    scan = next((heads / "images").iterdir())
+    for verb in (("warp", scan, "--rotate", 20), ("reconstruct", scan), ("sample", "-n", 1)):
+        ended = mhvae(*verb, "--model", tmp_path / "run", "--out", f"{tmp_path / verb[0]}/", "--steps", 2)
+        assert ended.code == 0, ended.stderr
+    with Image.open(next((tmp_path / "warp").glob("*.png"))) as image:
+        assert image.size == (64, 48)
 
 
 def test_colour_follows_the_vae(train: Any, heads: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from mhvae_cli.training.loop import Outcome
 
 
 def test_flags_that_were_given_are_nested() -> None:
-    given = {"train.lr": 0.1, "train.loss.contour": 0.0, "model.z_dim": None, "pretrained": "x"}
-    assert nest_keys(given) == {"train": {"lr": 0.1, "loss": {"contour": 0.0}}, "pretrained": "x"}
+    given = {"train.lr": 0.1, "train.loss.contour": 0.0, "model.z_dim": None, "start": "x"}
+    assert nest_keys(given) == {"train": {"lr": 0.1, "loss": {"contour": 0.0}}, "start": "x"}
     assert nest_keys({"model.z_dim": None}) == {}
 
 

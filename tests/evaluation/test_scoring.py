@@ -62,7 +62,7 @@ def test_interval_and_p_against_theory() -> None:
 def test_equal_predictions_do_not_differ() -> None:
     rows = [row("a", disc(5), disc(6)), row("b", disc(7), disc(6))]
     found = evaluation.compare(rows, rows, rng=np.random.default_rng(0))
-    assert set(found) == {"dice", "iou", "hausdorff", "hd95", "assd"}
+    assert set(found) == {"dice", "iou", "thresholded_jaccard", "hausdorff", "hd95", "assd"}
     assert all((d.difference, d.low, d.high, d.p) == (0, 0, 0, 1) for d in found.values())
     alone = evaluation.compare(rows[:1], [row("a", None, disc(6))], rng=np.random.default_rng(0))
     assert alone["dice"].n == alone["dice"].p == 1

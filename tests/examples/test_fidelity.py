@@ -262,8 +262,8 @@ def test_a_run_compares_every_kind_with_real_images(
     write_phantoms(tmp_path / "data", "fetal-head", 48, size=(40, 50))
 
     def small(network: torch.nn.Module, squares: np.ndarray) -> np.ndarray:
-        assert squares.shape[1:] == (1, 32, 32) and np.abs(squares).max() <= 1
-        return squares[:, 0, ::8, ::8].reshape(len(squares), -1).astype(np.float64)
+        assert squares.shape[1:] == (1, 240, 240) and np.abs(squares).max() <= 1
+        return squares[:, 0, ::60, ::60].reshape(len(squares), -1).astype(np.float64)
 
     monkeypatch.setattr(fidelity, "load", lambda path: torch.nn.Identity())
     monkeypatch.setattr(fidelity, "features", small)

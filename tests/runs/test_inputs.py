@@ -293,14 +293,6 @@ def test_pages(mhvae: Mhvae, here: Path) -> None:
     assert mhvae("segment", "three.tif", "-o", "-").code == 2
 
 
-def test_shards_share_the_work(mhvae: Mhvae, here: Path) -> None:
-    for number in range(7):
-        picture(here / f"s/{number}.png")
-    shards = [mhvae("segment", "s", "-o", "m", "--dry-run", "--shard", f"{i}/3").lines for i in (1, 2, 3)]
-    assert [len(lines) for lines in shards] == [3, 2, 2]
-    assert sorted(line for lines in shards for line in lines) == [f"m/{number}.png" for number in range(7)]
-
-
 # --- files that are not regular ---------------------------------------------------------------------------
 
 

@@ -28,7 +28,11 @@ def runs(folder: str = "m") -> list[dict[str, Any]]:
 
 def whole(folder: str = "m") -> bool:
     """Every picture can be read, has one row that says ok, and nothing else is there."""
-    names = {path.name for path in Path(folder).iterdir()} - {"results.csv", "mhvae-run.json"}
+    names = {path.name for path in Path(folder).iterdir()} - {
+        "results.csv",
+        "mhvae-run.json",
+        "mhvae-inputs.csv",
+    }
     for name in names:
         with Image.open(Path(folder, name)) as image:
             image.load()

@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mhvae_cli.checkpoints.tensors import load_tensors
 from mhvae_cli.errors import OutputError
-from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule
+from mhvae_cli.training.loop import Diverged, Outcome, fit, order, schedule, seconds_per_step
 from mhvae_cli.training.state import STATE
 
 
@@ -76,7 +77,12 @@ def test_the_best_and_the_last_are_kept(whole: Path) -> None:
     kept, state = load_tensors(whole / "kept.safetensors"), load_tensors(whole / STATE)
     rows = log_of(whole)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert float(kept["last.bias"]) == pytest.approx(float(rows[1]["val"]), rel=1e-5)
+    smoothed = [float(row["smoothed"]) for row in rows]
+    scores = [-((epoch - 2.4) ** 2) for epoch in (1, 2, 3, 4)]
+    means = [sum(scores[max(0, i - 2) : i + 1]) / len(scores[max(0, i - 2) : i + 1]) for i in range(4)]
+    assert smoothed == pytest.approx([min(pair) for pair in zip(scores, means, strict=True)], rel=1e-4)
+    best = smoothed.index(max(smoothed))
+    assert float(kept["last.bias"]) == pytest.approx(float(rows[best]["val"]), rel=1e-5)
     assert float(state["ema.last.bias"]) == pytest.approx(float(rows[3]["val"]), rel=1e-5)
     assert not torch.equal(kept["conv.weight"], state["ema.conv.weight"])
 
@@ -136,6 +142,36 @@ def test_an_epoch_takes_each_sample_once_in_an_order_of_its_own() -> None:
     assert plans[0] == order(13, 4, seed=1, epoch=0) != order(13, 4, seed=2, epoch=0)
     (few,) = order(3, 4, seed=0, epoch=0)
     assert len(few) == 4 and set(few) == {0, 1, 2}
+
+
+def test_a_run_ends_when_validation_stops_improving_and_stays_ended(tmp_path: Path) -> None:
+    """The scores fall after the third epoch; the others are not trained, not even when resumed."""
+    config = replace(CONFIG, epochs=9, patience=2)
+    assert fit(ToyTask(tmp_path), toy_run(tmp_path, config=config), callback=quiet) == Outcome(True, 5)
+    assert [row["epoch"] for row in log_of(tmp_path)] == ["1", "2", "3", "4", "5"]
+    state = (tmp_path / STATE).read_bytes()
+    again = fit(ToyTask(tmp_path), toy_run(tmp_path, config=config, resume=True), callback=quiet)
+    assert again == Outcome(True, 5) and (tmp_path / STATE).read_bytes() == state
+
+
+@pytest.mark.parametrize("step", [2, 5, 10])
+def test_validation_every_other_epoch_is_resumed_to_the_bit(step: int, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=5, validate_every=2)
+    fit(ToyTask(tmp_path / "whole"), toy_run(tmp_path / "whole", config=config), callback=quiet)
+    rows = log_of(tmp_path / "whole")
+    assert [row["epoch"] for row in rows] == ["2", "4", "5"]
+    out = tmp_path / "cut"
+    fit(ToyTask(out), toy_run(out, config=config), callback=signal_at(step))
+    fit(ToyTask(out), toy_run(out, config=config, resume=True), callback=quiet)
+    same_run(tmp_path / "whole", out)
+
+
+def test_a_step_is_timed_without_a_trace(tmp_path: Path) -> None:
+    task = ToyTask(tmp_path)
+    before = {name: value.clone() for name, value in task.module.state_dict().items()}
+    assert 0 < seconds_per_step(task, toy_run(tmp_path)) < 5
+    assert all(torch.equal(before[name], value) for name, value in task.module.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.module.parameters())
 
 
 class _BadGradient(torch.autograd.Function):

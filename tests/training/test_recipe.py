@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mhvae_cli.checkpoints.folder import read_config
+from mhvae_cli.checkpoints.registry import resolve
 from mhvae_cli.config import (
     CDDPMRecipe,
     ModelConfig,
@@ -35,7 +37,7 @@ def test_a_recipe_is_a_preset_under_a_file_under_flags(tmp_path: Path) -> None:
     recipe, keys = load_recipe("small", file, {"model": {"z_dim": 16}})
     assert (recipe.model.image_size, recipe.model.z_dim, recipe.train.lr) == (64, 16, 0.25)
     assert recipe.model.encoder.hidden == PRESETS["small"]["model"]["encoder"]["hidden"]
-    assert keys == {"image_size", "z_dim"}
+    assert keys == {"model.channels"}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"modle": {}}', '{"train": {"epochs": "ten"}}', "\xff"])
@@ -82,15 +84,29 @@ def nested(key: str, value: float | str) -> dict:
     return values
 
 
-def test_a_cddpms_recipe_is_a_file_under_flags(tmp_path: Path) -> None:
+def test_a_cddpms_recipe_is_a_file_under_flags(tiny_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     values = {"diffusion": {"sees": "x", "unet": {"channels": 16}}, "train": {"lr": 0.25, "crop": 32}}
     file.write_text(json.dumps(values))
-    recipe = load_cddpm_recipe(file, {"train": {"crop": 0}, "diffusion": {"process": "diffusevae"}})
+    options = {"train": {"crop": 0}, "diffusion": {"process": "diffusevae"}}
+    recipe, undecided = load_cddpm_recipe(file, options, model=tiny_model)
     assert recipe.diffusion.unet == UNetConfig(channels=16) and recipe.diffusion.sees == "x"
-    assert recipe.diffusion.process == "diffusevae"
+    assert recipe.diffusion.process == "diffusevae" and not undecided
     assert (recipe.train.lr, recipe.train.crop) == (0.25, 0) and recipe.card == {}
-    assert load_cddpm_recipe(None, {}) == CDDPMRecipe()
+    assert load_cddpm_recipe(None, {}, model=tiny_model, start="scratch") == (CDDPMRecipe(), set())
+
+
+def test_a_cddpms_configuration_is_that_of_its_start(tiny_model: Path, tiny_refined: Path) -> None:
+    """As fine in relation to the VAE as it was: the bundled one draws on a square of its own."""
+    own, undecided = load_cddpm_recipe(None, {"train": {"lr": 1e-3}}, model=tiny_refined)
+    assert own.diffusion.unet == UNetConfig(channels=8, levels=2, blocks=1) and undecided == {"train.epochs"}
+    assert (own.train.lr, own.train.crop, own.train.level) == (1e-3, 0, 0.0)
+    assert load_cddpm_recipe(None, {"train": {"epochs": 2}}, model=tiny_refined)[1] == set()
+    bundled = read_config(resolve("fetal-head"))
+    found, _ = load_cddpm_recipe(None, {}, model=tiny_model)  # grey, without a cDDPM
+    assert found.diffusion.unet == from_dict(UNetConfig, bundled["cddpm"]["model"]["unet"])
+    fineness = bundled["cddpm"]["model"].get("image_size", 0) / bundled["model"]["image_size"]
+    assert found.diffusion.image_size == round(32 * fineness)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +129,11 @@ def test_a_cddpms_recipe_is_a_file_under_flags(tmp_path: Path) -> None:
         ("model.z_dim", 4, "'model'"),
     ],
 )
-def test_a_cddpms_value_out_of_range_is_named(key: str, value: float | str, said: str) -> None:
+def test_a_cddpms_value_out_of_range_is_named(
+    tiny_model: Path, key: str, value: float | str, said: str
+) -> None:
     with pytest.raises(UsageError, match=said) as caught:
-        load_cddpm_recipe(None, nested(key, value))
+        load_cddpm_recipe(None, nested(key, value), model=tiny_model)
     assert "\n" not in str(caught.value)
 
 
@@ -142,4 +160,4 @@ def test_more_crops_than_images_are_refused() -> None:
 def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
     with pytest.raises(UsageError, match="needs a trained model"):
         load_recipe("small", None, {"train": {"part": "style"}})
-    assert load_recipe("small", None, {"train": {"part": "style"}, "pretrained": "fetal-head"})
+    assert load_recipe("small", None, {"train": {"part": "style"}, "start": "fetal-head"})

@@ -11,14 +11,11 @@ import torch
 from mhvae_cli.config import Recipe
 from mhvae_cli.errors import InputError, UsageError
 from mhvae_cli.training.datasets import discover
-from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.train import (
     TrainingOptions,
-    channels_of,
     gather,
     hold_out,
     plan_vae,
-    with_channels,
 )
 
 WORK = TrainingOptions(torch.device("cpu"), torch.float32)
@@ -42,17 +39,6 @@ def test_a_fold_is_held_out_whole(phantom_folder: Path) -> None:
     assert rest == [sample for sample in samples if sample.fold != 1] and 0 < len(rest) < len(samples)
     with pytest.raises(UsageError, match="no fold 9"):
         hold_out(samples, 9)
-
-
-def test_a_model_has_the_channels_of_its_images_unless_they_are_set(
-    phantom_folder: Path, tmp_path: Path
-) -> None:
-    write_phantoms(tmp_path / "skin", "skin-lesion", 2, size=(40, 40))
-    grey, colour = discover(phantom_folder), discover(tmp_path / "skin")
-    assert (channels_of(grey), channels_of(colour), channels_of(grey + colour)) == (1, 3, 3)
-    assert with_channels(Recipe(), set(), colour).model.channels == 3
-    assert with_channels(Recipe(), set(), grey).model.channels == 1
-    assert with_channels(Recipe(), {"channels"}, colour) == Recipe()
 
 
 def test_a_run_is_known_by_its_recipe_its_data_and_its_reference(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mhvae_cli.config import AugmentConfig, LossConfig, TrainConfig
+from mhvae_cli.config import AugmentConfig, LossConfig, TrainConfig, WarpConfig
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.training.datasets import Batch, MaskedImages, discover
@@ -63,8 +63,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(model: MultiHeadedVAE, batch:
 
 
 def test_a_fresh_model_knows_the_warps_of_the_masks(model: MultiHeadedVAE, data: MaskedImages) -> None:
-    fresh = prepare_model(model.config, data, seed=3)
-    again = prepare_model(model.config, data, seed=3)
+    fresh = prepare_model(model.config, data, seed=3)[0]
+    again = prepare_model(model.config, data, seed=3)[0]
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     mean = fresh.mask(torch.zeros(1, fresh.theta_dim), (64, 64))[0] > 0.5
@@ -76,11 +76,15 @@ def test_a_fresh_model_knows_the_warps_of_the_masks(model: MultiHeadedVAE, data:
 def test_a_whole_model_is_taken_over_or_does_not_fit(
     model: MultiHeadedVAE, data: MaskedImages, tiny_model: Path
 ) -> None:
-    taken = prepare_model(model.config, data, seed=3, pretrained=str(tiny_model))
+    taken = prepare_model(model.config, data, seed=3, start=str(tiny_model))[0]
     for name, value in model.state_dict().items():
         assert torch.equal(taken.state_dict()[name], value), name
     other = replace(model.config, z_dim=5)
-    with pytest.raises(ModelError, match=r"encoder\.z"):
-        prepare_model(other, data, seed=3, pretrained=str(tiny_model))
-    style = prepare_model(other, data, seed=3, pretrained=str(tiny_model), part="style")
+    anew, told = prepare_model(other, data, seed=3, start=str(tiny_model))
+    assert told == "starting from tiny, its style and image heads anew"
+    assert torch.equal(anew.encoder.theta[2].weight, model.encoder.theta[2].weight)
+    affine = replace(model.config, warp=WarpConfig(family="affine"))
+    with pytest.raises(ModelError, match=r"encoder\.theta\..* differs"):
+        prepare_model(affine, data, seed=3, start=str(tiny_model), part="style")
+    style = prepare_model(other, data, seed=3, start=str(tiny_model), part="style")[0]
     assert torch.equal(style.encoder.theta[2].weight, model.encoder.theta[2].weight)

@@ -1,5 +1,4 @@
-"""Which trained cDDPM a training starts from, and that what only the new network sees changes nothing at
-first."""
+"""What a training starts from; what only a new cDDPM sees changes nothing at first."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.config import CDDPMRecipe, DiffusionConfig, UNetConfig, from_dict
 from mhvae_cli.errors import ModelError, UsageError
 from mhvae_cli.inference.loading import load_model, load_refiner
-from mhvae_cli.training.warm_start import start_refiner
+from mhvae_cli.training.warm_start import attribution_of, describe_start, start_refiner, start_vae
+from mhvae_cli.vae.model import build
 
 
 @pytest.fixture
@@ -61,3 +61,32 @@ def test_what_does_not_fit_is_refused(tiny_model: Path, tiny_refined: Path, own:
     masked = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask"))
     with pytest.raises(UsageError, match="no mask"):
         start_refiner(tiny_model, vae, masked, start=None)
+
+
+def test_a_vae_of_other_colours_answers_to_grey_as_before(tiny_model: Path) -> None:
+    grey, _ = load_model(tiny_model)
+    colour = build(replace(grey.config, channels=3))
+    assert start_vae(colour, str(tiny_model), part="all") == {"position", "style", "reference"}
+    image = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        found = colour.eval().locate(image.expand(-1, 3, -1, -1)).mean
+        torch.testing.assert_close(found, grey.float().eval().locate(image).mean, rtol=1e-3, atol=1e-4)
+    told = describe_start(str(tiny_model), {"position", "style", "reference"}, colour)
+    assert told == "starting from tiny, its image head anew"
+
+
+def test_a_larger_image_keeps_the_encoder_and_begins_the_heads_anew(tiny_model: Path) -> None:
+    small, _ = load_model(tiny_model)
+    large = build(replace(small.config, image_size=64), seed=5)
+    untouched = large.encoder.theta[0].weight.clone()
+    assert "position" not in start_vae(large, str(tiny_model), part="all")
+    assert torch.equal(large.encoder.convnet.conv1.weight, small.encoder.convnet.conv1.weight)
+    assert torch.equal(large.encoder.theta[0].weight, untouched)
+    assert start_vae(build(small.config), "scratch", part="all") == set()
+
+
+def test_a_start_is_attributed_with_its_licence(tiny_model: Path) -> None:
+    assert attribution_of("scratch") == {}
+    assert "EfficientNet-Lite0 (Apache-2.0)" in attribution_of("imagenet")["attribution"]
+    assert "weights of tiny, licence apache-2.0" in attribution_of(str(tiny_model))["attribution"]
+    assert "licence CC BY-NC-SA 4.0" in attribution_of("skin-lesion")["attribution"]

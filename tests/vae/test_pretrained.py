@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.resnets import reference_resnet, seeded, shaken
 
+from mhvae_cli.checkpoints.registry import load_pretrained
 from mhvae_cli.config import EncoderConfig
 from mhvae_cli.errors import ModelError
 from mhvae_cli.vae.encoder import (
@@ -32,6 +33,28 @@ def test_grey_weights_answer_as_colour_ones_do_to_grey() -> None:
     with torch.no_grad():
         torch.testing.assert_close(grey(x), colour(x.expand(1, 3, 64, 64)), rtol=1e-4, atol=1e-4)
     assert grey.conv1.weight.requires_grad
+
+
+def test_colour_weights_answer_to_grey_as_the_grey_ones_do() -> None:
+    grey = shaken(ResNet("resnet18", 1, 0.125), seed=9).eval()
+    colour = ResNet("resnet18", 3, 0.125).eval()
+    start_from(colour, grey.state_dict())
+    x = torch.randn(1, 1, 64, 64, generator=seeded(10))
+    with torch.no_grad():
+        torch.testing.assert_close(colour(x.expand(1, 3, 64, 64)), grey(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_bundled_encoder_starts_a_grey_one_and_one_in_colour() -> None:
+    weights = load_pretrained("imagenet")
+    grey, colour = EfficientNetLite0(1).eval(), EfficientNetLite0(3).eval()
+    for net in (grey, colour):
+        start_from(net, weights)
+    x = torch.full((1, 1, 96, 96), -1.0)
+    x[..., 48:] = 1.0
+    with torch.no_grad():
+        found = grey(x)
+        torch.testing.assert_close(found, colour(x.expand(1, 3, 96, 96)), rtol=1e-2, atol=0.05)
+    assert torch.isfinite(found).all() and found.std() > 0.1
 
 
 def test_the_hybrids_resnet_starts_from_a_resnet50() -> None:
