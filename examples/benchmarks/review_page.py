@@ -64,7 +64,7 @@ def write(path: Path, count: int) -> float:
             review.add({**row, "output": None, "status": "failed", "error": "truncated PNG"})
             continue
         figures = dict(zip((*MEASURED, *HEAD), rng.uniform(50, 300, 16).round(4).tolist(), strict=True))
-        flags = {"qc": "warn", "qc_why": "spread"} if number % 40 == 0 else {"qc": "ok"}
+        flags = {"qc": "warn", "qc_why": "layout"} if number % 40 == 0 else {"qc": "ok"}
         image, rings = shown[number % 12]
         size = {"width": SIZE[1], "height": SIZE[0]}
         review.add(
