@@ -29,7 +29,7 @@ SMALL_OBJECT, LARGER = 0.05, 192
 """The image size if half of the objects cover a smaller fraction of their image."""
 STEPS, AT_IMAGES, STEP_RANGE = 1300, 300, (600, 3000)
 """Optimiser steps for that many images; their number grows with the root of the number of images."""
-WARMUP_STEPS, WARMUP_RANGE = 50, (0.03, 0.3)
+WARMUP_STEPS, WARMUP_RANGE = 100, (0.03, 0.3)
 """Steps of the learning rate's warm-up, and the range of their fraction."""
 VALIDATIONS = 40
 """Maximum number of validations in a run."""
