@@ -14,6 +14,7 @@ import argparse
 import csv
 import math
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,8 @@ def main() -> None:
         test = drawn([sample for sample in samples if sample.fold == args.fold], args.test)
         model = args.out / f"{name}-{start}-{count}"
         began = time.monotonic()
-        train(chosen, ref, model, args)
+        if not train(chosen, ref, model, args).finished:
+            sys.exit("stopped; the same command goes on")
         minutes = f"{(time.monotonic() - began) / 60:.1f}"
         dice, distance = scores(model, test, args.device)
         figures = (args.steps or "", minutes, len(test), f"{dice:.4f}", f"{distance:.2f}")

@@ -33,7 +33,7 @@ STEPS, AT_IMAGES, STEP_RANGE = 1300, 300, (600, 3000)
 CDDPM_STEPS = 1000
 """Optimiser steps of a cDDPM that starts from a trained one."""
 CDDPM_VALIDATIONS = 10
-WARMUP_STEPS, WARMUP_RANGE = 50, (0.03, 0.3)
+WARMUP_STEPS, WARMUP_RANGE = 100, (0.03, 0.3)
 """Steps of the learning rate's warm-up, and the range of their fraction."""
 VALIDATIONS = 40
 """Maximum number of validations in a run."""

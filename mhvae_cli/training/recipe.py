@@ -24,9 +24,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "train": {
             "part": "position",
-            "lr": 7e-4,
+            "lr": 3e-4,
             "ema": 0.995,
-            "patience": 10,
+            "patience": 12,
             "loss": {"contour": 8.0, "kl_theta": 1e-6, "kl_warmup": 0.0},
             "augment": {"rotate": 60.0, "scale": 0.3, "noise": 0.025, "crop": 0.4},
         },
