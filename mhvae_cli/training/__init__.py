@@ -10,16 +10,11 @@ distributed       process groups and stop signals
 vae_task          section 3.4: the loss and validation of the VAE
 cddpm_task        section 4: the loss and validation of the cDDPM
 holes             what the cDDPM is shown of an image: its mask, and the image with a hole
-<<<<<<< HEAD
 warm_start        the trained weights that a training starts from
 automatic         what is chosen from the data
 report            what a finished training is worth: figures, sheets, advice
-calibration       statistics of validation images, for quality control
-=======
-warm_start        which trained cDDPM a training starts from
 calibration       statistics of validation images, for quality control and intervals
 error_model       how far results can be expected to be off, fitted to validation images
->>>>>>> 2055272b487a5c00087eedad663bd495c06a03a0
 datasets          data folders, splits, folds and batches
 mask_checks       masks that cannot be those of one object
 augmentation      random geometric and intensity transforms
