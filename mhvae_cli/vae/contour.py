@@ -20,7 +20,6 @@ VERTICES = 360  # of an ellipse
 BLOCKS = 32  # per side of the grid; a block far from the outline is decided as a whole
 MARGIN = 0.75
 """Half a block's diagonal over its side, rounded up: no point is farther from its nearest corner."""
-SAFETY = 12.0  # for the sign of an interpolated level, over the error by second differences
 TOLERANCE = 1e-12  # of a root, relative to its edge's length and to the level's change along the edge
 
 
@@ -28,8 +27,8 @@ def contours(level: Level, *, cells: int = 128) -> list[Points]:
     """The outline of {p : level(p) >= 0}, clipped exactly to the square [-1, 1]^2.
 
     `level` maps points (N, 2) float64 to values (N,), positive inside; it is called on the nodes of a grid of
-    `cells` x `cells`, except those whose sign is certain (`near_points`), and then on a few hundred points at
-    a time.
+    `cells` x `cells`, except those far from the outline (`near_zero`), and then on a few hundred points at a
+    time.
 
     Returns closed polygons, each (n, 2) float64, n >= 3, the last vertex connected to the first and not
     repeated; an empty list if nothing is inside. Every vertex is a root of `level` on a grid line, or is on
@@ -87,68 +86,21 @@ def near_zero(nodes: np.ndarray) -> NDArray[np.bool_]:
     return near
 
 
-def near_points(
-    nodes: Points, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Points, NDArray[np.bool_]]:
-    """The grid points of the blocks that the outline may enter, those between two blocks twice.
-
-    The level `nodes` (m, n) is known at the blocks' corners, the grid's `rows` (m,) and `columns` (n,).
-    Returns row, column, level (interpolated in the block), and whether that level's sign is certain: it is
-    farther from zero than SAFETY times the error that the second differences of the nodes allow.
-    """
-    y, x = np.nonzero(near_zero(nodes))
-    down, across = (np.abs(np.diff(nodes, 2, axis=axis)) for axis in (0, 1))
-    bend = np.pad(down, ((1, 1), (0, 0)), mode="edge") + np.pad(across, ((0, 0), (1, 1)), mode="edge")
-    offset = np.arange(max(np.diff(rows).max(), np.diff(columns).max()) + 1)
-    height, width = (rows[y + 1] - rows[y])[:, None, None], (columns[x + 1] - columns[x])[:, None, None]
-    below, right = offset[:, None] / height, offset / width
-    above, left = nodes[y, x][:, None, None], nodes[y, x + 1][:, None, None]
-    above = above + (left - above) * right
-    under, left = nodes[y + 1, x][:, None, None], nodes[y + 1, x + 1][:, None, None]
-    under = under + (left - under) * right
-    value = above + (under - above) * below
-    error = np.maximum.reduce([bend[y, x], bend[y, x + 1], bend[y + 1, x], bend[y + 1, x + 1]]) / 8
-    certain = np.abs(value) > SAFETY * error[:, None, None]
-    within = (offset[:, None] <= height) & (offset <= width)
-    row, column = rows[y][:, None, None] + offset[:, None], columns[x][:, None, None] + offset
-    shape = value.shape
-    return (
-        np.broadcast_to(row, shape)[within],
-        np.broadcast_to(column, shape)[within],
-        value[within],
-        certain[within],
-    )
-
-
 def _nodes(level: Level, axis: Points) -> Points:
-    """The level (n, n) at the nodes: exact beside the outline, elsewhere only its sign is right."""
-
-    def exact(row: np.ndarray, column: np.ndarray) -> Points:
-        return np.asarray(level(np.stack([axis[column], axis[row]], axis=1)), dtype=np.float64)
-
+    """The level (n, n) at the nodes; far from the outline that of a nearby node, which has the same sign."""
     step = max(1, (len(axis) - 1) // BLOCKS)
     marks = np.unique([*range(0, len(axis), step), len(axis) - 1])
-    y, x = np.meshgrid(marks, marks, indexing="ij")
-    corners = exact(y.ravel(), x.ravel()).reshape(y.shape)
+    x, y = np.meshgrid(axis[marks], axis[marks])
+    corners = np.asarray(level(np.stack([x.ravel(), y.ravel()], axis=1)), dtype=np.float64).reshape(x.shape)
     if step == 1:
         return corners
-    nearest = np.minimum(np.arange(len(axis)) // step, len(marks) - 2)
-    values = corners[nearest][:, nearest]
-    row, column, value, certain = near_points(corners, marks, marks)
-    values[row, column] = value
-    known = np.zeros(values.shape, bool)
-    known[row[~certain], column[~certain]] = True
-    values[known] = exact(*np.nonzero(known))
-    values[np.ix_(marks, marks)], known[np.ix_(marks, marks)] = corners, True
-    # The roots between two nodes of different sign are sought by the values of both.
-    inside = values >= 0
-    beside = np.zeros(values.shape, bool)
-    for one, other in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        crossed = inside[one] != inside[other]
-        beside[one] |= crossed
-        beside[other] |= crossed
-    row, column = np.nonzero(beside & ~known)
-    values[row, column] = exact(row, column)
+    near, index = near_zero(corners), np.arange(len(axis))
+    # A node between two blocks belongs to both.
+    left, right = np.maximum(-(-index // step) - 1, 0), np.minimum(index // step, len(marks) - 2)
+    values = corners[right][:, right]
+    beside = near[left] | near[right]
+    row, column = np.nonzero(beside[:, left] | beside[:, right])
+    values[row, column] = level(np.stack([axis[column], axis[row]], axis=1))
     return values
 
 
