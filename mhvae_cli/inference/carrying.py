@@ -28,6 +28,8 @@ COARSE = 0.05
 """Scale in image sides above which blended images are averaged; finer detail keeps its variance."""
 MAGNIFIED = 1.5
 """Magnification from which on the carried detail is too coarse, and the cDDPM adds what is finer."""
+BLACK = -1 + 2 * 6 / 255
+"""The tone below which a pixel is black, in [-1, 1]: JPEGs are not exactly so."""
 MOST = 0.9
 """The largest share of an image that may be unknown."""
 
@@ -166,15 +168,30 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     with np.errstate(invalid="ignore"):
         far = np.abs(sources - points).max(1).reshape(side, side) * side / 2
     moves = np.nan_to_num(far, nan=1.0).clip(0, 1)
-    new = _soft(networks.mask_of(target, (side, side)), side)
-    old = _soft(networks.mask_of(donor.code, (side, side)), side)
-    new, seam = new * (moves > 0), 4 * new * (1 - new) * moves
+    masks = [networks.mask_of(code, (side, side)) for code in (target, donor.code)]
+    new, old = (_soft(mask, side) for mask in masks)
+    still = to_square(donor.scan.pixels, side, networks.config.channels, window=donor.scan.window)
+    frame = _frame(still)
+    layers = np.concatenate([still, frame[None]])
+    *shown, behind = resample(layers, lambda begin, end: sources[begin * side : end * side], (side, side))
+    # The frame stays where it is: the object's margin neither takes a piece of it along nor covers it.
+    new *= (moves > 0) & (masks[0] | (np.maximum(frame, behind) < 0.5))
+    old *= masks[1] | (frame < 0.5)
+    seam = 4 * new * (1 - new) * moves
     # A ground pixel is known unless the object lay there and has moved away.
     known = new * seen + (1 - new) * (1 - old * moves)
-    still = to_square(donor.scan.pixels, side, networks.config.channels, window=donor.scan.window)
-    shown = resample(still, lambda begin, end: sources[begin * side : end * side], (side, side))
     square = np.clip(still + new * (shown - still), -1, 1).astype(np.float32)
     return _Moved(donor, to_source, square, known, new, seam, _magnification(networks, target, donor))
+
+
+def _frame(square: np.ndarray) -> np.ndarray:
+    """1 where (S, S) an image (C, S, S) is black up to its edge, as outside a scan's sector; else 0."""
+    from scipy.ndimage import binary_opening, label
+
+    black = binary_opening((square < BLACK).all(0), np.ones((3, 3)))
+    areas, _ = label(black)
+    edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
+    return np.isin(areas, np.unique(edge[edge > 0])).astype(np.float32)
 
 
 def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:

@@ -97,6 +97,21 @@ def test_what_comes_from_beyond_the_edge_is_drawn(pipeline: Pipeline, grey: np.n
     assert carried.known[mask & ~np.roll(beyond, 2, axis=1)].min() > 0.99
 
 
+def test_the_frame_stays_where_it_is(tiny_refined: Path, grey: np.ndarray) -> None:
+    """What is black up to the edge of a scan is neither moved with the object's margin nor covered by it."""
+    networks = Pipeline.load(tiny_refined, device="cpu", dtype="float32").networks
+    networks.side = 240  # as fine as a trained model's: the margin has several pixels
+    code = Pipeline(networks).source(grey).code
+    right = np.nonzero(networks.mask_of(code).any(0))[0].max()
+    scan = np.maximum(grey, 40)
+    scan[:, right + 2 :] = 0  # beside the object, within its margin
+    target = transform_code(code, about=(60, 48), shift=(-30, 0))
+    carried = carry_detail(networks, target, [Donor(scan_of(scan), code, 1.0)])
+    made = carried.compose(np.ones((1, 240, 240), np.float32), scan_of(scan))
+    assert made[:, : right - 8].min() >= 30
+    assert (made[:, right + 6 :] == 0).all()
+
+
 def test_a_cross_fade_keeps_tones_and_the_variance_of_detail(pipeline: Pipeline, grey: np.ndarray) -> None:
     code = pipeline.source(grey).code
     noise = [np.random.default_rng(i).integers(60, 180, SIZE).astype(np.uint8) for i in range(2)]
