@@ -186,12 +186,14 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
 
 def _frame(square: np.ndarray) -> np.ndarray:
     """1 where (S, S) an image (C, S, S) is black up to its edge, as outside a scan's sector; else 0."""
-    from scipy.ndimage import binary_opening, label
+    from scipy.ndimage import binary_dilation, binary_opening, label
 
     black = binary_opening((square < BLACK).all(0), np.ones((3, 3)))
     areas, _ = label(black)
     edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
-    return np.isin(areas, np.unique(edge[edge > 0])).astype(np.float32)
+    frame = np.isin(areas, np.unique(edge[edge > 0]))
+    # Its edge is blurred, by JPEG and by resampling.
+    return binary_dilation(frame, iterations=max(1, len(frame) // 96)).astype(np.float32)
 
 
 def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:
