@@ -284,7 +284,7 @@ class Networks:
         if not (codes and self.refiner.network.sees_mask):
             return None
         latents = self._latents(codes)
-        return self.model.level_map(latents.theta, (side, side), latents.pose).float().to(self.device)
+        return self.model.level_map(latents.theta, (side, side), latents.pose).float()
 
     def _known(self, arrays: Sequence[np.ndarray], part: slice) -> "Known | None":
         from ..diffusion.score import Known  # with the cDDPM: segmentation needs neither

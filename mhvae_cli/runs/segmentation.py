@@ -121,12 +121,12 @@ def segment_jobs(
     """Segment, write and report every job; return the exit code. `planned` are those of every shard."""
     todo = [job for job in jobs if not job.skip and job.item.error is None]
     results: Generator[Result | InputError] = (_ for _ in ())
+    notes: list[str] = []
     if todo:
         networks, *cup = load_networks(settings, *([options.cup_model] if options.cup_model else []))
         options.qc.check(networks)
-        if options.qc.level != "off" and not settings.quiet:
-            for note in missing_statistics(options.qc, networks, *cup):
-                print_note(note)
+        if options.qc.level != "off" and not settings.quiet and (target.folder or settings.as_json):
+            notes = missing_statistics(options.qc, networks, *cup)
         fingerprint.networks = networks
         task = SegmentationTask(networks, cup[0] if cup else None, options, fingerprint.hashes)
         results = fingerprint.stream(
@@ -148,7 +148,10 @@ def segment_jobs(
         review_page=options.review_page,
     )
     with closing(results), reporter:
-        return drive(reporter, jobs, results, settings.on_error)
+        code = drive(reporter, jobs, results, settings.on_error)
+    for note in notes:
+        print_note(note)
+    return code
 
 
 @dataclass(frozen=True)

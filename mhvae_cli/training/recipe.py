@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def load_recipe(
     folder = None if start == SCRATCH or not isinstance(start, str) else model_folder(start, offline=offline)
     own = {} if folder is None else {"model": read_config(folder)["model"]}
     recipe = from_dict(Recipe, merge(merge(PRESETS[preset], own), over))
+    if recipe.start == IMAGENET and "start" not in over and recipe.model.encoder.arch != "efficientnet-lite0":
+        recipe = replace(recipe, start=SCRATCH)  # of other encoders there are no bundled weights
     check_model(recipe.model)
     check_training(recipe.train)
     if recipe.train.part == "style" and recipe.start == SCRATCH:

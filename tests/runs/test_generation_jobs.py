@@ -23,7 +23,9 @@ def test_sources_of_many_results_are_not_read_for_each(
     item = Item(str(path), path, Path("a"))
     encoded = []
     examine: Callable[..., Any] = Networks.examine
-    monkeypatch.setattr(Networks, "examine", lambda self, batch: (encoded.append(1), examine(self, batch))[1])
+    monkeypatch.setattr(
+        Networks, "examine", lambda *given, **how: (encoded.append(1), examine(*given, **how))[1]
+    )
     requests = [GenerationRequest((item,), Path(f"a{number}")) for number in range(9)]
     settings = GenerationSettings(
         out=str(tmp_path / "o"), model=str(tiny_refined), device="cpu", no_refine=True, workers=2

@@ -30,7 +30,7 @@ NEUTRAL = {
     "swap-style": OF_GENERATION | {"--style"},
     "interpolate": OF_GENERATION | {"--frames", "--gif"},
     "warp": OF_GENERATION | {"--theta"},
-    "sample": (OF_GENERATION | {"-n", "--start", "--from"}) - {"--save-latents"},
+    "sample": (OF_GENERATION | {"-n", "--start", "--from", "--audit"}) - {"--save-latents"},
 }
 
 
@@ -61,4 +61,4 @@ def test_only_what_was_given_is_recorded(mhvae: Callable[..., Any], monkeypatch:
     assert mhvae("reconstruct", "a.png", "--seed", "3", "--steps", "20", "--out", "x/").code == 0
     assert seen == [Invocation({"--seed": 3, "--out": "x/"}, {"--seed": 3})]
     assert current() == Invocation()
-    assert len(VERBS) == 13
+    assert len(VERBS) == 14

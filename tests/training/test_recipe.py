@@ -161,3 +161,10 @@ def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
     with pytest.raises(UsageError, match="needs a trained model"):
         load_recipe("small", None, {"train": {"part": "style"}})
     assert load_recipe("small", None, {"train": {"part": "style"}, "start": "fetal-head"})
+
+
+def test_an_encoder_without_bundled_weights_starts_from_scratch() -> None:
+    resnet = {"model": {"encoder": {"arch": "resnet18"}}}
+    assert load_recipe("auto", None, resnet)[0].start == "scratch"
+    assert load_recipe("auto", None, {})[0].start == "imagenet"
+    assert load_recipe("auto", None, {**resnet, "start": "imagenet"})[0].start == "imagenet"  # refused later

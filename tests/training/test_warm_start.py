@@ -11,6 +11,7 @@ from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.config import CDDPMRecipe, DiffusionConfig, UNetConfig, from_dict
 from mhvae_cli.errors import ModelError, UsageError
 from mhvae_cli.inference.loading import load_model, load_refiner
+from mhvae_cli.training.recipe import load_cddpm_recipe
 from mhvae_cli.training.warm_start import attribution_of, describe_start, start_refiner, start_vae
 from mhvae_cli.vae.model import build
 
@@ -47,7 +48,7 @@ def test_where_a_training_starts(tiny_model: Path, tiny_refined: Path, own: CDDP
     assert started(tiny_refined, own, "scratch")[1:] == ("from scratch", False)
     assert started(tiny_model, own)[1:] == ("from scratch", False)  # no bundled one is so small
     assert "tiny-refined" in started(tiny_model, own, str(tiny_refined))[1]
-    default = CDDPMRecipe()  # the configuration of the bundled ones; the tiny model is grey
+    default, _ = load_cddpm_recipe(None, {}, model=tiny_model)  # that of the bundled one that is grey too
     assert started(tiny_model, default)[1] == "starting from the cDDPM of fetal-head"
 
 
