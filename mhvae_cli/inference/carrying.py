@@ -193,7 +193,8 @@ def _frame(square: np.ndarray) -> np.ndarray:
     edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
     frame = np.isin(areas, np.unique(edge[edge > 0]))
     # Its edge is blurred, by JPEG and by resampling.
-    return binary_dilation(frame, iterations=max(1, len(frame) // 96)).astype(np.float32)
+    wider: np.ndarray = binary_dilation(frame, iterations=max(1, len(frame) // 96))
+    return wider.astype(np.float32)
 
 
 def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:

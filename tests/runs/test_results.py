@@ -105,9 +105,9 @@ def test_killed_at_random_moments() -> None:
     crowd(57)
     rng = np.random.default_rng(0)
     args = ("segment", "scans", "-o", "m", "-j", 2, "-q", *SKIP)
-    for most in (1, 3, 10, 20, 30, 35, 40):
+    for number, most in enumerate((1, 3, 10, 20, 30, 35, 40), 1):
         run = Fork(*args)
-        while not Path("m/results.csv").exists() or len(rows()) < most:
+        while not Path("m/results.csv").exists() or len(rows()) < most or len(runs()) < number:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.005))
         os.kill(run.pid, signal.SIGKILL)
