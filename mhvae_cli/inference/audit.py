@@ -1,7 +1,7 @@
 """Whether a generated image is closer to a training image than new images are: a check for memorisation.
 
 A model folder may contain audit.safetensors, made by `train-cddpm`: a fingerprint of each training image,
-float16 of FINGERPRINT numbers, and the distance from new images to the nearest of them. A fingerprint is the
+in float16, and the distance from new images to the nearest of them. A fingerprint is the
 mean of the encoder's features and a random projection of the style code. No image can be decoded from it, but
 whoever has an image can find out whether the model was trained on it.
 """

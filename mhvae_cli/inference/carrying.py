@@ -181,7 +181,7 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     # A ground pixel is known unless the object lay there and has moved away.
     known = new * seen + (1 - new) * (1 - old * moves)
     square = np.clip(still + new * (shown - still), -1, 1).astype(np.float32)
-    return _Moved(donor, to_source, square, known, new, seam, _magnification(networks, target, donor))
+    return _Moved(donor, to_source, square, known, new, seam, _magnification(*masks))
 
 
 def _frame(square: np.ndarray) -> np.ndarray:
@@ -197,11 +197,9 @@ def _frame(square: np.ndarray) -> np.ndarray:
     return wider.astype(np.float32)
 
 
-def _magnification(networks: Networks, target: LatentCode, donor: Donor) -> float:
-    """How much larger the object is in the target than in its donor, in length."""
-    side = networks.side
-    areas = [networks.mask_of(code, (side, side)).sum() for code in (target, donor.code)]
-    return float(np.sqrt(max(areas[0], 1) / max(areas[1], 1)))
+def _magnification(target: np.ndarray, donor: np.ndarray) -> float:
+    """How much larger the object is in the target's mask (S, S) than in its donor's, in length."""
+    return float(np.sqrt(max(target.sum(), 1) / max(donor.sum(), 1)))
 
 
 def _soft(mask: np.ndarray, side: int) -> np.ndarray:

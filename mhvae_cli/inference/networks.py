@@ -132,9 +132,8 @@ class Networks:
 
     @torch.inference_mode()
     def posterior(self, batch: np.ndarray, *, tta: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The posterior's mean and sd of theta, float32 (B, P), of `prepare`d images (B, C, S, S).
-
-        The third array (B, R) is the mean of the encoder's reduced features over each image.
+        """The posterior's mean and sd of theta, float32 (B, P), of `prepare`d images (B, C, S, S), and the
+        mean (B, R) of the encoder's reduced features over each image.
 
         `tta`: the mean is that over the image and its three mirror images, which takes four times as long.
         """

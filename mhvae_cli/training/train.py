@@ -218,10 +218,10 @@ def train_cddpm(
     outcome = fit(task, plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
         report_cddpm(out, callback)
-    if outcome.finished and is_rank_zero() and vae.warp is not None:
-        networks = load_trained(out, options).networks
-        paths = ([sample.image for sample in part] for part in (plan.train, plan.val))
-        rewrite_model(out, states={COMPONENT: make_index(networks, *paths)})
+        if vae.warp is not None:
+            networks = load_trained(out, options).networks
+            paths = ([sample.image for sample in part] for part in (plan.train, plan.val))
+            rewrite_model(out, states={COMPONENT: make_index(networks, *paths)})
     return outcome
 
 
