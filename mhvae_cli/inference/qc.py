@@ -107,7 +107,7 @@ class QCResult:
     @property
     def doubtful(self) -> bool | None:
         """Whether the Dice to expect is below LEAST_EXPECTED; None if it is not known."""
-        return None if self.dice is None else self.dice < LEAST_EXPECTED
+        return None if self.dice is None else "doubtful" in self.why
 
     def fields(self) -> dict[str, str | float | int | None]:
         """The values of COLUMNS, rounded."""
@@ -186,7 +186,7 @@ def judge_generated(dice: float, training_distance: float | None = None) -> dict
     """
     why = ["dice"] * (dice < LEAST_DICE)
     why += ["training_distance"] * (training_distance is not None and training_distance < 1)
-    return {"qc": "warn" if why else "ok", "qc_why": " ".join(why)}
+    return {"qc": "warn" if why else "ok", "qc_why": ";".join(why)}
 
 
 def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> QCStatistics:

@@ -30,17 +30,15 @@ class Judge:
         dice, distance = made.row["dice"], self._training_distance(made)
         quality = judge_generated(dice, distance)
         row = {**made.row, **quality, "mask": str(job.outputs[1]) if job.outputs else None}
-        warnings = []
         if distance is not None:
             row["training_distance"] = round(distance, 3)
-        if dice < LEAST_DICE:
-            doubt = "the image may not show the object of its mask"
-            warnings.append(f"dice {dice:g}, below {LEAST_DICE:g}: {doubt}")
-        if distance is not None and distance < 1:
-            warnings.append("closer to a training image than 99 % of new images are")
-        return Result(
-            made.files, row, missed=made.missed, warning="; ".join(warnings) or None, made_by=made_by
-        )
+        doubt = "the image may not show the object of its mask"
+        words = {
+            "dice": f"dice {dice:g}, below {LEAST_DICE:g}: {doubt}",
+            "training_distance": "closer to a training image than 99 % of new images are",
+        }
+        warning = "; ".join(words[why] for why in quality["qc_why"].split(";") if why) or None
+        return Result(made.files, row, missed=made.missed, warning=warning, made_by=made_by)
 
     def _training_distance(self, made: GenerationResult) -> float | None:
         from ..images.scan import scan_of

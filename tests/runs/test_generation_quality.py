@@ -44,7 +44,7 @@ def test_memorised_samples_are_flagged(
     assert ended.code == 0, ended.stderr
     distances = [float(row["training_distance"]) for row in _rows(out)]
     assert max(distances[:3]) < 0.05 < min(distances[3:])
-    flagged = ["training_distance" in row["qc_why"].split() for row in _rows(out)]
+    flagged = ["training_distance" in row["qc_why"].split(";") for row in _rows(out)]
     assert flagged == [distance < 1 for distance in distances]
     assert {row["qc"] for row in _rows(out)[:3]} == {"warn"}
     assert "closer to a training image than 99 % of new images are" in ended.stderr
