@@ -29,7 +29,7 @@ def started(model: Path, recipe: CDDPMRecipe, start: str | None = None) -> Any:
 def test_a_network_that_sees_more_begins_with_what_it_was_taught(
     tiny_refined: Path, own: CDDPMRecipe
 ) -> None:
-    more = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask+known"))
+    more = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask+known+place"))
     refiner, origin, measured = started(tiny_refined, more)
     assert origin == f"starting from the cDDPM of {read_config(tiny_refined)['name']}" and not measured
     trained = load_refiner(tiny_refined)
