@@ -138,7 +138,8 @@ class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
     network's input; the paper writes S(x, t), that is "x"; "mask" is the level function of the requested
     mask, "known" the part of the image that is already known (`score.Known`), "place" the coordinates of its
-    pixels. `normalise`: divide the process's starting point by its standard deviation. `strength` affects
+    pixels. `normalise`: divide the process's starting point by its standard deviation. `spectral`:
+    the network starts from the score of a Gaussian field (`Spectrum`), unless it sees "x". `strength` affects
     generated images, not training: see `Refiner.refine`. `image_size`: the side in pixels of the square in
     which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
 
@@ -152,6 +153,7 @@ class DiffusionConfig:
         "x",
     ] = "residual+recon"
     normalise: bool = True
+    spectral: bool = False
     beta_min: float = 0.1
     beta_max: float = 20.0
     strength: float = 1.0

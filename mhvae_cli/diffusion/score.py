@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..config import DiffusionConfig
 from ..errors import UsageError
 from .sde import SDE
+from .spectrum import Spectrum
 from .unet import UNet
 
 CLIP = 0.25
@@ -54,6 +55,7 @@ class ScoreNetwork(nn.Module):
         inputs = channels * (2 if "recon" in config.sees else 1)
         inputs += self.sees_mask + (channels + 1) * self.sees_known + 4 * len(PERIODS) * self.sees_place
         self.unet = UNet(inputs, channels, config.unet)
+        self.spectrum = Spectrum(channels) if config.spectral and config.sees != "x" else None
 
     def target(self, image: Tensor, x_hat: Tensor) -> Tensor:
         """u(0) of images and their reconstructions, (B, C, H, W) in [-1, 1]."""
@@ -96,7 +98,9 @@ class ScoreNetwork(nn.Module):
         else:
             seen = torch.cat([u, x_hat] if hints is None else [u, x_hat, hints], dim=1)
         out: Tensor = self.unet(seen.to(self.unet.enter.weight.dtype), self.sde.log_snr(t)).to(u.dtype)
-        return out
+        if self.spectrum is None:
+            return out
+        return self.spectrum.velocity(u, self.sde.alpha(t), self.sde.sigma(t), out).to(u.dtype)
 
     def score(self, u: Tensor, t: float, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
         """grad log p_t(u | x_hat), (B, C, H, W), as the solvers need it."""

@@ -43,6 +43,14 @@ def test_a_network_that_sees_more_begins_with_what_it_was_taught(
     assert before.abs().max() > 0
 
 
+def test_a_network_whose_answer_means_something_else_answers_anew(tiny_model: Path) -> None:
+    same, _ = load_cddpm_recipe(None, {}, model=tiny_model)  # that of the bundled one that is grey too
+    other = replace(same, diffusion=replace(same.diffusion, spectral=not same.diffusion.spectral))
+    kept, anew = (started(tiny_model, recipe, "fetal-head")[0].network.unet for recipe in (same, other))
+    assert kept.leave[-1].weight.abs().max() > 0 and anew.leave[-1].weight.abs().max() == 0
+    torch.testing.assert_close(anew.enter.weight, kept.enter.weight)
+
+
 def test_where_a_training_starts(tiny_model: Path, tiny_refined: Path, own: CDDPMRecipe) -> None:
     assert started(tiny_refined, own)[1:] == ("starting from the model's cDDPM", True)
     assert started(tiny_refined, own, "scratch")[1:] == ("from scratch", False)
