@@ -35,17 +35,12 @@ class WarpConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept for flattening.
-
-    `thumbnail` is the side in pixels of a downscaled image that the style head also sees, 0 for none: the
-    features that a ConvNet keeps to find an object say little about the image's colours.
-    """
+    """Section 3.1. `width` multiplies a ResNet's channels; `reduce` is how many are kept for flattening."""
 
     arch: Arch = "resnet50"
     width: float = 1.0
     reduce: int = 64
     hidden: int = 512
-    thumbnail: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ def check_model(model: ModelConfig) -> None:
         width=(0.01, 8),
         reduce=(1, 2**16),
         hidden=(1, 2**16),
-        thumbnail=(0, 1024),
     )
     check_ranges("model.decoder", decoder, channels=(1, 4096), max_size=(1, 4096))
     stride = {"efficientnet-lite0": 32, "resnet50-vit-b16": 16}.get(encoder.arch, 1)
@@ -43,7 +42,6 @@ def check_model(model: ModelConfig) -> None:
             f"model.image_size: a multiple of {stride} for {encoder.arch}": model.image_size % stride != 0,
             "model.channels: 1 or 3": model.channels not in (1, 3),
             "model.tones: 0 without a position code": model.tones > 0 and model.single_head,
-            "model.tones: 0 with model.encoder.thumbnail": model.tones > 0 and encoder.thumbnail > 0,
         }
     )
 

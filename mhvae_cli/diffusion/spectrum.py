@@ -29,7 +29,7 @@ class Spectrum(nn.Module):
 
     def power(self, height: int, width: int) -> Tensor:
         """The power float32 (C, height, width) of the coefficients of images of this size."""
-        position = _positions(height, width, self.log_power.device)
+        position = _positions(height, width).to(self.log_power.device)
         low = position.floor().long().clamp(max=KNOTS - 2)
         log_power = self.log_power.float()
         return torch.lerp(log_power[:, low], log_power[:, low + 1], position - low).exp()
@@ -41,17 +41,18 @@ class Spectrum(nn.Module):
         Gaussian field of this spectrum; the answer is counted in the sd of v given u, of each coefficient.
         """
         with torch.autocast(u.device.type, enabled=False):
-            alpha, sigma = (x.float().view(-1, 1, 1, 1) for x in (alpha, sigma))
+            exact = torch.promote_types(u.dtype, torch.float32)
+            alpha, sigma = (x.to(exact).view(-1, 1, 1, 1) for x in (alpha, sigma))
             power = self.power(u.shape[-2], u.shape[-1])
             total = alpha**2 * power + sigma**2
-            known = alpha * sigma * (1 - power) / total * cosine(u.float())
-            return cosine(known + (power / total).sqrt() * cosine(learnt.float()), inverse=True)
+            known = alpha * sigma * (1 - power) / total * cosine(u.to(exact))
+            return cosine(known + (power / total).sqrt() * cosine(learnt.to(exact)), inverse=True)
 
 
 def band_power(images: Tensor) -> Tensor:
     """The mean power float32 (C, KNOTS) of images (B, C, H, W) near each stored frequency."""
-    power = cosine(images.float()).square().mean(0).flatten(1)
-    position = _positions(images.shape[-2], images.shape[-1], images.device).flatten()
+    power = cosine(images).square().mean(0).flatten(1)
+    position = _positions(images.shape[-2], images.shape[-1]).to(images.device).flatten()
     low = position.floor().long().clamp(max=KNOTS - 2)
     share = position - low
     total, weight = power.new_zeros(len(power), KNOTS), power.new_zeros(KNOTS)
@@ -65,7 +66,7 @@ def band_power(images: Tensor) -> Tensor:
 
 def cosine(images: Tensor, *, inverse: bool = False) -> Tensor:
     """The orthonormal DCT-II of images (B, C, H, W) over all but the first axis, or its inverse."""
-    c, h, w = (_matrix(n, images.device) for n in images.shape[1:])
+    c, h, w = (_matrix(n, images.dtype).to(images.device) for n in images.shape[1:])
     if inverse:
         c, h, w = c.T, h.T, w.T
     y = h @ images @ w.T
@@ -74,19 +75,19 @@ def cosine(images: Tensor, *, inverse: bool = False) -> Tensor:
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a tensor that is kept may serve a training later
-def _matrix(length: int, device: torch.device) -> Tensor:
-    """The orthonormal DCT-II of `length` values as a matrix float32."""
+def _matrix(length: int, dtype: torch.dtype) -> Tensor:
+    """The orthonormal DCT-II of `length` values as a matrix."""
     n, k = torch.arange(length, dtype=torch.float64), torch.arange(length, dtype=torch.float64)[:, None]
     rows = math.sqrt(2 / length) * torch.cos(math.pi * (n + 0.5) * k / length)
     rows[0] /= math.sqrt(2)
-    return rows.float().to(device)
+    return rows.to(dtype)
 
 
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)
-def _positions(height: int, width: int, device: torch.device) -> Tensor:
+def _positions(height: int, width: int) -> Tensor:
     """The radial frequencies (height, width) of an image's coefficients, as positions among the knots."""
     ys, xs = (torch.arange(n, dtype=torch.float64) / n for n in (height, width))
     radius = torch.hypot(ys[:, None], xs[None, :])
     positions = 2 * torch.log2(radius / 2**0.5) + KNOTS - 1
-    return positions.clamp(0, KNOTS - 1).float().to(device)
+    return positions.clamp(0, KNOTS - 1).float()

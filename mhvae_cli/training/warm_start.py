@@ -52,10 +52,6 @@ def start_vae(model: MultiHeadedVAE, start: str, *, part: str, offline: bool = F
     for name in (f"encoder.convnet.{prefix}{stem}" for prefix in ("", "resnet.") for stem in STEMS):
         if name in own and name in loaded:
             loaded[name] = adapt_stem(loaded[name], model.config.channels)
-    first, thumbnail = "encoder.z.0.weight", model.config.channels * model.encoder.thumbnail**2
-    if thumbnail and first in loaded and loaded[first].shape[-1] == own[first].shape[1] - thumbnail:
-        # The loaded style head has no thumbnail input: its new weights start at zero.
-        loaded[first] = nn.functional.pad(loaded[first].float(), (0, thumbnail))
     taken = set()
     for head, prefixes in HEADS.items():
         names = [{n for n in state if n.startswith(prefixes)} for state in (own, loaded)]

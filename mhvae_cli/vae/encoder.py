@@ -205,12 +205,11 @@ class Encoder(nn.Module):
         self.reduce = nn.Conv2d(self.convnet.out_channels, config.encoder.reduce, 1)
         flat = config.encoder.reduce * side * side
         self.theta = None if config.single_head else _head(flat, config.encoder.hidden, theta_dim)
-        self.thumbnail = config.encoder.thumbnail
         layers = 2 * config.channels * config.tones**2
         self.z: nn.Module = (
             nn.Linear(layers, 2 * config.z_dim)
             if layers
-            else _head(flat + config.channels * self.thumbnail**2, config.encoder.hidden, config.z_dim)
+            else _head(flat, config.encoder.hidden, config.z_dim)
         )
 
     def features(self, image: Tensor) -> Tensor:
@@ -226,11 +225,8 @@ class Encoder(nn.Module):
             raise TypeError("a single-headed VAE has no position code")
         return _gaussian(self.theta, flat)
 
-    def style(self, flat: Tensor, image: Tensor) -> Gaussian:
-        """z's posterior from the `features` of an image, and its thumbnail if the model uses one."""
-        if self.thumbnail:
-            small = nn.functional.adaptive_avg_pool2d(image.to(flat.dtype), self.thumbnail)
-            flat = torch.cat([flat, small.flatten(1)], dim=1)
+    def style(self, flat: Tensor) -> Gaussian:
+        """z's posterior from the `features` of an image."""
         return _gaussian(self.z, flat)
 
     def style_of_layers(self, layers: Tensor) -> Gaussian:

@@ -63,7 +63,7 @@ class MultiHeadedVAE(nn.Module):
     def style(self, image: Tensor, flat: Tensor, q_theta: Gaussian | None) -> Gaussian:
         """z's posterior from an image, the encoder's `features` of it, and its posterior of theta."""
         if not self.config.tones:
-            return self.encoder.style(flat, image)
+            return self.encoder.style(flat)
         assert q_theta is not None
         return self.encoder.style_of_layers(self.layers(image, q_theta.mean))
 

@@ -103,7 +103,6 @@ def nested(depth: int) -> list[Any]:
         ("model.z_dim", 10**18, "must be 1 to 65536"),
         ("model.edge", "1e999", "must be 1e-06 to 10"),
         ("model.reference", 10**18, "must be 0 to 4096"),
-        ("model.encoder.thumbnail", 10**18, "must be 0 to 1024"),
         ("model.encoder.width", 10**400, "must be 0.01 to 8"),
         ("model.encoder.hidden", 10**9, "must be 1 to 65536"),
         ("model.decoder.channels", 10**9, "must be 1 to 4096"),

@@ -106,7 +106,7 @@ def test_what_results_are_judged_by_is_found_on_mps() -> None:
 @pytest.mark.parametrize("arch", ["resnet50", "resnet50-vit-b16"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_every_encoder_runs_on_mps(arch: Any, dtype: torch.dtype) -> None:
-    encoder = EncoderConfig(arch=arch, width=0.125, reduce=4, hidden=16, thumbnail=4)
+    encoder = EncoderConfig(arch=arch, width=0.125, reduce=4, hidden=16)
     decoder = DecoderConfig(channels=8, max_size=32)
     config = ModelConfig(image_size=64, z_dim=4, encoder=encoder, decoder=decoder, reference=16)
     batch = np.zeros((2, 1, 64, 64), np.float32)

@@ -21,11 +21,12 @@ def test_the_truth_is_that_of_float64(tmp_path: Path) -> None:
         image = torch.from_numpy(selftest.phantom(64, 1))[None].double()
         theta, z = (posterior.mean.double() for posterior in model.posteriors(image))
         x_hat = model.decode(Latents(z, theta, pose)).double()
+        level = model.level_map(theta, (64, 64), pose).double()
         found = {
             "encode": torch.cat([z, theta], 1),
             "warp": model.warp.grid(theta, (64, 64), pose),
             "decode": x_hat,
-            "refine": refiner.refine(x_hat, ["self-test"], steps=selftest.STEPS),
+            "refine": refiner.refine(x_hat, ["self-test"], steps=selftest.STEPS, level=level),
         }
     torch.set_num_threads(threads)
     for name, truth in selftest.TRUTH.items():

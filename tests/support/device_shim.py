@@ -50,7 +50,7 @@ class OnMPS(Tensor):
         return OnMPS(self.inner.contiguous(**layout))
 
     def __getitem__(self, index: Any) -> "OnMPS":
-        return OnMPS(self.inner[index])
+        return OnMPS(self.inner[tree_map(_off, index)])
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

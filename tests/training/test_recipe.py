@@ -60,7 +60,6 @@ def test_a_faulty_recipe_is_one_line(tmp_path: Path, text: str) -> None:
         ("model.z_dim", 0),
         ("model.edge", 0.0),
         ("model.encoder.width", -1.0),
-        ("model.encoder.thumbnail", -1),
         ("model.tones", -1),
         ("train.epochs", 0),
         ("train.batch_size", 0),

@@ -30,7 +30,7 @@ def encoder(arch: str, **given: object) -> Encoder:
 
 def posteriors(net: Encoder, image: Tensor) -> tuple[Gaussian, Gaussian]:
     flat = net.features(image)
-    return net.position(flat), net.style(flat, image)
+    return net.position(flat), net.style(flat)
 
 
 # Names and sizes
@@ -124,34 +124,6 @@ def test_the_vit_knows_where_its_tokens_are() -> None:
         blind = net(torch.zeros(1, 1, 64, 64))
     torch.testing.assert_close(out, still)
     assert not torch.allclose(out, blind, rtol=1e-3)
-
-
-def test_the_style_head_sees_a_thumbnail_and_the_position_head_none() -> None:
-    """Means over blocks of pixels, beside the map: with nothing of the ConvNet left, colours still tell."""
-    settings = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=48, thumbnail=4)
-    net = encoder("resnet18", encoder=settings, channels=3).eval()
-    first = net.z[0]
-    assert first.in_features == 4 * 2 * 2 + 3 * 4 * 4 and net.theta[0].in_features == 4 * 2 * 2
-    seen: list[Tensor] = []
-    first.register_forward_pre_hook(lambda _layer, given: seen.append(given[0]))
-    image = torch.randn(2, 3, 64, 64, generator=seeded(14))
-    image[1] = image[0] + torch.tensor([0.3, 0.0, -0.2])[:, None, None]
-    with torch.no_grad():
-        net.reduce.weight.zero_()
-        theta, z = posteriors(net, image)
-    blocks = image.reshape(2, 3, 4, 16, 4, 16).mean((3, 5)).flatten(1)
-    torch.testing.assert_close(seen[0][:, 16:], blocks, atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen[0][:, :16], net.features(image))
-    assert torch.equal(theta.mean[0], theta.mean[1]) and not torch.allclose(z.mean[0], z.mean[1])
-    torch.testing.assert_close(net.locate(image).mean, theta.mean)
-
-
-@pytest.mark.parametrize(("size", "thumbnail"), [(70, 4), (64, 64), (32, 5)])
-def test_any_thumbnail_of_any_picture_is_made(size: int, thumbnail: int) -> None:
-    settings = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=8, thumbnail=thumbnail)
-    net = encoder("resnet18", encoder=settings, image_size=size).eval()
-    with torch.no_grad():
-        assert posteriors(net, torch.zeros(2, 1, size, size))[1].mean.shape == (2, 3)
 
 
 def test_first_codes_are_near_nil_and_spread_little() -> None:

@@ -1,7 +1,5 @@
 """Figure 1: what each head sees, what moves when a code moves, and what segmenting leaves alone."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -227,23 +225,6 @@ def test_one_head_or_two_share_all_other_weights() -> None:
     assert one.keys() < two.keys()
     assert extra == {"encoder.theta", "warp.loc", "warp.modes"}
     assert all(one[name].shape == two[name].shape for name in one)
-
-
-# A thumbnail
-
-
-def test_a_thumbnail_lets_style_see_colours_and_changes_no_mask() -> None:
-    """The weights but for one layer are those of a model without."""
-    plain, seeing = tiny(), tiny(encoder=replace(ENCODER, thumbnail=4))
-    assert plain.state_dict().keys() == seeing.state_dict().keys()
-    state = dict(plain.state_dict())
-    state["encoder.z.0.weight"] = seeing.state_dict()["encoder.z.0.weight"]
-    seeing.load_state_dict(state)
-    image = noise(2, 1, 32, 32)
-    with torch.no_grad():
-        first, second = plain(image, noise(2, 40), noise(2, 5)), seeing(image, noise(2, 40), noise(2, 5))
-    assert torch.equal(first.theta, second.theta) and torch.equal(first.mask_pred, second.mask_pred)
-    assert changed(first.q_z.mean, second.q_z.mean)
 
 
 # What a checkpoint holds
