@@ -27,6 +27,10 @@ class Spectrum(nn.Module):
         super().__init__()
         self.register_buffer("log_power", torch.zeros(channels, KNOTS))
 
+    def store(self, power: Tensor) -> None:
+        """Keep the power (C, KNOTS) of the images, as `band_power` gives it."""
+        self.log_power.copy_(power.clamp_min(LEAST).log())
+
     def power(self, height: int, width: int) -> Tensor:
         """The power float32 (C, height, width) of the coefficients of images of this size."""
         position = _positions(height, width).to(self.log_power.device)

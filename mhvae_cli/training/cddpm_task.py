@@ -16,7 +16,7 @@ from ..config import CDDPMConfig, to_dict
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
-from ..diffusion.spectrum import LEAST, band_power
+from ..diffusion.spectrum import band_power
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
@@ -141,8 +141,7 @@ class CDDPMTask:
         if network.config.normalise:
             network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
         if network.spectrum is not None:
-            power = torch.stack(powers).sum(0) / len(indices) / network.scale**2
-            network.spectrum.log_power.copy_(power.clamp_min(LEAST).log())
+            network.spectrum.store(torch.stack(powers).sum(0) / len(indices) / network.scale**2)
         self.refiner.codes_mean.copy_(torch.from_numpy(density.mean))
         self.refiner.codes_factor.copy_(torch.from_numpy(density.factor))
 
