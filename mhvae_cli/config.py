@@ -139,11 +139,11 @@ class UNetConfig:
 @dataclass(frozen=True)
 class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
-    network's input; the paper writes S(x, t), that is "x", and DiffuseVAE's form 2 has "x+recon"; "mask" is the level function of the requested
-    mask, "known" the part of the image that is already known (`score.Known`). `normalise`: divide the
-    process's starting point by its standard deviation. `strength` affects generated images, not training:
-    see `Refiner.refine`. `image_size`: the side in pixels of the square in which images are generated, which
-    may be finer than the VAE's; 0 for the VAE's."""
+    network's input; the paper writes S(x, t), that is "x", and DiffuseVAE's form 2 has "x+recon"; "mask" is
+    the level function of the requested mask, "known" the part of the image that is already known
+    (`score.Known`). `normalise`: divide the process's starting point by its standard deviation. `strength`
+    affects generated images, not training: see `Refiner.refine`. `image_size`: the side in pixels of the
+    square in which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Sees = "residual+recon"
