@@ -23,7 +23,6 @@ curve of `real`. Defaults need some five hours of one core. `--smoke` runs on ph
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +41,7 @@ from rows import Row, markdown, read, write
 from small_unet import UNetObjective
 from steps import Fit, fitted
 from torch import nn
+from worth import ARMS, HEAD, SEGMENTERS, charts, compared
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import Recipe
@@ -49,7 +49,6 @@ from mhvae_cli.errors import MhvaeError
 from mhvae_cli.evaluation.metrics import measure
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
-from mhvae_cli.images.plot import line_chart
 from mhvae_cli.images.read import read_mask, read_scan
 from mhvae_cli.images.scan import upright
 from mhvae_cli.images.transforms import to_square
@@ -64,8 +63,6 @@ from mhvae_cli.vae.outline import mask
 COLUMNS = ("images", "seed", "segmenter", "arm", "made", "steps", "minutes", "test", "dice", "hd")
 KEY = COLUMNS[:4]
 NAME = "made_pairs.csv"
-ARMS = ("real", "carried", "samples-1", "samples-1-good", "samples-4", "samples-4-good")
-SEGMENTERS = ("ours", "unet")
 GOOD = 0.9
 UNET_LR = 2e-3
 Find = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -134,81 +131,6 @@ def load_test(samples: Sequence[Sample], recipe: Recipe) -> list[tuple[np.ndarra
         size, channels = recipe.model.image_size, recipe.model.channels
         loaded.append((to_square(scan.pixels, size, channels, window=scan.window).copy(), truth))
     return loaded
-
-
-def worth(curve: Sequence[tuple[float, float]], dice: float) -> str:
-    """How many real images (N, Dice) give this Dice: between two of them, linear in log N and in Dice.
-
-    The curve is taken never to fall: more images are never worth less.
-    """
-    least, most = curve[0], curve[-1]
-    if dice < least[1]:
-        return f"< {least[0]:.0f}"
-    risen = np.maximum.accumulate([value for _, value in curve])
-    if dice > risen[-1]:
-        return f"> {most[0]:.0f}"
-    at = int(np.searchsorted(risen, dice))
-    if at == 0:
-        return f"{least[0]:.0f}"
-    share = (dice - risen[at - 1]) / (risen[at] - risen[at - 1])
-    low, high = (math.log(curve[i][0]) for i in (at - 1, at))
-    return f"{math.exp(low + share * (high - low)):.0f}"
-
-
-def by_arm(rows: Sequence[Row], segmenter: str) -> dict[str, dict[int, dict[int, float]]]:
-    """The Dice by arm, N and seed."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
-    for row in sorted(rows, key=lambda row: (ARMS.index(row["arm"]), int(row["images"]))):
-        if row["segmenter"] == segmenter:
-            seeds = found.setdefault(row["arm"], {}).setdefault(int(row["images"]), {})
-            seeds[int(row["seed"])] = float(row["dice"])
-    return found
-
-
-def compared(rows: Sequence[Row]) -> list[list[str]]:
-    """The table: Dice by segmenter, N and arm, beside that of `real`, and what it is worth."""
-    lines = []
-    for segmenter in SEGMENTERS:
-        arms = by_arm(rows, segmenter)
-        curve = [
-            (count, float(np.mean(list(dices.values())))) for count, dices in arms.get("real", {}).items()
-        ]
-        for arm, counts in arms.items():
-            for count, dices in counts.items():
-                values = list(dices.values())
-                pairs = [row["made"] for row in rows if _is(row, segmenter, arm, count)]
-                same = plain.get(count, {})
-                gains = [value - same[seed] for seed, value in dices.items() if seed in same]
-                cells = ["", ""]
-                if arm != "real" and gains:
-                    gain = f"{np.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})"
-                    cells = [gain, worth(curve, float(np.mean(values)))]
-                made_pairs = f"{np.mean([int(number) for number in pairs]):.0f}"
-                spread = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-                lines.append([segmenter, arm, str(count), made_pairs, str(len(values)), spread, *cells])
-    return lines
-
-
-def _is(row: Row, segmenter: str, arm: str, count: int) -> bool:
-    return (row["segmenter"], row["arm"], row["images"]) == (segmenter, arm, str(count))
-
-
-HEAD = ("Segmenter", "Arm", "N", "Made", "Seeds", "Dice", "Difference from real", "Worth real masks")
-
-
-def charts(rows: Sequence[Row]) -> np.ndarray:
-    """Dice against N, a chart per segmenter: means over the seeds, and their range as a band."""
-    pages = []
-    for segmenter in SEGMENTERS:
-        lines, bands = {}, {}
-        for arm, counts in by_arm(rows, segmenter).items():
-            values = {count: list(dices.values()) for count, dices in counts.items()}
-            lines[arm] = [(count, float(np.mean(dices))) for count, dices in values.items()]
-            bands[arm] = [(count, min(dices), max(dices)) for count, dices in values.items()]
-        title = f"{segmenter}: Dice against real images with masks"
-        look = {"x_label": "N real images", "size": (420, 640), "logarithmic": True, "bands": bands}
-        pages.append(line_chart(lines, title=title, **look))
-    return np.concatenate(pages)
 
 
 def run_set(args: argparse.Namespace, count: int, seed: int, before: Path | None) -> None:
