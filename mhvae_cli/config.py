@@ -22,9 +22,6 @@ SCRATCH = "scratch"
 
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]
-Sees = Literal[
-    "residual+recon+mask+known", "residual+recon+mask", "residual+recon", "residual", "x+recon", "x"
-]
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet50-vit-b16", "efficientnet-lite0"]
 
 
@@ -139,15 +136,25 @@ class UNetConfig:
 @dataclass(frozen=True)
 class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
-    network's input; the paper writes S(x, t), that is "x", and DiffuseVAE's form 2 has "x+recon"; "mask" is
-    the level function of the requested mask, "known" the part of the image that is already known
-    (`score.Known`). `normalise`: divide the process's starting point by its standard deviation. `strength`
-    affects generated images, not training: see `Refiner.refine`. `image_size`: the side in pixels of the
-    square in which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
+    network's input; the paper writes S(x, t), that is "x", DiffuseVAE's form 2 has "x+recon"; "mask" is the
+    level function of the requested mask, "known" the part of the image that is already known (`score.Known`),
+    "place" the coordinates of its pixels. `normalise`: divide the process's starting point by its standard
+    deviation. `spectral`: the network starts from the score of a Gaussian field (`Spectrum`), unless it sees
+    "x". `strength` affects generated images, not training: see `Refiner.refine`. `image_size`: the side in
+    pixels of the square in which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
-    sees: Sees = "residual+recon"
+    sees: Literal[
+        "residual+recon+mask+known+place",
+        "residual+recon+mask+known",
+        "residual+recon+mask",
+        "residual+recon",
+        "residual",
+        "x+recon",
+        "x",
+    ] = "residual+recon"
     normalise: bool = True
+    spectral: bool = False
     beta_min: float = 0.1
     beta_max: float = 20.0
     strength: float = 1.0

@@ -12,7 +12,8 @@ augmentation, optimiser, steps and U-Net, but for its first layer. Methods:
           So both forms see the same up to a linear map, and differ in where the first layer starts.
   paper   multi-headed; equation 13; it sees x(t) alone, as the paper writes S(x, t), and predicts the noise.
   ours    multi-headed; equation 13 of the normalised residual; it sees that, x_hat, the mask that is asked
-          for, and what is known of the image (here nothing), as in the bundled models.
+          for, what is known of the image (here nothing) and where a pixel lies, and starts from the score of
+          a Gaussian field (`diffusion.spectral`).
 All draw with the default solver in `--steps` evaluations. `--count` images of the fold are reconstructed at
 their own size and in 8 bits. `--judge`, which made none of the pictures, finds the object in all of them:
   reconstruct  Dice of the object in the image and in a draw from its code; four draws of each.
@@ -75,7 +76,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "form-1": ("single", {"process": "diffusevae", "sees": "residual+recon", "normalise": False}),
     "form-2": ("single", {"process": "diffusevae", "sees": "x+recon", "normalise": False}),
     "paper": ("multi", {"process": "mhvae", "sees": "x", "normalise": False}),
-    "ours": ("multi", {"process": "mhvae", "sees": "residual+recon+mask+known", "normalise": True}),
+    "ours": ("multi", {"process": "mhvae", "sees": "residual+recon+mask+known+place", "spectral": True}),
 }
 """The VAE of each method, and the configuration of its cDDPM."""
 AUGMENT = {"rotate": 180.0, "scale": 0.2, "shift": 0.08, "tone": 0.1, "noise": 0.0, "crop": 0.0}

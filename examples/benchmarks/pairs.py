@@ -52,7 +52,8 @@ STYLE = TrainConfig(
 """As for the bundled lesion model."""
 CDDPM: dict[str, Any] = {
     "diffusion": {
-        "sees": "residual+recon+mask+known",
+        "sees": "residual+recon+mask+known+place",
+        "spectral": True,
         "unet": {"channels": 32, "levels": 3, "blocks": 2, "patch": 4},
     },
     "train": {

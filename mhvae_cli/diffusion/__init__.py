@@ -1,9 +1,10 @@
 """Section 4: the cDDPM, a conditional diffusion model that sharpens the VAE's image. No file access.
 
-sde      the forward process, equations 13 and 14
-score    the score network and its training loss, equation 8
-unet     the temporal U-Net
-solvers  equation 15, by Euler-Maruyama and faster methods
-noise    one seeded path of noise per image
-refiner  the complete model: the VAE's images in, sharp images out
+sde       the forward process, equations 13 and 14
+score     the score network and its training loss, equation 8
+spectrum  the score of a Gaussian field, from which the network starts
+unet      the temporal U-Net
+solvers   equation 15, by Euler-Maruyama and faster methods
+noise     one seeded path of noise per image
+refiner   the complete model: the VAE's images in, sharp images out
 """

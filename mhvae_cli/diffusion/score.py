@@ -1,5 +1,6 @@
 """Sections 2.2 and 4.2, equation 8: the network that learns the score, and its loss."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,14 @@ from torch import Tensor, nn
 from ..config import DiffusionConfig
 from ..errors import UsageError
 from .sde import SDE
+from .spectrum import Spectrum
 from .unet import UNet
 
 CLIP = 0.25
 """Level, in reference units, at and beyond which the network sees a mask's level function as 1 or -1."""
+
+PERIODS = (4.0, 0.5)
+"""The periods, in the image's frame of side 2, of the waves that tell the network where a pixel lies."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,11 @@ class ScoreNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.sees_mask = "mask" in config.sees
         self.sees_known = "known" in config.sees
+        self.sees_place = "place" in config.sees
         inputs = channels * (2 if "recon" in config.sees else 1)
-        inputs += self.sees_mask + (channels + 1) * self.sees_known
+        inputs += self.sees_mask + (channels + 1) * self.sees_known + 4 * len(PERIODS) * self.sees_place
         self.unet = UNet(inputs, channels, config.unet)
+        self.spectrum = Spectrum(channels) if config.spectral and config.sees != "x" else None
 
     def target(self, image: Tensor, x_hat: Tensor) -> Tensor:
         """u(0) of images and their reconstructions, (B, C, H, W) in [-1, 1]."""
@@ -75,6 +82,8 @@ class ScoreNetwork(nn.Module):
             share = torch.zeros_like(x_hat[:, :1]) if known is None else known.weight * known.sharp
             image = x_hat if known is None else known.image
             parts += [self.target(image, x_hat) * share, share]
+        if self.sees_place:
+            parts.append(place(x_hat))
         return torch.cat(parts, dim=1) if parts else None
 
     def forward(self, u: Tensor, t: Tensor, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
@@ -91,7 +100,9 @@ class ScoreNetwork(nn.Module):
         else:
             seen = torch.cat([u, x_hat] if hints is None else [u, x_hat, hints], dim=1)
         out: Tensor = self.unet(seen.to(self.unet.enter.weight.dtype), self.sde.log_snr(t)).to(u.dtype)
-        return out
+        if self.spectrum is None:
+            return out
+        return self.spectrum.velocity(u, self.sde.alpha(t), self.sde.sigma(t), out).to(u.dtype)
 
     def score(self, u: Tensor, t: float, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
         """grad log p_t(u | x_hat), (B, C, H, W), as the solvers need it."""
@@ -111,3 +122,16 @@ class ScoreNetwork(nn.Module):
         sought = eps if self.config.sees == "x" else alpha * eps - sigma * start
         loss: Tensor = (self(u + sigma * eps, t, x_hat, hints).float() - sought).square().flatten(1).mean(1)
         return loss
+
+
+def place(image: Tensor) -> Tensor:
+    """Where the pixels of images (B, C, H, W) lie: sines and cosines (B, 4 len(PERIODS), H, W) of their
+    coordinates in [-1, 1], x before y.
+
+    A scan's frame, its sector's edges and bars, lies at fixed places, which a convolution alone cannot know.
+    """
+    b, _, h, w = image.shape
+    xs, ys = ((2 * torch.arange(n, device=image.device) + 1) / n - 1 for n in (w, h))
+    angles = [2 * math.pi / period * ticks for period in PERIODS for ticks in (xs[None, :], ys[:, None])]
+    waves = [wave.expand(h, w) for angle in angles for wave in (angle.sin(), angle.cos())]
+    return torch.stack(waves).to(image.dtype).expand(b, -1, h, w)

@@ -16,6 +16,7 @@ from ..config import CDDPMConfig, to_dict
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
+from ..diffusion.spectrum import LEAST, band_power
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
@@ -121,9 +122,9 @@ class CDDPMTask:
 
     def measure(self) -> None:
         """Set the refiner's scale and density of latent codes from training images."""
-        mean_squares, zs, thetas = [], [], []
-        device = self.refiner.codes_mean.device
-        self.refiner.network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
+        powers, mean_squares, zs, thetas = [], [], [], []
+        device, network = self.refiner.codes_mean.device, self.refiner.network
+        network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
         rng = np.random.default_rng(self.config.seed)
         indices = rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist()
         with torch.no_grad():
@@ -131,13 +132,17 @@ class CDDPMTask:
                 image = self.train.plain(indices[i : i + 16]).to(device, memory_format=torch.channels_last)
                 noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
                 latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
-                start = self.refiner.network.target(image, self._decoded(latents))
+                start = network.target(image, self._decoded(latents))
                 mean_squares += start.square().flatten(1).mean(1).tolist()
+                powers.append(len(start) * band_power(start))
                 zs.append(latents.z.cpu().numpy())
                 thetas.append(latents.theta.cpu().numpy())
         density = Density.fit(np.concatenate(zs), np.concatenate(thetas))
-        if self.refiner.network.config.normalise:
-            self.refiner.network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
+        if network.config.normalise:
+            network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
+        if network.spectrum is not None:
+            power = torch.stack(powers).sum(0) / len(indices) / network.scale**2
+            network.spectrum.log_power.copy_(power.clamp_min(LEAST).log())
         self.refiner.codes_mean.copy_(torch.from_numpy(density.mean))
         self.refiner.codes_factor.copy_(torch.from_numpy(density.factor))
 

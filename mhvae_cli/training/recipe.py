@@ -152,7 +152,8 @@ def load_cddpm_recipe(
     """
     over = merge(_read(file), options)
     own = {} if "diffusion" in over else _started(model, start, offline=offline)
-    recipe = from_dict(CDDPMRecipe, merge(merge({"diffusion": own}, CONTINUED if own else {}), over))
+    fresh = {} if "diffusion" in over else {"spectral": True}
+    recipe = from_dict(CDDPMRecipe, merge(merge({"diffusion": own or fresh}, CONTINUED if own else {}), over))
     check_diffusion(recipe.diffusion)
     check_training(recipe.train)
     refuse(

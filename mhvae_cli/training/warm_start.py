@@ -17,6 +17,7 @@ from ..vae.model import MultiHeadedVAE
 from ..vae.pretrained import STEMS, adapt_stem, start_from
 
 FIRST_LAYER = "network.unet.enter.weight"
+LAST_LAYER = "network.unet.leave.2."
 HEADS = {
     "position": ("encoder.theta.", "warp."),
     "style": ("encoder.z.",),
@@ -157,8 +158,14 @@ def _fits(folder: Path, config: DiffusionConfig, channels: int) -> bool:
 
 
 def _copy_network(trained: Refiner, refiner: Refiner) -> None:
-    """Copy the network's weights; channels that only the new one sees begin without weight."""
+    """Copy the network's weights; channels that only the new one sees begin without weight.
+
+    If only one of the two starts from a spectrum, their answers mean different things: the last layer begins
+    anew.
+    """
     state = {name: value for name, value in trained.state_dict().items() if not name.startswith("codes_")}
+    if (trained.network.spectrum is None) != (refiner.network.spectrum is None):
+        state = {name: value for name, value in state.items() if not name.startswith(LAST_LAYER)}
     new = refiner.state_dict()[FIRST_LAYER].shape[1] - state[FIRST_LAYER].shape[1]
     state[FIRST_LAYER] = nn.functional.pad(state[FIRST_LAYER], (0, 0, 0, 0, 0, new))
     refiner.load_state_dict(state, strict=False)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.score_stubs import TINY, Stub, exact_v, noise
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mhvae_cli.config import DiffusionConfig
 from mhvae_cli.diffusion.noise import path_noise
-from mhvae_cli.diffusion.score import ScoreNetwork
+from mhvae_cli.diffusion.score import ScoreNetwork, place
 from mhvae_cli.diffusion.solvers import SOLVERS
 
 SEES = ["residual+recon", "residual", "x"]
@@ -174,3 +175,11 @@ def test_without_x_hat_the_mean_that_it_should_return_to_is_missed() -> None:
     assert spreads["residual+recon"].tolist() == pytest.approx([left] * 3, rel=0.05)
     for sees in ("residual", "x"):
         assert (slopes[sees] - slope).abs().min() > 0.3, slopes
+
+
+def test_the_place_of_a_pixel_is_that_of_the_images_frame() -> None:
+    seen = place(torch.zeros(2, 3, 4, 8))
+    xs, ys = np.meshgrid((np.arange(8) - 3.5) / 4, (np.arange(4) - 1.5) / 2)
+    turns = np.stack([xs / 4, ys / 4, 2 * xs, 2 * ys])
+    truth = np.stack([np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)], axis=1).reshape(8, 4, 8)
+    np.testing.assert_allclose(seen, np.stack([truth, truth]), atol=1e-6)

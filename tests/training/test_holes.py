@@ -63,6 +63,7 @@ def test_the_network_sees_what_its_configuration_says(channels: int) -> None:
         ("residual+recon", 0),
         ("residual+recon+mask", 1),
         ("residual+recon+mask+known", 2 + channels),
+        ("residual+recon+mask+known+place", 10 + channels),
     ):
         network = Refiner(DiffusionConfig(sees=sees, unet=unet), channels=channels, codes=2).network  # type: ignore[arg-type]
         hints = network.hints(x_hat, level)

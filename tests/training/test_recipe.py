@@ -9,6 +9,7 @@ from mhvae_cli.checkpoints.folder import read_config
 from mhvae_cli.checkpoints.registry import resolve
 from mhvae_cli.config import (
     CDDPMRecipe,
+    DiffusionConfig,
     ModelConfig,
     TrainConfig,
     UNetConfig,
@@ -93,7 +94,10 @@ def test_a_cddpms_recipe_is_a_file_under_flags(tiny_model: Path, tmp_path: Path)
     assert recipe.diffusion.unet == UNetConfig(channels=16) and recipe.diffusion.sees == "x"
     assert recipe.diffusion.process == "diffusevae" and not undecided
     assert (recipe.train.lr, recipe.train.crop) == (0.25, 0) and recipe.card == {}
-    assert load_cddpm_recipe(None, {}, model=tiny_model, start="scratch") == (CDDPMRecipe(), set())
+    assert load_cddpm_recipe(None, {}, model=tiny_model, start="scratch") == (
+        CDDPMRecipe(diffusion=DiffusionConfig(spectral=True)),
+        set(),
+    )
 
 
 def test_a_cddpms_configuration_is_that_of_its_start(tiny_model: Path, tiny_refined: Path) -> None:

@@ -29,7 +29,7 @@ def started(model: Path, recipe: CDDPMRecipe, start: str | None = None) -> Any:
 def test_a_network_that_sees_more_begins_with_what_it_was_taught(
     tiny_refined: Path, own: CDDPMRecipe
 ) -> None:
-    more = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask+known"))
+    more = replace(own, diffusion=replace(own.diffusion, sees="residual+recon+mask+known+place"))
     refiner, origin, measured = started(tiny_refined, more)
     assert origin == f"starting from the cDDPM of {read_config(tiny_refined)['name']}" and not measured
     trained = load_refiner(tiny_refined)
@@ -41,6 +41,14 @@ def test_a_network_that_sees_more_begins_with_what_it_was_taught(
             refiner.network.score(u, 0.5, x_hat, refiner.network.hints(x_hat, level)), before
         )
     assert before.abs().max() > 0
+
+
+def test_a_network_whose_answer_means_something_else_answers_anew(tiny_model: Path) -> None:
+    same, _ = load_cddpm_recipe(None, {}, model=tiny_model)  # that of the bundled one that is grey too
+    other = replace(same, diffusion=replace(same.diffusion, spectral=not same.diffusion.spectral))
+    kept, anew = (started(tiny_model, recipe, "fetal-head")[0].network.unet for recipe in (same, other))
+    assert kept.leave[-1].weight.abs().max() > 0 and anew.leave[-1].weight.abs().max() == 0
+    torch.testing.assert_close(anew.enter.weight, kept.enter.weight)
 
 
 def test_where_a_training_starts(tiny_model: Path, tiny_refined: Path, own: CDDPMRecipe) -> None:

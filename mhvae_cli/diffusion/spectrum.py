@@ -1,0 +1,92 @@
+"""How strong each spatial frequency of an image is, and what can be said of the image from that alone.
+
+Of images that are stationary Gaussian fields, the cosine transform (DCT-II, orthonormal, over channels, rows
+and columns) has independent coefficients, so that the score is known exactly. The score network starts from
+it and learns the rest (`Spectrum.velocity`). Over three channels, the transform separates an image's
+lightness from its colours, whose detail is far weaker.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+KNOTS = 18
+"""Radial frequencies at which the power is stored, in half octaves up to sqrt(2) times Nyquist's."""
+LEAST = 1e-5
+"""The least power, of a mean of 1."""
+
+
+class Spectrum(nn.Module):
+    """The power of the coefficients of images (C, H, W) of unit variance, as `log_power` (C, KNOTS)."""
+
+    log_power: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("log_power", torch.zeros(channels, KNOTS))
+
+    def power(self, height: int, width: int) -> Tensor:
+        """The power float32 (C, height, width) of the coefficients of images of this size."""
+        position = _positions(height, width, self.log_power.device)
+        low = position.floor().long().clamp(max=KNOTS - 2)
+        log_power = self.log_power.float()
+        return torch.lerp(log_power[:, low], log_power[:, low + 1], position - low).exp()
+
+    def velocity(self, u: Tensor, alpha: Tensor, sigma: Tensor, learnt: Tensor) -> Tensor:
+        """v = alpha eps - sigma u(0), from u = alpha u(0) + sigma eps and the network's answer `learnt`.
+
+        All (B, C, H, W); `alpha` and `sigma` (B,). Without an answer, v is the mean of v given u for a
+        Gaussian field of this spectrum; the answer is counted in the sd of v given u, of each coefficient.
+        """
+        with torch.autocast(u.device.type, enabled=False):
+            alpha, sigma = (x.float().view(-1, 1, 1, 1) for x in (alpha, sigma))
+            power = self.power(u.shape[-2], u.shape[-1])
+            total = alpha**2 * power + sigma**2
+            known = alpha * sigma * (1 - power) / total * cosine(u.float())
+            return cosine(known + (power / total).sqrt() * cosine(learnt.float()), inverse=True)
+
+
+def band_power(images: Tensor) -> Tensor:
+    """The mean power float32 (C, KNOTS) of images (B, C, H, W) near each stored frequency."""
+    power = cosine(images.float()).square().mean(0).flatten(1)
+    position = _positions(images.shape[-2], images.shape[-1], images.device).flatten()
+    low = position.floor().long().clamp(max=KNOTS - 2)
+    share = position - low
+    total, weight = power.new_zeros(len(power), KNOTS), power.new_zeros(KNOTS)
+    for knot, part in ((low, 1 - share), (low + 1, share)):
+        total.index_add_(1, knot, power * part)
+        weight.index_add_(0, knot, part)
+    # Small images have no coefficient near some of the knots, which take the power of the next lower one.
+    found = torch.cummax(torch.where(weight > 0, torch.arange(KNOTS, device=weight.device), 0), 0).values
+    return (total / weight.clamp_min(1e-9))[:, found]
+
+
+def cosine(images: Tensor, *, inverse: bool = False) -> Tensor:
+    """The orthonormal DCT-II of images (B, C, H, W) over all but the first axis, or its inverse."""
+    c, h, w = (_matrix(n, images.device) for n in images.shape[1:])
+    if inverse:
+        c, h, w = c.T, h.T, w.T
+    y = h @ images @ w.T
+    return torch.einsum("dc,bchw->bdhw", c, y) if len(c) > 1 else y
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a tensor that is kept may serve a training later
+def _matrix(length: int, device: torch.device) -> Tensor:
+    """The orthonormal DCT-II of `length` values as a matrix float32."""
+    n, k = torch.arange(length, dtype=torch.float64), torch.arange(length, dtype=torch.float64)[:, None]
+    rows = math.sqrt(2 / length) * torch.cos(math.pi * (n + 0.5) * k / length)
+    rows[0] /= math.sqrt(2)
+    return rows.float().to(device)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _positions(height: int, width: int, device: torch.device) -> Tensor:
+    """The radial frequencies (height, width) of an image's coefficients, as positions among the knots."""
+    ys, xs = (torch.arange(n, dtype=torch.float64) / n for n in (height, width))
+    radius = torch.hypot(ys[:, None], xs[None, :])
+    positions = 2 * torch.log2(radius / 2**0.5) + KNOTS - 1
+    return positions.clamp(0, KNOTS - 1).float().to(device)
