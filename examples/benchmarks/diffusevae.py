@@ -41,7 +41,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from common import table  # first: see there
+from common import stop, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -106,10 +106,9 @@ Pixels = list[np.ndarray]
 def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae: str = "") -> Path:
     """The folder of a VAE, or of the cDDPM of the method `name` for the VAE `vae`; trained if need be."""
     out, path = args.out / name, args.out / "trainings.csv"
-    done = read(path)
-    if any(row["name"] == name for row in done):
-        return out
-    steps = args.cddpm_steps if vae else args.vae_steps
+    done, steps = read(path), args.cddpm_steps if vae else args.vae_steps
+    if before := [row["steps"] for row in done if row["name"] == name]:
+        return out if before == [str(steps)] else stop(f"{out} was trained for {before[0]} steps")
     options = TrainingOptions(
         torch.device("cpu"), torch.float32, resume=(out / STATE).exists(), workers=1, offline=True
     )
@@ -222,7 +221,7 @@ def measured(args: argparse.Namespace, method: str, judge: Pipeline, lite1: torc
     fold = [sample for sample in discover(args.data, masks=False) if sample.fold == args.fold]
     first, second = halves(fold, args.samples)
     if min(len(first), len(second)) <= NEIGHBOURS:
-        sys.exit(f"{args.data}: {len(fold)} images of fold {args.fold}; {2 * NEIGHBOURS + 2} are the least")
+        stop(f"{args.data}: {len(fold)} images of fold {args.fold}; {2 * NEIGHBOURS + 2} are the least")
     folder = args.out / ("multi" if method == "real" else method)
     networks = Pipeline.load(folder, device="cpu", dtype="float32").networks
     scans = [[networks.prepare(read_scan(sample.image)) for sample in part] for part in (first, second)]
@@ -334,8 +333,7 @@ def main() -> None:
             write_atomic(args.out / "diffusevae.md", markdown(head, body).encode())
             write_atomic(args.out / "repeats.png", encode_png(charts(rows)))
     except MhvaeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        stop(str(error))
     head, body = table_of(read(path))
     table(head, *body)
 

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import table  # first: see there
+from common import stop, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -243,6 +243,8 @@ def main() -> None:
     """Train what is missing, print the table."""
     args = options()
     torch.set_num_threads(1)
+    if {row["steps"] for row in read(args.out / NAME)} - {str(args.steps)}:
+        stop(f"{args.out / NAME} has trainings of other --steps")
     try:
         pool = hold_out(discover(args.data), args.fold)
         if max(args.counts) > len(pool):
@@ -256,8 +258,7 @@ def main() -> None:
                 out = args.out / f"seed{seed}-{count}" / "cddpm"
                 before = out if out.exists() else before
     except MhvaeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        stop(str(error))
     table(HEAD, *compared(read(args.out / NAME)))
 
 

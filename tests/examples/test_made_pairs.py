@@ -124,6 +124,10 @@ def test_the_generator_sees_no_other_mask_and_a_cut_run_goes_on(
     assert (tmp_path / "made_pairs.png").exists()
     assert (tmp_path / "made_pairs.md").read_text().startswith("| Segmenter | Arm | N |")
     assert "carried" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["made_pairs.py", *given, "--steps", "4"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert capsys.readouterr().err.endswith("made_pairs.csv has trainings of other --steps\n")
 
 
 def test_carried_pairs_begin_from_the_true_mask(
@@ -153,8 +157,9 @@ def test_an_unknown_fold_and_too_few_images_are_one_line(
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: no fold 9 in index.csv\n"
     monkeypatch.setattr(sys, "argv", ["made_pairs.py", str(tmp_path), "--smoke", "--counts", "99"])
-    with pytest.raises(SystemExit, match="15 images outside fold 3"):
+    with pytest.raises(SystemExit) as stopped:
         bench.main()
+    assert stopped.value.code == 2 and "15 images outside fold 3" in capsys.readouterr().err
 
 
 def test_masks_of_the_unet_have_the_native_size(bench: ModuleType) -> None:
