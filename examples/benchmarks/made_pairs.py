@@ -248,9 +248,8 @@ def main() -> None:
     try:
         pool = hold_out(discover(args.data), args.fold)
         if max(args.counts) > len(pool):
-            sys.exit(
-                f"{args.data}: {len(pool)} images outside fold {args.fold}, and --counts {max(args.counts)}"
-            )
+            found = f"{len(pool)} images outside fold {args.fold}"
+            stop(f"{args.data}: {found}, and --counts asks for {max(args.counts)}")
         for seed in range(args.seeds):
             before: Path | None = None
             for count in sorted(args.counts):

@@ -26,7 +26,11 @@ def small(network: torch.nn.Module, squares: np.ndarray) -> np.ndarray:
 
 
 def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     measured, begun = bench.measured, []
 
@@ -40,7 +44,13 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
     monkeypatch.setattr(bench, "features", small)
     monkeypatch.setattr(bench, "measured", watched)
     monkeypatch.setattr(bench, "REPEATS", 2)
-    given = [str(tmp_path), "--smoke", "--methods", "form-2", "ours"]
+    encoder = {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16, "thumbnail": 4}
+    decoder = {"channels": 8, "max_size": 32}
+    monkeypatch.setitem(bench.VAE, "model", {"tones": 0, "z_dim": 4, "encoder": encoder, "decoder": decoder})
+    monkeypatch.setitem(bench.VAE, "start", "scratch")
+    monkeypatch.setattr(bench, "UNET", {"channels": 8, "levels": 2, "blocks": 1})
+    given = [str(tmp_path), "--smoke", "--size", "32", "--judge", str(tiny_model)]
+    given += ["--methods", "form-2", "ours"]
     monkeypatch.setattr(sys, "argv", ["diffusevae.py", *given])
     with pytest.raises(KeyboardInterrupt):
         bench.main()

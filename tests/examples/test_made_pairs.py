@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from support.scripts import benchmark
 
-from mhvae_cli.config import AugmentConfig
+from mhvae_cli.config import AugmentConfig, DecoderConfig, EncoderConfig
 from mhvae_cli.training.datasets import Sample
 
 
@@ -101,8 +102,30 @@ def test_the_generator_sees_no_other_mask_and_a_cut_run_goes_on(
     monkeypatch.setattr(bench, "generator", watched_generator)
     monkeypatch.setattr(pairs, "train_cddpm", watched_cddpm)
     monkeypatch.setattr(bench, "train", watched_train)
+    recipe_of = bench.recipe_of
+
+    def tiny(samples: list[Sample], size: int) -> Any:
+        recipe = recipe_of(samples, size)
+        encoder = EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16)
+        small = {"z_dim": 4, "encoder": encoder, "decoder": DecoderConfig(channels=8, max_size=32)}
+        return replace(recipe, model=replace(recipe.model, **small), start="scratch")
+
+    monkeypatch.setattr(bench, "recipe_of", tiny)
+    monkeypatch.setattr(pairs, "TONES", 8)
+    monkeypatch.setitem(pairs.CDDPM["diffusion"], "unet", {"channels": 8, "levels": 2, "blocks": 1})
     arms = ["real", "carried", "samples-4"]
-    given = [str(tmp_path), "--smoke", "--counts", "6", "--segmenters", "unet", "--arms", *arms]
+    given = [
+        str(tmp_path),
+        "--smoke",
+        "--size",
+        "32",
+        "--counts",
+        "6",
+        "--segmenters",
+        "unet",
+        "--arms",
+        *arms,
+    ]
     monkeypatch.setattr(sys, "argv", ["made_pairs.py", *given])
     with pytest.raises(KeyboardInterrupt):
         bench.main()
