@@ -26,10 +26,10 @@ half, in the 1,280 features of EfficientNet-Lite1 (see distances.py), all seen o
 is one half against the other. FID is biased by the small number of images n: compare it with that of "real",
 and with the FID of half of the images, from which it falls. It is no paper's FID: another network, and n.
 
-OUT/diffusevae.csv gets the figures of a method as it is measured, OUT/trainings.csv the steps and minutes of
-each training; a call that was interrupted goes on where it stopped. OUT/diffusevae.md is the table,
-OUT/repeats.png shows Dice and drift over the repeats, OUT/sheet-METHOD.png the pictures. Defaults need about
-two hours of one core. `--smoke` runs on phantoms.
+OUT/diffusevae.csv gets the figures of a method as it is measured, OUT/trainings.csv the steps of each
+training and its CPU minutes since it was last begun; a call that was interrupted goes on where it stopped.
+OUT/diffusevae.md is the table, OUT/repeats.png shows Dice and drift over the repeats, OUT/sheet-METHOD.png
+the pictures. Defaults need about two hours of one core. `--smoke` runs on phantoms.
 """
 
 import argparse
@@ -98,7 +98,7 @@ UNET = {"channels": 32, "levels": 3, "blocks": 2, "patch": 4}
 VALIDATIONS = 5
 DRAWS, REPEATS, SHEET_ROWS = 4, 6, 6
 COLUMNS = ("method", "of", "figure", "images", "value", "error")
-TRAININGS = ("name", "steps", "minutes")
+TRAININGS = ("name", "steps", "cpu_minutes")
 
 Pixels = list[np.ndarray]
 
@@ -112,7 +112,7 @@ def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae:
     options = TrainingOptions(
         torch.device("cpu"), torch.float32, resume=(out / STATE).exists(), workers=1, offline=True
     )
-    began = time.monotonic()
+    began = time.process_time()
     print(f"{name}: {steps} steps", file=sys.stderr)
     length = _length(len(samples), steps, (CDDPM if vae else VAE["train"])["val_fraction"])
     if vae:
@@ -127,8 +127,8 @@ def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae:
         outcome = train_vae(samples, choose(first, undecided, samples), options, out, callback=_tell)
     if not outcome.finished:
         sys.exit("stopped; the same command goes on")
-    minutes = f"{(time.monotonic() - began) / 60:.1f}"
-    write(path, TRAININGS, [*done, {"name": name, "steps": str(steps), "minutes": minutes}])
+    minutes = f"{(time.process_time() - began) / 60:.1f}"
+    write(path, TRAININGS, [*done, {"name": name, "steps": str(steps), "cpu_minutes": minutes}])
     return out
 
 
