@@ -36,7 +36,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from few_images import drawn
-from pairs import Budget, Pair, generator, made, save
+from pairs import CONFIG, Budget, Pair, generator, made, save
 from rows import Row, markdown, read, write
 from small_unet import UNetObjective
 from steps import Fit, fitted
@@ -171,7 +171,7 @@ def run_set(args: argparse.Namespace, count: int, seed: int, before: Path | None
 
     made_arms = [(arm, name) for arm, name in missing if arm != "real"]
     plain_arms = [("real", name) for arm, name in missing if arm == "real"]
-    if made_arms and ("real", "ours") not in plain_arms and not (folder / "ours").exists():
+    if made_arms and ("real", "ours") not in plain_arms and not (folder / "ours" / CONFIG).exists():
         plain_arms.append(("real", "ours"))
     for arm, name in plain_arms:
         train_row(arm, name, plain, range(count))
@@ -255,7 +255,7 @@ def main() -> None:
             for count in sorted(args.counts):
                 run_set(args, count, seed, before)
                 out = args.out / f"seed{seed}-{count}" / "cddpm"
-                before = out if out.exists() else before
+                before = out if (out / CONFIG).exists() else before
     except MhvaeError as error:
         stop(str(error))
     table(HEAD, *compared(read(args.out / NAME)))

@@ -70,6 +70,8 @@ CDDPM: dict[str, Any] = {
 ROTATE, SCALE, SHIFT = 90.0, 4 / 3, 0.1
 """Ranges of the warps: degrees, factor, and image sides."""
 COLUMNS = ("id", "dice")
+CONFIG = "config.json"
+"""Written last: a folder that has it is a model."""
 CARD = {"license": "not for use", "data": "of a benchmark"}
 Pair = tuple[Sample, float]
 """The files of a pair, and its Dice."""
@@ -107,7 +109,7 @@ def generator(
     seen nothing but the same images without masks.
     """
     vae, out = folder / "vae", folder / "cddpm"
-    if not vae.exists():
+    if not (vae / CONFIG).exists():
         config = replace(config, tones=TONES)
         start = {"part": "style", "start": str(position), "augment": STYLE.augment, "seed": seed}
         model, _ = prepare_model(config, images, **start)
