@@ -131,12 +131,12 @@ class UNetConfig:
 @dataclass(frozen=True)
 class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
-    network's input; the paper writes S(x, t), that is "x"; "mask" is the level function of the requested
-    mask, "known" the part of the image that is already known (`score.Known`), "place" the coordinates of its
-    pixels. `normalise`: divide the process's starting point by its standard deviation. `spectral`:
-    the network starts from the score of a Gaussian field (`Spectrum`), unless it sees "x". `strength` affects
-    generated images, not training: see `Refiner.refine`. `image_size`: the side in pixels of the square in
-    which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
+    network's input; the paper writes S(x, t), that is "x", DiffuseVAE's form 2 has "x+recon"; "mask" is the
+    level function of the requested mask, "known" the part of the image that is already known (`score.Known`),
+    "place" the coordinates of its pixels. `normalise`: divide the process's starting point by its standard
+    deviation. `spectral`: the network starts from the score of a Gaussian field (`Spectrum`), unless it sees
+    "x". `strength` affects generated images, not training: see `Refiner.refine`. `image_size`: the side in
+    pixels of the square in which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal[
@@ -145,6 +145,7 @@ class DiffusionConfig:
         "residual+recon+mask",
         "residual+recon",
         "residual",
+        "x+recon",
         "x",
     ] = "residual+recon"
     normalise: bool = True

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import NoReturn
 
 # As the mhvae command does. torch reads it when it is imported, so this module comes first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -78,6 +79,12 @@ def table(head: Sequence[str], *rows: Sequence[str]) -> None:
     for row in (head, *rows):
         cells = (f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row))
         print("  ".join(cells).rstrip())
+
+
+def stop(message: str) -> NoReturn:
+    """End as the mhvae command does after bad input: one line, exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def verdict(what: str, ratio: float, target: float, *, least: bool = False) -> None:

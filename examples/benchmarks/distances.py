@@ -6,6 +6,9 @@ KID        kernel inception distance (Binkowski et al. 2018): the squared maximu
 precision  the share of generated images within the real images' manifold: nearer to a real image than its
            fifth nearest real neighbour is; recall is the same with the roles exchanged (Kynkaanniemi et al.
            2019).
+FID        Frechet inception distance (Heusel et al. 2017): the squared 2-Wasserstein distance of two normal
+           distributions with the sets' means and covariances. It is biased: the fewer images, the larger,
+           by about the same for any two sets of one size. Compare it with that of real images alone.
 accuracy   leave-one-out accuracy of a nearest-neighbour classifier that tells the two sets apart (Lopez-Paz
            and Oquab 2017): 0.5 where it cannot, 1 where it always can. The mean over the two sets.
 """
@@ -30,6 +33,17 @@ def kid_interval(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tupl
     counts = [rng.multinomial(len(each), np.full(len(each), 1 / len(each)), REPEATS) for each in (x, y)]
     low, high = np.percentile(_discrepancy(*_kernels(x, y), *(c.astype(float) for c in counts)), (2.5, 97.5))
     return float(low), float(high)
+
+
+def fid(x: np.ndarray, y: np.ndarray) -> float:
+    """FID of features (N, D) and (M, D), N and M at least 2."""
+    centred = [(each - each.mean(0)) / np.sqrt(len(each) - 1) for each in (x, y)]
+    # x'x and y'y are the covariances, and the trace of the root of their product is the sum of the singular
+    # values of x y', or of what is left of it without rotations: no root of a singular matrix.
+    first, second = (np.linalg.qr(each, mode="r") for each in centred)
+    shared = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    apart = np.square(x.mean(0) - y.mean(0)).sum()
+    return float(apart + sum(np.square(each).sum() for each in centred) - 2 * shared)
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:

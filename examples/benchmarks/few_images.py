@@ -11,7 +11,6 @@ call that was interrupted goes on where it stopped. Scores are in the profile pa
 """
 
 import argparse
-import csv
 import math
 import random
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from common import table
+from rows import read, write
 
 from mhvae_cli import Pipeline
 from mhvae_cli.devices import resolve_device, resolve_dtype
@@ -41,10 +41,10 @@ COLUMNS = ("data", "start", "images", "steps", "minutes", "test", "dice", "hd")
 VALIDATIONS = 8
 
 
-def drawn(samples: list[Sample], count: int) -> list[Sample]:
+def drawn(samples: list[Sample], count: int, seed: int = 0) -> list[Sample]:
     """About `count` samples of whole subjects; a smaller number gives a part of the same ones."""
     subjects = sorted({sample.subject for sample in samples})
-    random.Random(0).shuffle(subjects)
+    random.Random(seed).shuffle(subjects)
     order = {subject: number for number, subject in enumerate(subjects)}
     chosen = sorted(samples, key=lambda sample: (order[sample.subject], sample.id))[:count]
     return sorted(chosen, key=lambda sample: sample.id)
@@ -100,13 +100,6 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[str, Path, str, str, int]]:
                 yield Path(folder).name, Path(folder), start, other if start == "other" else start, count
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def draw(rows: list[dict[str, str]]) -> np.ndarray:
     """Dice and Hausdorff distance against the number of images, a row of charts per data set."""
     charts = []
@@ -154,8 +147,7 @@ def main() -> None:
         dice, distance = scores(model, test, args.device)
         figures = (args.steps or "", minutes, len(test), f"{dice:.4f}", f"{distance:.2f}")
         rows.append(dict(zip(COLUMNS, map(str, (name, start, count, *figures)), strict=True)))
-        lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in rows)]
-        write_atomic(path, ("\n".join(lines) + "\n").encode())
+        write(path, COLUMNS, rows)
         write_atomic(args.out / "few_images.png", encode_png(draw(rows)))
     table(list(COLUMNS), *([row[column] for column in COLUMNS] for row in read(path)))
 

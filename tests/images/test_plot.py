@@ -33,3 +33,15 @@ def test_no_numbers_and_one_number_are_drawn_too() -> None:
     assert (line_chart({"a": [(1.0, math.nan)]}, title="", x_label="") == 255).all()
     one = line_chart({"a": [(1.0, 2.0)]}, title="", x_label="")
     assert len(rows_of(one, 0, slice(0, None)))
+
+
+def test_a_band_is_drawn_faintly_between_its_ends() -> None:
+    line = {"a": [(0.0, 1.0), (1.0, 1.0)]}
+    chart = line_chart(line, title="", x_label="", bands={"a": [(0.0, 0.0, 2.0), (1.0, 0.5, 2.0)]})
+    column = chart[60:310, 240].astype(int)
+    faint = ((column < 255).any(1) & (column[:, 2] > 200)).nonzero()[0]
+    bare = ((column == 255).all(1)).nonzero()[0]
+    assert len(faint) > 100 and len(bare)  # from .25 to 2 of 0 to 2
+    assert bare.min() < faint.min() and bare.max() > faint.max()  # above and below it
+    inside = chart[60:310, 230:250].reshape(-1, 3)
+    assert (inside == COLOURS[0]).all(1).any()  # the line lies over it
