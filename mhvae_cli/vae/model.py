@@ -71,13 +71,14 @@ class MultiHeadedVAE(nn.Module):
     def layers(self, image: Tensor, theta: Tensor, pose: Tensor | None = None) -> Tensor:
         """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose object has this theta (B, P) and pose."""
         assert self.warp is not None
-        side = self.config.tones
-        affine = self.warp.affine_part(self.warp.parameters_of(theta.float()))
-        if pose is not None:
-            linear = affine[:, :, :2] @ pose.to(affine)
-            affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)
-        source = self.warp(theta, (side, side), pose)
-        return split(image, affine, source, self.segmentation_head.level, side)
+        side, theta = self.config.tones, theta.float()
+        with torch.autocast(image.device.type, enabled=False):
+            affine = self.warp.affine_part(self.warp.parameters_of(theta))
+            if pose is not None:
+                linear = affine[:, :, :2] @ pose.to(affine)
+                affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)
+            source = self.warp(theta, (side, side), pose)
+            return split(image, affine, source, self.segmentation_head.level, side)
 
     def encode(self, image: Tensor) -> Latents:
         """The posterior means of an image (B, C, S, S)."""

@@ -46,9 +46,11 @@ def split(image: Tensor, affine: Tensor, source: Tensor, level: Level, side: int
 def join(layers: Tensor, source: Tensor, level: Level) -> Tensor:
     """The image (B, C, h, w) of layers (B, 2, C, t, t), seen through source points (B, 2, h, w)."""
     moved, ground = layers.unbind(1)
-    object_ = F.grid_sample(moved, source.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-    behind = F.interpolate(ground, size=source.shape[2:], mode="bilinear", align_corners=False)
-    return torch.lerp(behind, object_, torch.sigmoid(level(source) / EDGE)[:, None])
+    with torch.autocast(layers.device.type, enabled=False):
+        grid = source.permute(0, 2, 3, 1)
+        object_ = F.grid_sample(moved, grid, padding_mode="border", align_corners=False)
+        behind = F.interpolate(ground, size=source.shape[2:], mode="bilinear", align_corners=False)
+        return torch.lerp(behind, object_, torch.sigmoid(level(source) / EDGE)[:, None])
 
 
 def _inverse(affine: Tensor) -> Tensor:

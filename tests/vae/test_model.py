@@ -227,6 +227,20 @@ def test_one_head_or_two_share_all_other_weights() -> None:
     assert all(one[name].shape == two[name].shape for name in one)
 
 
+# Tones
+
+
+def test_layers_are_exact_under_autocast() -> None:
+    """As in a training with bfloat16."""
+    model, image, theta = tiny(tones=8), noise(2, 1, 32, 32), noise(2, 40)
+    layers = model.layers(image, theta)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model.layers(image, theta), layers)
+        made = model.decode(Latents(noise(2, 5), theta))
+    exact = model.decode(Latents(noise(2, 5), theta))
+    assert made.dtype == torch.float32 and (made - exact).abs().max() < 0.05
+
+
 # What a checkpoint holds
 
 
