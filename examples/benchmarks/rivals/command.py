@@ -47,36 +47,27 @@ class Setting:
 def parser(about: str | None) -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument(
-        "--data", type=Path, help="images/, masks/, and index.csv with the columns id and fold"
-    )
-    options.add_argument("--out", type=Path, help="results, and the state of what is not finished")
-    options.add_argument(
-        "--models", nargs="+", default=["all"], metavar="NAME", help=f"all, or {', '.join(MODELS)}"
-    )
-    options.add_argument("--fold", type=int, nargs="+", default=[3], metavar="K", help="tested once each")
+    add = options.add_argument
+    add("--data", type=Path, help="folder with images/, masks/ and index.csv (columns id and fold)")
+    add("--out", type=Path, help="results, and the state of what is not finished")
+    add("--models", nargs="+", default=["all"], metavar="NAME", help=f"all, or {', '.join(MODELS)}")
+    add("--fold", type=int, nargs="+", default=[3], metavar="K", help="held out and tested, one by one")
     length = options.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="training time of each model (20)")
     length.add_argument("--images", type=int, help="number of images shown to each model, instead")
-    options.add_argument(
-        "--size", type=int, default=128, help=f"side of the square input, a multiple of {STRIDE}"
-    )
-    options.add_argument("--batch", type=int, default=16)
-    options.add_argument("--train", type=int, help="maximum number of training images, validation included")
-    options.add_argument("--test", type=int, help="maximum number of test images")
-    options.add_argument("--reference", default="ours-tps", help="what the others are compared with")
-    options.add_argument(
-        "--robustness", action="store_true", help="disturb test images of the models in --out"
-    )
-    options.add_argument(
-        "--figure", nargs="+", metavar="NAME", help="lines of the figure of --robustness, up to 6"
-    )
-    options.add_argument("--smoke", action="store_true", help="two steps of each model, on phantoms")
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--device", default="auto")
-    options.add_argument("--dtype", default="auto")
-    options.add_argument("--threads", type=int)
-    options.add_argument("--workers", type=int, default=1)
+    add("--size", type=int, default=128, help=f"side of the square input, a multiple of {STRIDE}")
+    add("--batch", type=int, default=16)
+    add("--train", type=int, help="maximum number of training images, validation included")
+    add("--test", type=int, help="maximum number of test images")
+    add("--reference", default="ours-tps", metavar="NAME", help="what the others are compared with")
+    add("--robustness", action="store_true", help="disturb test images of the models in --out")
+    add("--figure", nargs="+", metavar="NAME", help="what the figure of --robustness shows, six at most")
+    add("--smoke", action="store_true", help="two steps of each model, on phantoms")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto")
+    add("--dtype", default="auto")
+    add("--threads", type=int)
+    add("--workers", type=int, default=1)
     return options
 
 
@@ -100,8 +91,8 @@ def smoke(args: argparse.Namespace) -> None:
     """Two steps of each model on phantoms, and all that follows."""
     with TemporaryDirectory() as folder:
         args.data, args.out = Path(folder, "phantoms"), args.out or Path(folder, "out")
-        write_phantoms(args.data, "fetal-head", 16, size=(64, 80))
-        args.fold, args.size, args.batch, args.minutes, args.images, args.test = [3], 64, 4, None, 8, 2
+        write_phantoms(args.data, "fetal-head", 8, size=(64, 80))
+        args.fold, args.size, args.batch, args.minutes, args.images, args.test = [3], 64, 2, None, 4, 2
         run(args)
 
 
@@ -134,7 +125,6 @@ def run(args: argparse.Namespace) -> None:
             took = train_one(name, args, setting, budget)
             for candidate in load(name, args, setting):
                 test_one(candidate, args, setting, budget, took)
-            tables.compare_all(args.out, args.reference)
             tables.write_markdown(args.out)
     if args.robustness:
         lines = args.figure or [name for name in names if (args.out / name / "scores.csv").exists()]

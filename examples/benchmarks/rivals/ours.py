@@ -75,7 +75,7 @@ def train(
     dtype: torch.dtype,
     tell: Tell,
 ) -> Trained:
-    """Train, or go on with the training in `out`, which becomes a model folder. Raises Stopped, and Diverged."""
+    """Train, or go on with the training in `out`, which becomes a model folder. Raises Stopped, Diverged."""
     resume = (out / STATE).exists()
     recipe, undecided = recipe_of(ours, data, size, channels)
     recipe = choose(recipe, undecided, data.train.samples)
@@ -97,7 +97,7 @@ def train(
         recipe = planned(recipe, task, run, budget, len(data.train))
         task.config = recipe.train
     run = replace(run, config=recipe.train, identity={"train": to_dict(recipe.train)})
-    tell(f"{origin}; {recipe.model.warp.family} warp; {recipe.train.epochs} epochs planned")
+    tell(f"{origin}; {recipe.model.warp.family} warp; planned epochs: {recipe.train.epochs}")
 
     def callback(event: dict[str, Any]) -> None:
         if "log" in event:

@@ -1,6 +1,5 @@
 """OUT/rivals.csv and OUT/pairs.csv, and the Markdown made of them alone."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,55 +74,66 @@ def write_markdown(out: Path) -> None:
 
 def markdown(rows: Sequence[Mapping[str, str]], pairs: Sequence[Mapping[str, str]]) -> str:
     """The tables: one row per model, over its folds; and the paired differences from the reference."""
-    if not rows:
-        return ""
     models: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         models.setdefault(row["model"], []).append(row)
-    folds = sorted({row["fold"] for row in rows}, key=int)
-    first = rows[0]
+    if not rows:
+        return ""
     lines = [
-        f"{first['data']}, fold{'s' * (len(folds) > 1)} {', '.join(folds)}: {first['test_images']} test images "
-        f"(of fold {first['fold']}), {first['size']} px, {first['budget']} of training per model and fold on "
-        f"{first['train_images']} images, batches of {first['batch']}, {first['device']}, "
-        f"{first['threads']} thread{'s' * (first['threads'] != '1')}, {first['dtype']}. "
-        + ("± is the sd of fold means." if len(folds) > 1 else "± is the sd over images."),
+        _caption(rows),
         "",
         "| Model | Encoder | Start | Dice | HD | HD95 | Native: Dice | HD | HD95 | Pieces | Holes | Empty "
         "| M parameters | GFLOP | ms | Minutes | Images shown |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"|{'---|' * 17}",
     ]
     for group in models.values():
-        row = group[0]
-        cells = [row["title"], row["encoder"], row["start"]]
+        cells = [group[0][column] for column in ("title", "encoder", "start")]
         for profile in PROFILES:
             cells += [_spread(group, f"{profile}_{m}", 3 if m == "dice" else 2) for m in METRICS]
         cells += [f"{_mean(group, column):.2f}" for column in ("components", "holes")]
-        cells += [str(sum(int(r["empty"]) for r in group))]
+        cells += [str(sum(int(row["empty"]) for row in group))]
         cells += [f"{_mean(group, column):.1f}" for column in ("parameters_m", "gflop", "ms", "minutes")]
-        lines.append(f"| {' | '.join([*cells, f'{_mean(group, "shown"):.0f}'])} |")
-    if pairs:
-        titles = {row["model"]: row["title"] for row in rows}
-        lines += [
-            "",
-            f"Differences from {titles.get(pairs[0]['reference'], pairs[0]['reference'])} on the same",
-        ]
-        lines[-1] += " images, with 95 % intervals and Wilcoxon's p:"
-        lines += [
-            "",
-            "| Model | n | Dice | p | HD | p | Native: HD | p |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        keyed = {(pair["model"], pair["profile"], pair["metric"]): pair for pair in pairs}
-        for name in dict.fromkeys(pair["model"] for pair in pairs):
-            cells = [titles.get(name, name), keyed[name, "paper256", "dice"]["n"]]
-            wanted = (("paper256", "dice"), ("paper256", "hausdorff"), ("native", "hausdorff"))
-            for profile, metric in wanted:
-                pair, digits = keyed[name, profile, metric], 4 if metric == "dice" else 2
-                shift, low, high = (f"{float(pair[k]):+.{digits}f}" for k in ("difference", "low", "high"))
-                cells += [f"{shift} ({low} to {high})", f"{float(pair['p']):.2g}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(_line([*cells, f"{_mean(group, 'shown'):.0f}"]))
+    return "\n".join([*lines, *_differences(rows, pairs)]) + "\n"
+
+
+def _caption(rows: Sequence[Mapping[str, str]]) -> str:
+    row, folds = rows[0], sorted({row["fold"] for row in rows}, key=int)
+    several = len(folds) > 1
+    threads = f"{row['threads']} thread{'s' * (row['threads'] != '1')}"
+    return (
+        f"{row['data']}, fold{'s' * several} {', '.join(folds)}, {row['test_images']} test images in fold "
+        f"{row['fold']}; {row['size']} px, {row['budget']} of training per model and fold, on "
+        f"{row['train_images']} images in batches of {row['batch']}; {row['device']}, {threads}, "
+        f"{row['dtype']}. ± is the sd {'of the fold means' if several else 'over images'}."
+    )
+
+
+def _differences(rows: Sequence[Mapping[str, str]], pairs: Sequence[Mapping[str, str]]) -> list[str]:
+    """The lines of the second table, if there are pairs."""
+    if not pairs:
+        return []
+    titles = {row["model"]: f"{row['title']}, {row['encoder']}, {row['start']}" for row in rows}
+    lines = [
+        "",
+        f"Differences from {titles[pairs[0]['reference']]} on the same images (95 % interval, Wilcoxon's p):",
+        "",
+        "| Model | n | Dice | p | HD | p | Native: HD | p |",
+        f"|{'---|' * 8}",
+    ]
+    keyed = {(pair["model"], pair["profile"], pair["metric"]): pair for pair in pairs}
+    for name in dict.fromkeys(pair["model"] for pair in pairs):
+        cells = [titles[name], keyed[name, "paper256", "dice"]["n"]]
+        for profile, metric in (("paper256", "dice"), ("paper256", "hausdorff"), ("native", "hausdorff")):
+            pair, digits = keyed[name, profile, metric], 4 if metric == "dice" else 2
+            shift, low, high = (f"{float(pair[k]):+.{digits}f}" for k in ("difference", "low", "high"))
+            cells += [f"{shift} ({low} to {high})", f"{float(pair['p']):.2g}"]
+        lines.append(_line(cells))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _mean(rows: Sequence[Mapping[str, str]], column: str) -> float:
@@ -133,4 +143,4 @@ def _mean(rows: Sequence[Mapping[str, str]], column: str) -> float:
 def _spread(rows: Sequence[Mapping[str, str]], column: str, digits: int) -> str:
     values = [float(row[column]) for row in rows]
     spread = pstdev(values) if len(values) > 1 else float(rows[0][f"{column}_sd"])
-    return f"{mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if math.isfinite(spread) else "")
+    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"

@@ -75,7 +75,7 @@ def candidates(
     image = torch.zeros(1, channels, size, size)
     cost = gflop(lambda: model.mask(model.locate(image).mean, (size, size)))
     pipeline = Pipeline.load(folder, device=str(device), dtype=str(dtype).removeprefix("torch."))
-    title = f"{ours.title}" if ours.warp else f"{ours.title} ({model.config.warp.family})"
+    title = ours.title if ours.warp else f"{ours.title} ({model.config.warp.family})"
     start = "ImageNet" if ours.start == "imagenet" else "random"
     return [
         Candidate(
@@ -167,7 +167,7 @@ def _segmenter(
 ) -> Segmenter:
     def segment(scan: Scan) -> np.ndarray:
         square = to_square(scan.pixels, size, channels, window=scan.window)
-        image = torch.from_numpy(square)[None].to(device)
+        image = torch.tensor(square[None], device=device)
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return net.segment(image, scan.pixels.shape[:2])[0]
 

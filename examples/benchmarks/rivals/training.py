@@ -24,7 +24,7 @@ from mhvae_cli.checkpoints.tensors import read_metadata
 from mhvae_cli.config import AugmentConfig
 from mhvae_cli.evaluation.metrics import dice, hausdorff
 from mhvae_cli.filesystem import place, staging, write_atomic
-from mhvae_cli.training.datasets import MaskedImages
+from mhvae_cli.training.datasets import Batch, MaskedImages
 from mhvae_cli.training.distributed import catch_stop_signals
 from mhvae_cli.training.loop import SMOOTHED, Diverged, order, swap_weights
 
@@ -172,14 +172,14 @@ def score_of(found: np.ndarray, true: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
-def _batch(data: Data, step: int) -> Any:
+def _batch(data: Data, step: int) -> Batch:
     indices, epoch = data.indices(step)
     return data.train.batch(indices, data.augment, seed=data.seed, epoch=epoch, dims=(0, 0))
 
 
 def _step(
     net: Any,
-    batch: Any,
+    batch: Batch,
     optimiser: torch.optim.Optimizer,
     device: torch.device,
     dtype: torch.dtype,
@@ -188,7 +188,7 @@ def _step(
     net.train()
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         loss = net.loss(batch)
-    if not math.isfinite(float(loss)):
+    if not math.isfinite(float(loss.detach())):
         raise Diverged(f"the loss is not finite in step {step + 1}")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
