@@ -8,6 +8,7 @@ ours        this package's models, trained by its own loop
 training    the loop that trains a rival for so many minutes or images
 testing     predictions, scores, costs
 robustness  Dice against the strength of what disturbs an image
+nnunet      nnU-Net v2, planned and trained by itself
 tables      CSV files to Markdown
 torchvision_stub  for packages that import torchvision and do without it
 """

@@ -22,13 +22,13 @@ from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.recipe import load_recipe
 from mhvae_cli.training.train import hold_out
 
-from . import ours, robustness, tables, training
+from . import nnunet, ours, robustness, tables, training
 from .nets import RIVALS, check_installed
 from .ours import OURS
 from .testing import Candidate, candidates, predict, read_csv, score, write_csv
 from .training import Budget, Data, Stopped, Trained
 
-MODELS = (*RIVALS, *OURS)
+MODELS = (*RIVALS, *OURS, nnunet.NAME)
 STRIDE = 32
 
 
@@ -50,7 +50,13 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     add = options.add_argument
     add("--data", type=Path, help="folder with images/, masks/ and index.csv (columns id and fold)")
     add("--out", type=Path, help="results, and the state of what is not finished")
-    add("--models", nargs="+", default=["all"], metavar="NAME", help=f"all, or {', '.join(MODELS)}")
+    add(
+        "--models",
+        nargs="+",
+        default=["all"],
+        metavar="NAME",
+        help=f"all (but nnunet), or {', '.join(MODELS)}",
+    )
     add("--fold", type=int, nargs="+", default=[3], metavar="K", help="held out and tested, one by one")
     length = options.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="training time of each model (20)")
@@ -104,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
     if args.size % STRIDE:
         raise UsageError(f"--size {args.size}: not a multiple of {STRIDE}")
     check_installed(names)
+    if nnunet.NAME in names:
+        nnunet.check_installed()
     if args.threads:
         torch.set_num_threads(args.threads)
     budget = Budget(args.minutes, args.images)
@@ -140,7 +148,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     """The models of --models. UsageError for one that does not exist."""
     if unknown := [name for name in names if name not in MODELS and name != "all"]:
         raise UsageError(f"--models {unknown[0]}: no such model", hint=f"all, or {', '.join(MODELS)}")
-    return list(MODELS) if "all" in names else [name for name in MODELS if name in names]
+    named = {*names, *(MODELS[:-1] if "all" in names else ())}
+    return [name for name in MODELS if name in named]
 
 
 def check_settings(args: argparse.Namespace, budget: Budget) -> None:
@@ -199,6 +208,9 @@ def train_one(name: str, args: argparse.Namespace, setting: Setting, budget: Bud
     def tell(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {name}, fold {setting.fold}: {text}", file=sys.stderr, flush=True)
 
+    if name == nnunet.NAME:
+        own = {"channels": setting.channels, "device": setting.device, "seed": args.seed}
+        return nnunet.train(setting.data, budget, out, **own, tell=tell)
     how = {"device": setting.device, "dtype": setting.dtype, "tell": tell}
     if name in OURS:
         size = {"size": args.size, "channels": setting.channels}
@@ -216,6 +228,7 @@ def load(name: str, args: argparse.Namespace, setting: Setting) -> list[Candidat
         place(args, name, setting.fold),
         size=args.size,
         channels=setting.channels,
+        batch_size=args.batch,
         device=setting.device,
         dtype=setting.dtype,
     )

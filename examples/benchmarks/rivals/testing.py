@@ -20,11 +20,12 @@ from mhvae_cli.evaluation.metrics import measure
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import read_mask, read_scan
-from mhvae_cli.images.scan import Scan, stored
+from mhvae_cli.images.scan import Scan, scan_of, stored
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.training.datasets import Sample
 
+from . import nnunet
 from .nets import RIVALS
 from .ours import OURS
 from .training import best_weights
@@ -53,9 +54,21 @@ class Candidate:
 
 
 def candidates(
-    name: str, folder: Path, *, size: int, channels: int, device: torch.device, dtype: torch.dtype
+    name: str,
+    folder: Path,
+    *,
+    size: int,
+    channels: int,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> list[Candidate]:
     """A trained rival, or one of ours with two looks and with one."""
+    if name == nnunet.NAME:
+        segment, count = nnunet.segmenter(folder, device, channels, batch_size)
+        blank = scan_of(np.zeros((256, 256), np.uint8))
+        cost = gflop(lambda: segment(blank))
+        return [Candidate(name, "nnU-Net v2", "its own plan", "random", 1, segment, count, cost)]
     if name in RIVALS:
         rival = RIVALS[name]
         net = rival.build(channels, size)

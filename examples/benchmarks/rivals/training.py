@@ -9,8 +9,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,24 @@ class Stopped(Exception):
         self.signal = signal
 
 
+class Timer:
+    """Seconds of training: those before a cut included, those while it is `paused` not."""
+
+    def __init__(self, before: float) -> None:
+        self.start = time.monotonic() - before
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Files are written in nobody's time."""
+        begun = time.monotonic()
+        yield
+        self.start += time.monotonic() - begun
+
+
 def trained(out: Path) -> Trained | None:
     """What the finished training in `out` took; None if it is not finished."""
     path = out / DONE
@@ -132,7 +151,7 @@ def train(
     ema = {name: value.detach().clone() for name, value in net.state_dict().items()}
     counters = _restore(out / STATE, net, ema, optimiser) if resumed else Trained()
     out.mkdir(parents=True, exist_ok=True)
-    started, saved = time.monotonic() - counters.seconds, counters.seconds
+    clock, saved = Timer(counters.seconds), counters.seconds
     with catch_stop_signals() as caught, ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(_batch, data, counters.steps)]
         while (progress := budget.progress(counters.seconds, counters.images)) < 1:
@@ -143,18 +162,19 @@ def train(
             counters.steps += 1
             counters.images += data.batch_size
             _average(ema, net, counters.steps)
-            counters.seconds = time.monotonic() - started
+            counters.seconds = clock.seconds
             progress = budget.progress(counters.seconds, counters.images)
             if progress * VALIDATIONS >= counters.validations + 1:
                 counters.validations = int(progress * VALIDATIONS)
                 score = _validate(net, ema, data.val, dtype)
-                counters.seconds = time.monotonic() - started
+                counters.seconds = clock.seconds
                 tell(f"{counters.steps} steps, {counters.seconds / 60:.1f} min: score {score:.4f}")
-                _choose(counters, score, ema, out)
+                with clock.paused():
+                    _choose(counters, score, ema, out)
             if caught or counters.seconds - saved >= SAVE_EVERY:
-                _save(out / STATE, net, ema, optimiser, counters)
                 saved = counters.seconds
-            started = time.monotonic() - counters.seconds  # files are written in nobody's time
+                with clock.paused():
+                    _save(out / STATE, net, ema, optimiser, counters)
             if caught:
                 raise Stopped(caught[0])
     finish(out, counters)
