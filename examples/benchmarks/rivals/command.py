@@ -148,8 +148,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     """The models of --models. UsageError for one that does not exist."""
     if unknown := [name for name in names if name not in MODELS and name != "all"]:
         raise UsageError(f"--models {unknown[0]}: no such model", hint=f"all, or {', '.join(MODELS)}")
-    named = {*names, *(MODELS[:-1] if "all" in names else ())}
-    return [name for name in MODELS if name in named]
+    every = "all" in names
+    return [name for name in MODELS if name in names or (every and name != nnunet.NAME)]
 
 
 def check_settings(args: argparse.Namespace, budget: Budget) -> None:
@@ -161,10 +161,10 @@ def check_settings(args: argparse.Namespace, budget: Budget) -> None:
     }
     path = args.out / "settings.json"
     before = json.loads(path.read_text()) if path.exists() else now
-    if changed := [name for name in now if before.get(name) != now[name]]:
+    if changed := [name for name in before if before[name] != now.get(name)]:
         name = changed[0]
         hint = "choose a new folder, or the settings that it was begun with"
-        raise OutputError(f"{args.out}: begun with {name} {before.get(name)}, now {now[name]}", hint=hint)
+        raise OutputError(f"{args.out}: begun with {name} {before[name]}, now {now.get(name)}", hint=hint)
     write_atomic(path, json.dumps(now, indent=1).encode())
 
 

@@ -30,7 +30,7 @@ from .torchvision_stub import stub_torchvision
 from .training import Budget, Data, Stopped, Tell, Timer, Trained, finish
 
 NAME, DATASET, PLANS = "nnunet", "Dataset001_rivals", "nnUNetPlans"
-INSTALL = "pip install --no-deps -r examples/benchmarks/rivals/requirements-nnunet.txt"
+INSTALL = "the two commands are in examples/benchmarks/rivals/requirements-nnunet.txt"
 EPOCH = 50.0
 VALIDATION_SHARE = 5
 """A validation batch for so many of training, as in nnU-Net."""
