@@ -67,7 +67,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     add("--test", type=int, help="maximum number of test images")
     add("--reference", default="ours-tps", metavar="NAME", help="what the others are compared with")
     add("--robustness", action="store_true", help="disturb test images of the models in --out")
-    add("--figure", nargs="+", metavar="NAME", help="what the figure of --robustness shows, six at most")
+    add("--figure", nargs="+", metavar="NAME", help="what the figure of --robustness shows, eight at most")
     add("--smoke", action="store_true", help="two steps of each model, on phantoms")
     add("--seed", type=int, default=0)
     add("--device", default="auto")
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
                 test_one(candidate, args, setting, budget, took)
             tables.write_markdown(args.out)
     if args.robustness:
-        lines = args.figure or [name for name in names if (args.out / name / "scores.csv").exists()]
+        lines = args.figure or [args.reference, *RIVALS, "ours-shipped"]
         robustness.write_figure(args.out / "robustness.csv", lines, args.out / "robustness.png")
         print(args.out / "robustness.png")
     else:

@@ -106,18 +106,18 @@ def measure_all(candidates: Sequence[Candidate], test: Sequence[Sample], fold: i
 
 
 def figure(rows: Sequence[dict[str, str]], chosen: Sequence[str]) -> bytes:
-    """A PNG: for each disturbance, Dice against its strength, a line for each of at most six models."""
+    """A PNG: for each disturbance, Dice against its strength, a line per model, as many as there are colours."""
     charts = []
     for kind, title in TITLES.items():
         lines = {}
         for name in chosen[: len(COLOURS)]:
             here = [r for r in rows if r["model"] == name and r["kind"] == kind]
-            strengths = sorted({float(r["strength"]) for r in here})
-            lines[name] = [
-                (x, float(np.mean([float(r["dice"]) for r in here if float(r["strength"]) == x])))
-                for x in strengths
-            ]
-        charts.append(line_chart(lines, title=f"Dice: {kind}", x_label=title, size=(320, 560)))
+            if strengths := sorted({float(r["strength"]) for r in here}):
+                lines[name] = [
+                    (x, float(np.mean([float(r["dice"]) for r in here if float(r["strength"]) == x])))
+                    for x in strengths
+                ]
+        charts.append(line_chart(lines, title=f"Dice: {kind}", x_label=title, size=(320, 720)))
     return encode_png(np.concatenate([np.concatenate(charts[i : i + 2], axis=1) for i in (0, 2, 4)]))
 
 
