@@ -106,7 +106,7 @@ def measure_all(candidates: Sequence[Candidate], test: Sequence[Sample], fold: i
 
 
 def figure(rows: Sequence[dict[str, str]], chosen: Sequence[str]) -> bytes:
-    """A PNG: for each disturbance, Dice against its strength, a line per model, as many as there are colours."""
+    """A PNG: for each disturbance, Dice against its strength, a line per model, eight at most."""
     charts = []
     for kind, title in TITLES.items():
         lines = {}
