@@ -105,6 +105,8 @@ def train(
             tell(f"epoch {row['epoch']}, {row['seconds'] / 60:.1f} min: score {row['score']:.4f}")
 
     counters = _counters(out, data) if resume else Trained()
+    if resume:
+        tell(f"goes on after {counters.steps} steps, {counters.seconds / 60:.1f} min")
     while True:
         left = SAVE_EVERY if budget.minutes is None else 60 * budget.minutes - counters.seconds
         if left <= 0 and (out / "config.json").exists():

@@ -150,6 +150,8 @@ def train(
         net.prepare(data.train, data.augment, data.seed)
     ema = {name: value.detach().clone() for name, value in net.state_dict().items()}
     counters = _restore(out / STATE, net, ema, optimiser) if resumed else Trained()
+    if resumed:
+        tell(f"goes on after {counters.steps} steps, {counters.seconds / 60:.1f} min")
     out.mkdir(parents=True, exist_ok=True)
     clock, saved = Timer(counters.seconds), counters.seconds
     with catch_stop_signals() as caught, ThreadPoolExecutor(1) as pool:
