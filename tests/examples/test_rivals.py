@@ -16,7 +16,9 @@ import torch
 from support.scripts import benchmark
 from torch import Tensor, nn
 
+from mhvae_cli.config import TrainConfig
 from mhvae_cli.evaluation.metrics import dice
+from mhvae_cli.inference.loading import load_model
 from mhvae_cli.polygons import contains
 from mhvae_cli.training.phantoms import phantom, write_phantoms
 from mhvae_cli.vae.model import NoDraws
@@ -27,7 +29,7 @@ EXTRAS = ("segmentation_models_pytorch", "timm", "monai", "einops")
 @pytest.fixture(scope="module")
 def rivals() -> Iterator[Namespace]:
     """The modules of examples/benchmarks/rivals/."""
-    names = ("command", "fcsn", "nets", "robustness", "tables", "testing", "training", "transunet")
+    names = ("command", "fcsn", "nets", "ours", "robustness", "tables", "testing", "training", "transunet")
     modules: dict[str, ModuleType] = {}
     for name in names:
         with benchmark(f"rivals.{name}") as module:
@@ -170,6 +172,30 @@ def test_a_cut_training_goes_on_to_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert not (tmp_path / "cut" / rivals.training.STATE).exists()
     assert rivals.training.trained(tmp_path / "cut").steps == 10
+
+
+def test_ours_becomes_a_model_folder_and_goes_on(rivals: Namespace, tmp_path: Path) -> None:
+    """Cut after each step, it is trained as if it had not been."""
+    data, lines = data_of(rivals, 6), []
+    how = {"device": torch.device("cpu"), "dtype": torch.float32, "tell": lines.append, "channels": 1}
+    budget, lite = rivals.training.Budget(images=12), rivals.ours.OURS["ours-lite"]
+    states = []
+    for name, seconds in (("whole", 50.0), ("cut", 1e-6)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rivals.ours, "SAVE_EVERY", seconds)
+            took = rivals.ours.train(lite, data, budget, tmp_path / name, size=32, **how)
+        assert (took.steps, took.images) == (6, 12) and rivals.training.trained(tmp_path / name).steps == 6
+        states.append(load_model(tmp_path / name)[0].state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_ours_is_planned_again_from_the_time_it_took(rivals: Namespace) -> None:
+    config, took = TrainConfig(epochs=7, batch_size=2), rivals.training.Trained(30, 60, 60.0)
+    two_minutes = rivals.training.Budget(minutes=2)
+    assert rivals.ours.replanned(config, took, two_minutes, 10).epochs == round(0.98 * 60 / 5)
+    late = rivals.training.Trained(30, 60, 500.0)
+    assert rivals.ours.replanned(config, late, two_minutes, 10).epochs == 7  # an epoch that is not yet done
+    assert rivals.ours.replanned(config, took, rivals.training.Budget(images=9), 10) == config
 
 
 def test_a_budget_of_minutes_or_of_images(rivals: Namespace) -> None:

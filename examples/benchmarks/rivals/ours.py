@@ -1,8 +1,9 @@
 """This package's models, trained by its own loop on the rivals' images, size, augmentation and budget.
 
 Only what finds the object is trained, as `mhvae train-vae` does by default, whose settings these are but for
-what table 1 asks for. Its loop needs the number of epochs beforehand: with a budget in minutes they are
-planned as `train-vae --max-time` plans them, and the training ends with the time at the latest.
+what table 1 asks for. Its loop needs the number of epochs, which sets the schedule: with a budget in
+minutes they are planned as `train-vae --max-time` plans them, and again after each part of the training, from
+the time that it took so far. The training ends with the time at the latest.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from mhvae_cli.checkpoints.tensors import read_metadata
-from mhvae_cli.config import SCRATCH, Recipe, to_dict
+from mhvae_cli.config import SCRATCH, Recipe, TrainConfig, to_dict
 from mhvae_cli.training.automatic import choose, in_time
 from mhvae_cli.training.loop import fit, seconds_per_step
 from mhvae_cli.training.recipe import load_recipe
@@ -26,6 +27,8 @@ from .training import SAVE_EVERY, STATE, VALIDATIONS, Budget, Data, Stopped, Tel
 
 ENDLESS = 1_000_000
 """Epochs that no training reaches, of which a budget leaves some."""
+END = 0.98
+"""The fraction of the time after which the last epoch should end."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def train(
     if not resume:
         recipe = planned(recipe, task, run, budget, len(data.train))
         task.config = recipe.train
-    run = replace(run, config=recipe.train, identity={"train": to_dict(recipe.train)})
+    run = replace(run, config=recipe.train)
     tell(f"{origin}; {recipe.model.warp.family} warp; planned epochs: {recipe.train.epochs}")
 
     def callback(event: dict[str, Any]) -> None:
@@ -113,6 +116,8 @@ def train(
             break
         # Without a validation so far there is no model yet: go on until there is.
         deadline = time.monotonic() + (min(left, SAVE_EVERY) if left > 0 else SAVE_EVERY)
+        config = replanned(run.config, counters, budget, len(data.train))
+        run = replace(run, config=config, identity={"train": to_dict(config)})
         outcome = fit(task, replace(run, resume=(out / STATE).exists(), deadline=deadline), callback=callback)
         counters = _counters(out, data)
         if outcome.signal is not None:
@@ -136,6 +141,15 @@ def planned(recipe: Recipe, task: VAETask, run: TrainingRun, budget: Budget, cou
         recipe = in_time(recipe, count, seconds, time.monotonic() + 60 * budget.minutes)
     every = max(1, recipe.train.epochs // VALIDATIONS)
     return replace(recipe, train=replace(recipe.train, validate_every=every))
+
+
+def replanned(config: TrainConfig, took: Trained, budget: Budget, count: int) -> TrainConfig:
+    """The training with as many epochs as will have fitted in a budget of minutes, at the speed so far."""
+    if budget.minutes is None or not took.steps:
+        return config
+    steps = max(1, count // config.batch_size)
+    total = END * 60 * budget.minutes / took.seconds * took.steps
+    return replace(config, epochs=max(round(total / steps), took.steps // steps + 1))
 
 
 def _counters(out: Path, data: Data) -> Trained:
