@@ -6,6 +6,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -268,6 +269,21 @@ def test_the_command_trains_tests_and_compares(
     assert rivals.testing.read_csv(out / "rivals.csv") == rows
 
 
+def test_a_model_that_diverges_costs_its_own_row(
+    rivals: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantoms(tmp_path / "heads", "fetal-head", 8, size=(40, 52))
+    wild = replace(tiny(rivals), optimiser=lambda p: torch.optim.SGD(p, 1e38))
+    for name, rival in (("wild", wild), ("tame", tiny(rivals))):
+        monkeypatch.setitem(rivals.nets.RIVALS, name, rival)
+    monkeypatch.setattr(rivals.command, "MODELS", ("wild", "tame"))
+    options = ["--data", str(tmp_path / "heads"), "--out", str(tmp_path / "out"), "--images", "8"]
+    with pytest.raises(SystemExit) as ended:
+        rivals.command.main(None, [*options, "--size", "32", "--batch", "2", "--reference", "tame"])
+    assert ended.value.code == 8 and "error: wild, fold 3: the loss is not finite" in capsys.readouterr().err
+    assert [row["model"] for row in rivals.testing.read_csv(tmp_path / "out" / "rivals.csv")] == ["tame"]
+
+
 # Robustness
 
 
@@ -315,6 +331,8 @@ def test_the_figure_has_a_chart_for_each_disturbance(rivals: Namespace) -> None:
         (["--models", "unet"], 2, "--models unet: no such model"),
         (["--fold", "7"], 2, "no fold 7 in index.csv"),
         (["--size", "100"], 2, "--size 100: not a multiple of 32"),
+        (["--images", "0"], 2, "--images 0: must be 1 or more"),
+        (["--reference", "theirs"], 2, "--reference theirs: no such model"),
         (["--robustness"], 2, "no trained model of fold 3"),
         (["--out", "used"], 7, "used: begun with size 64, now 32"),
     ],
@@ -368,5 +386,5 @@ def test_every_model_takes_two_steps(rivals: Namespace, tmp_path: Path) -> None:
     rivals.command.main(None, ["--smoke", "--out", str(tmp_path / "out")])
     with (tmp_path / "out" / "rivals.csv").open(newline="") as file:
         steps = {row["model"]: row["steps"] for row in csv.DictReader(file)}
-    looks = [name if looks == 2 else f"{name}-1look" for name in rivals.command.OURS for looks in (2, 1)]
+    looks = [name if looks == 2 else f"{name}-1look" for name in rivals.command.OURS for looks in (1, 2)]
     assert list(steps) == [*rivals.nets.RIVALS, *looks] and set(steps.values()) == {"2"}

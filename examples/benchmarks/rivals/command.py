@@ -18,6 +18,7 @@ from mhvae_cli.errors import MhvaeError, OutputError, UsageError
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.training.automatic import choose
 from mhvae_cli.training.datasets import OVERSIZE_CROPPED, MaskedImages, Sample, discover, split
+from mhvae_cli.training.loop import Diverged
 from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.recipe import load_recipe
 from mhvae_cli.training.train import hold_out
@@ -105,13 +106,7 @@ def smoke(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train and test what is missing; then write the tables."""
     names = chosen(args.models)
-    if args.data is None or args.out is None:
-        raise UsageError("--data and --out are needed", hint="--smoke runs without")
-    if args.size % STRIDE:
-        raise UsageError(f"--size {args.size}: not a multiple of {STRIDE}")
-    check_installed(names)
-    if nnunet.NAME in names:
-        nnunet.check_installed()
+    check(args, names)
     if args.threads:
         torch.set_num_threads(args.threads)
     budget = Budget(args.minutes, args.images)
@@ -120,8 +115,8 @@ def run(args: argparse.Namespace) -> None:
     samples = discover(args.data)
     for fold in args.fold:
         hold_out(samples, fold)  # all folds exist, or nothing is begun
-    if not args.robustness:
-        check_settings(args, budget)
+    check_settings(args, budget)
+    failure = None
     for fold in args.fold:
         setting = prepare(args, samples, fold)
         if args.robustness:
@@ -130,7 +125,12 @@ def run(args: argparse.Namespace) -> None:
         for name in names:
             if any(r["model"] == name and r["fold"] == str(fold) for r in read_csv(args.out / "rivals.csv")):
                 continue
-            took = train_one(name, args, setting, budget)
+            try:
+                took = train_one(name, args, setting, budget)
+            except Diverged as error:  # costs its own row and no other
+                failure = Diverged(f"{name}, fold {fold}: {error}")
+                print(f"error: {failure}", file=sys.stderr)
+                continue
             for candidate in load(name, args, setting):
                 test_one(candidate, args, setting, budget, took)
             tables.write_markdown(args.out)
@@ -142,6 +142,24 @@ def run(args: argparse.Namespace) -> None:
         tables.compare_all(args.out, args.reference)
         tables.write_markdown(args.out)
         print((args.out / "rivals.md").read_text(), end="")
+    if failure is not None:
+        sys.exit(failure.exit_code)
+
+
+def check(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """UsageError for options without which nothing can be done, and for missing packages."""
+    if args.data is None or args.out is None:
+        raise UsageError("--data and --out are needed", hint="--smoke runs without")
+    if args.size % STRIDE:
+        raise UsageError(f"--size {args.size}: not a multiple of {STRIDE}")
+    for name, least in (("minutes", 1e-3), ("images", 1), ("batch", 2), ("train", 1), ("test", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UsageError(f"--{name} {value:g}: must be {least:g} or more")
+    if args.reference.removesuffix("-1look") not in MODELS:
+        raise UsageError(f"--reference {args.reference}: no such model", hint=f"one of {', '.join(MODELS)}")
+    check_installed(names)
+    if nnunet.NAME in names:
+        nnunet.check_installed()
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -161,11 +179,13 @@ def check_settings(args: argparse.Namespace, budget: Budget) -> None:
     }
     path = args.out / "settings.json"
     before = json.loads(path.read_text()) if path.exists() else now
-    if changed := [name for name in before if before[name] != now.get(name)]:
+    shared = before if not args.robustness else before.keys() & {"data", "size"}
+    if changed := [name for name in shared if before[name] != now.get(name)]:
         name = changed[0]
         hint = "choose a new folder, or the settings that it was begun with"
         raise OutputError(f"{args.out}: begun with {name} {before[name]}, now {now.get(name)}", hint=hint)
-    write_atomic(path, json.dumps(now, indent=1).encode())
+    if not args.robustness:
+        write_atomic(path, json.dumps(now, indent=1).encode())
 
 
 def prepare(args: argparse.Namespace, samples: Sequence[Sample], fold: int) -> Setting:

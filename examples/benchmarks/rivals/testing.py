@@ -63,7 +63,7 @@ def candidates(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[Candidate]:
-    """A trained rival, or one of ours with two looks and with one."""
+    """A trained rival, or one of ours with one look and with two."""
     if name == nnunet.NAME:
         segment, count = nnunet.segmenter(folder, device, channels, batch_size)
         blank = scan_of(np.zeros((256, 256), np.uint8))
@@ -101,7 +101,7 @@ def candidates(
             count,
             looks * cost,
         )
-        for looks in (2, 1)
+        for looks in (1, 2)  # the row of two, by which a model counts as tested, is the last
     ]
 
 
