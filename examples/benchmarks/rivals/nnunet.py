@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mhvae_cli.errors import UsageError
-from mhvae_cli.filesystem import write_atomic
+from mhvae_cli.filesystem import place, write_atomic
 from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import read_mask, read_scan
 from mhvae_cli.images.scan import Scan, upright
@@ -34,7 +34,8 @@ INSTALL = "the two commands are in examples/benchmarks/rivals/requirements-nnune
 EPOCH = 50.0
 VALIDATION_SHARE = 5
 """A validation batch for so many of training, as in nnU-Net."""
-LATEST, BEST, COUNTERS = "checkpoint_latest.pth", "checkpoint_best.pth", "counters.json"
+LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
+RESUMED, COUNTERS = "resumed.pth", "counters.json"
 
 
 def check_installed() -> None:
@@ -57,8 +58,9 @@ def train(
         trainer = _trainer(out, device, data.batch_size)
         counters = Trained()
         if (out / COUNTERS).exists():
-            trainer.load_checkpoint(str(_folder(trainer) / LATEST))
+            trainer.load_checkpoint(str(out / RESUMED))
             counters = Trained(**json.loads((out / COUNTERS).read_text()))
+            tell(f"goes on after {counters.steps} steps, {counters.seconds / 60:.1f} min")
         with open(out / "nnunet.txt", "a") as log, redirect_stdout(log):
             trainer.on_train_start()
         clock = Timer(counters.seconds)
@@ -67,7 +69,7 @@ def train(
                 dice = _epoch(trainer, budget, counters, clock, caught)
                 with clock.paused():
                     trainer.on_epoch_end()
-                    trainer.save_checkpoint(str(_folder(trainer) / LATEST))
+                    place(_folder(trainer) / LATEST, out / RESUMED)  # which a cut cannot leave half written
                     write_atomic(out / COUNTERS, json.dumps(asdict(counters)).encode())
                     tell(f"{counters.steps} steps, {counters.seconds / 60:.1f} min: Dice {dice:.4f}")
                 if caught:
@@ -177,6 +179,7 @@ def _trainer(out: Path, device: torch.device, batch_size: int) -> Any:
     described = json.loads((prepared / "dataset.json").read_text())
     with open(out / "nnunet.txt", "a") as log, redirect_stdout(log):
         trainer = nnUNetTrainer(plans, "2d", 0, described, device=device)
+        trainer.save_every = 1
         trainer.initialize()
     return trainer
 
