@@ -8,25 +8,20 @@ warp's grid and the mask at the network's size. The rivals are segmentation_mode
 defaults, and timm's ResNet50 as encoder. Weights are random, which changes no cost; one grey channel; all
 in channels-last and with their batch norms folded into the convolutions. GFLOP are those of
 torch.utils.flop_counter: 2 a multiply-add, of convolutions and matrix products alone. Those two packages
-name torchvision when they are imported; where there is none, empty stand-ins take the place of its names,
-and nothing that runs here uses them.
+name torchvision when they are imported; where there is none, `rivals.torchvision_stub` stands in for it.
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from itertools import pairwise
-from types import ModuleType
-from typing import Any
 
 from common import interleaved, table  # first: see there
 
 # isort: split
 import torch
+from rivals.torchvision_stub import stub_torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,35 +31,9 @@ from mhvae_cli.vae.encoder import fold_batch_norms
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 
 
-class _Name(type):
-    def __getattr__(cls, name: str) -> str:
-        return name
-
-
-class _Module(ModuleType):
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Name(name, (nn.Module,), {})
-
-
-class _NoTorchvision(MetaPathFinder, Loader):
-    """Imports any torchvision module as one whose every attribute is an empty class."""
-
-    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] == "torchvision" else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Module(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """There is nothing in it."""
-
-
 def rivals() -> dict[str, nn.Module]:
     """UNet++ and DeepLabV3+."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.append(_NoTorchvision())
+    stub_torchvision()
     try:
         import segmentation_models_pytorch as smp
     except ImportError as error:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0))
-"""Told apart by the colour-blind too (Okabe and Ito)."""
+COLOURS = (
+    *((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167)),
+    *((86, 180, 233), (230, 159, 0), (0, 0, 0), (150, 150, 150)),
+)
+"""Told apart by the colour-blind too (Okabe and Ito, but grey for yellow)."""
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 52, 44
 TICKS = 5
 
