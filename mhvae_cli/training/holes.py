@@ -16,7 +16,7 @@ from ..vae.model import MultiHeadedVAE
 
 HOLE_NUMBERS = 6
 """Random numbers in [0, 1) that define the hole of one image."""
-BLANK, CUT = 0.4, 0.3
+BLANK, CUT = 0.75, 0.3
 """Share of images of which nothing is known, and of the others whose object is cut by an edge."""
 RIM = 0.05
 """Width of the soft rim of a hole, and of the margin around an object, in [-1, 1] units of the image."""
