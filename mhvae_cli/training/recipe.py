@@ -57,9 +57,9 @@ CONTINUED: dict[str, Any] = {
         "level": 0.0,
         "level_sd": 1.8,
         "augment": {
-            "rotate": 10.0,
-            "scale": 0.15,
-            "shift": 0.06,
+            "rotate": 0.0,
+            "scale": 0.1,
+            "shift": 0.03,
             "flip_x": False,
             "flip_y": False,
             "tone": 0.15,
@@ -67,7 +67,7 @@ CONTINUED: dict[str, Any] = {
         },
     }
 }
-"""What a training that starts from a trained cDDPM has by default: whole images, hardly turned, so that what
+"""What a training that starts from a trained cDDPM has by default: whole images, hardly moved, so that what
 always lies at the same place in them is learnt; all levels of noise, as fine texture needs the lowest."""
 
 CHOSEN = {

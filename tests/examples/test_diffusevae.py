@@ -44,7 +44,7 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
     monkeypatch.setattr(bench, "features", small)
     monkeypatch.setattr(bench, "measured", watched)
     monkeypatch.setattr(bench, "REPEATS", 2)
-    encoder = {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16, "thumbnail": 4}
+    encoder = {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16}
     decoder = {"channels": 8, "max_size": 32}
     monkeypatch.setitem(bench.VAE, "model", {"tones": 0, "z_dim": 4, "encoder": encoder, "decoder": decoder})
     monkeypatch.setitem(bench.VAE, "start", "scratch")
