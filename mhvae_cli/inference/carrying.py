@@ -179,8 +179,11 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     old *= masks[1] | (frame < 0.5)
     seam = 4 * new * (1 - new) * moves
     # A ground pixel is known unless the object lay there and has moved away.
-    known = new * seen + (1 - new) * (1 - old * moves)
-    square = np.clip(still + new * (shown - still), -1, 1).astype(np.float32)
+    object_, ground = new * seen, (1 - new) * (1 - old * moves)
+    known = object_ + ground
+    # Each by what is known of it: at the seam, nothing of the object that has moved away shines through.
+    share = np.divide(object_, known, out=np.zeros_like(known), where=known > 0)
+    square = np.clip(still + share * (shown - still), -1, 1).astype(np.float32)
     return _Moved(donor, to_source, square, known, new, seam, _magnification(*masks))
 
 

@@ -112,6 +112,20 @@ def test_the_frame_stays_where_it_is(tiny_refined: Path, grey: np.ndarray) -> No
     assert (made[:, right + 6 :] == 0).all()
 
 
+def test_nothing_of_the_old_object_shines_through_the_seam(tiny_refined: Path, grey: np.ndarray) -> None:
+    """A dark object on a light ground is made smaller: what is known around it is light."""
+    networks = Pipeline.load(tiny_refined, device="cpu", dtype="float32").networks
+    networks.side = 240  # as fine as a trained model's: the margin has several pixels
+    code = Pipeline(networks).source(grey).code
+    drawn = np.where(ndimage.binary_dilation(networks.mask_of(code)), 20, 220).astype(np.uint8)
+    target = transform_code(code, about=networks.centre(code), scale=0.6)
+    carried = carry_detail(networks, target, [Donor(scan_of(drawn), code)])
+    side = carried.known.shape
+    around = ~ndimage.binary_dilation(networks.mask_of(target, side), iterations=6)
+    known = around & (carried.known > 0.05) & ndimage.binary_dilation(networks.mask_of(code, side))
+    assert known.sum() > 50 and carried.square[0][known].min() > 0.5
+
+
 def test_a_cross_fade_keeps_tones_and_the_variance_of_detail(pipeline: Pipeline, grey: np.ndarray) -> None:
     code = pipeline.source(grey).code
     noise = [np.random.default_rng(i).integers(60, 180, SIZE).astype(np.uint8) for i in range(2)]
