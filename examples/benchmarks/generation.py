@@ -30,11 +30,10 @@ from common import held_out_arguments, table  # first: see there
 # isort: split
 import numpy as np
 import torch
-from sharpness import BATCH, held_out, pictures, pm, sharpness, show
+from sharpness import BATCH, held_out, pictures, pm, real_images, sharpness, show
 
 from mhvae_cli import Pipeline
 from mhvae_cli.evaluation.metrics import dice
-from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.looking import encode, view_of
@@ -148,7 +147,7 @@ def measured(
         for name, squares in zip(("VAE", "invented"), made, strict=True):
             found[name][kind] = find(pipeline, written(squares, each), each)
         if kind == "reconstruct":
-            sharp = sharpness(*made, np.stack([pipeline.networks.prepare(read_scan(path)) for path in taken]))
+            sharp = sharpness(*made, real_images(pipeline.networks, list(taken)))
     for kind, scans in carried(pipeline, list(taken.values()), steps).items():
         found["carried"][kind] = find(pipeline, scans, codes[kind])
     figures = {}

@@ -27,6 +27,8 @@ import numpy as np
 from scipy.fft import dct
 from scipy.ndimage import convolve1d
 
+from mhvae_cli.images.read import read_scan
+from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.training.datasets import discover
 from mhvae_cli.vae.editing import LatentCode
@@ -169,6 +171,12 @@ def held_out(data: Path, fold: int, count: int) -> list[Path]:
     if min(count, len(found)) < 4:
         sys.exit(f"{data}: {len(found)} images of fold {fold}, and four are the least")
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:count]]
+
+
+def real_images(networks: Networks, paths: Sequence[Path]) -> np.ndarray:
+    """Images (N, C, S, S) in [-1, 1] on the square on which the model's pictures are drawn."""
+    channels, scans = networks.config.channels, (read_scan(path) for path in paths)
+    return np.stack([to_square(s.pixels, networks.side, channels, window=s.window) for s in scans])
 
 
 def pictures(
