@@ -1,4 +1,4 @@
-"""Whether the detail of reconstructed images has the power of real detail, in their lightness and their colours.
+"""Whether reconstructed images have the power of real ones at each scale, in lightness and in colours.
 
     python examples/benchmarks/colour_spectrum.py --data DIR --fold K --model REF [--count 16] [--steps 20]
 
@@ -25,9 +25,8 @@ def main() -> None:
     taken = held_out(args.data, args.fold, args.count)
     codes = [pipeline.source(path).code for path in taken]
     made = pictures(networks, codes, [path.stem for path in taken], steps=args.steps)[1]
-    excess = (log_spectrum(made) - log_spectrum(real_images(networks, taken))).mean(
-        axis=0
-    )  # (C, frequencies)
+    real = real_images(networks, taken)
+    excess = (log_spectrum(made) - log_spectrum(real)).mean(axis=0)  # (C, frequencies)
     edges = [2**k for k in range(1, excess.shape[1].bit_length()) if 2**k < excess.shape[1]]
     bands = list(zip(edges, [*edges[1:], excess.shape[1] + 1], strict=True))
     head = ["power, refined / real, by cycles an image", *(f"{low} to {high - 1}" for low, high in bands)]
