@@ -81,6 +81,19 @@ def table(head: Sequence[str], *rows: Sequence[str]) -> None:
         print("  ".join(cells).rstrip())
 
 
+def smoke_or_data(parser: argparse.ArgumentParser, count: int) -> argparse.Namespace:
+    """Parse a command line with `out`, --data and --smoke, for which `count` phantoms of lesions are made."""
+    args = parser.parse_args()
+    if args.smoke and args.data is None:
+        from mhvae_cli.training.phantoms import write_phantoms
+
+        args.data = args.out / "phantoms"
+        write_phantoms(args.data, "skin-lesion", count, size=(64, 64))
+    if args.data is None:
+        parser.error("--data DIR is needed, or --smoke")
+    return args
+
+
 def stop(message: str) -> NoReturn:
     """End as the mhvae command does after bad input: one line, exit code 2."""
     print(f"error: {message}", file=sys.stderr)

@@ -41,7 +41,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from common import stop, table  # first: see there
+from common import smoke_or_data, stop, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -49,7 +49,7 @@ import torch
 from distances import NEIGHBOURS, fid
 from fidelity import compare, halves
 from lite1 import features, load
-from rows import Row, markdown, read, write
+from rows import Row, markdown, read_csv, write_csv
 from sharpness import BATCH, pictures
 
 from mhvae_cli import Pipeline
@@ -66,7 +66,6 @@ from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.training.automatic import choose
 from mhvae_cli.training.datasets import Sample, discover
-from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.recipe import load_cddpm_recipe, load_recipe
 from mhvae_cli.training.state import STATE
 from mhvae_cli.training.train import TrainingOptions, hold_out, train_cddpm, train_vae
@@ -106,7 +105,7 @@ Pixels = list[np.ndarray]
 def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae: str = "") -> Path:
     """The folder of a VAE, or of the cDDPM of the method `name` for the VAE `vae`; trained if need be."""
     out, path = args.out / name, args.out / "trainings.csv"
-    done, steps = read(path), args.cddpm_steps if vae else args.vae_steps
+    done, steps = read_csv(path), args.cddpm_steps if vae else args.vae_steps
     if before := [row["steps"] for row in done if row["name"] == name]:
         return out if before == [str(steps)] else stop(f"{out} was trained for {before[0]} steps")
     options = TrainingOptions(
@@ -128,7 +127,7 @@ def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae:
     if not outcome.finished:
         sys.exit("stopped; the same command goes on")
     minutes = f"{(time.process_time() - began) / 60:.1f}"
-    write(path, TRAININGS, [*done, {"name": name, "steps": str(steps), "cpu_minutes": minutes}])
+    write_csv(path, TRAININGS, [*done, {"name": name, "steps": str(steps), "cpu_minutes": minutes}])
     return out
 
 
@@ -301,13 +300,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true")
     if "--smoke" in sys.argv:
         parser.set_defaults(size=64, vae_steps=2, cddpm_steps=2, count=3, samples=6, steps=2)
-    args = parser.parse_args()
-    if args.smoke and args.data is None:
-        args.data = args.out / "phantoms"
-        write_phantoms(args.data, "skin-lesion", 48, size=(64, 64))
-    if args.data is None:
-        parser.error("--data DIR is needed, or --smoke")
-    return args
+    return smoke_or_data(parser, 48)
 
 
 def main() -> None:
@@ -319,7 +312,7 @@ def main() -> None:
         judge = Pipeline.load(args.judge, device="cpu", dtype="float32")
         samples = hold_out(discover(args.data), args.fold)
         for method in [*args.methods, "real"]:
-            if any(row["method"] == method for row in read(path)):
+            if any(row["method"] == method for row in read_csv(path)):
                 continue
             if method == "real":
                 trained(args, samples, "multi")
@@ -327,14 +320,14 @@ def main() -> None:
                 vae = METHODS[method][0]
                 trained(args, samples, vae)
                 trained(args, samples, method, vae)
-            rows = [*read(path), *measured(args, method, judge, lite1)]
-            write(path, COLUMNS, rows)
+            rows = [*read_csv(path), *measured(args, method, judge, lite1)]
+            write_csv(path, COLUMNS, rows)
             head, body = table_of(rows)
             write_atomic(args.out / "diffusevae.md", markdown(head, body).encode())
             write_atomic(args.out / "repeats.png", encode_png(charts(rows)))
     except MhvaeError as error:
         stop(str(error))
-    head, body = table_of(read(path))
+    head, body = table_of(read_csv(path))
     table(head, *body)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from common import table
-from rows import read, write
+from rows import read_csv, write_csv
 
 from mhvae_cli import Pipeline
 from mhvae_cli.devices import resolve_device, resolve_dtype
@@ -133,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     path = args.out / "few_images.csv"
     for name, folder, start, ref, count in jobs(args):
-        rows = read(path)
+        rows = read_csv(path)
         if any((r["data"], r["start"], r["images"]) == (name, start, str(count)) for r in rows):
             continue
         samples = discover(folder)
@@ -147,9 +147,9 @@ def main() -> None:
         dice, distance = scores(model, test, args.device)
         figures = (args.steps or "", minutes, len(test), f"{dice:.4f}", f"{distance:.2f}")
         rows.append(dict(zip(COLUMNS, map(str, (name, start, count, *figures)), strict=True)))
-        write(path, COLUMNS, rows)
+        write_csv(path, COLUMNS, rows)
         write_atomic(args.out / "few_images.png", encode_png(draw(rows)))
-    table(list(COLUMNS), *([row[column] for column in COLUMNS] for row in read(path)))
+    table(list(COLUMNS), *([row[column] for column in COLUMNS] for row in read_csv(path)))
 
 
 if __name__ == "__main__":

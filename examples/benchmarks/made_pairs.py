@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common import stop, table  # first: see there
+from common import smoke_or_data, stop, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from few_images import drawn
 from pairs import CONFIG, Budget, Pair, generator, made, save
-from rows import Row, markdown, read, write
+from rows import Row, markdown, read_csv, write_csv
 from small_unet import UNetObjective
 from steps import Fit, fitted
 from torch import nn
@@ -54,7 +54,6 @@ from mhvae_cli.images.scan import upright
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.training.automatic import choose
 from mhvae_cli.training.datasets import OVERSIZE_CROPPED, MaskedImages, Sample, discover
-from mhvae_cli.training.phantoms import write_phantoms
 from mhvae_cli.training.recipe import load_recipe
 from mhvae_cli.training.train import hold_out
 from mhvae_cli.training.vae_task import Objective, prepare_model
@@ -198,13 +197,13 @@ def run_set(args: argparse.Namespace, count: int, seed: int, before: Path | None
 def _row(args: argparse.Namespace, count: int, seed: int, segmenter: str, arm: str) -> bool:
     """Whether a training is done."""
     key = (str(count), str(seed), segmenter, arm)
-    return any(tuple(row[column] for column in KEY) == key for row in read(args.out / NAME))
+    return any(tuple(row[column] for column in KEY) == key for row in read_csv(args.out / NAME))
 
 
 def _add(args: argparse.Namespace, row: Row) -> None:
     """A row more, and the table and the picture of all."""
-    rows = [*read(args.out / NAME), row]
-    write(args.out / NAME, COLUMNS, rows)
+    rows = [*read_csv(args.out / NAME), row]
+    write_csv(args.out / NAME, COLUMNS, rows)
     write_atomic(args.out / "made_pairs.md", markdown(HEAD, compared(rows)).encode())
     write_atomic(args.out / "made_pairs.png", encode_png(charts(rows)))
     print(", ".join(f"{column} {row[column]}" for column in COLUMNS), flush=True)
@@ -229,13 +228,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true")
     if "--smoke" in sys.argv:
         parser.set_defaults(counts=[6, 9], seeds=1, size=64, steps=3, unlabelled=12, test=4)
-    args = parser.parse_args()
+    args = smoke_or_data(parser, 20)
     args.budget = {"style": 2, "cddpm": 1, "first_cddpm": 2, "evaluations": 2} if args.smoke else {}
-    if args.smoke and args.data is None:
-        args.data = args.out / "phantoms"
-        write_phantoms(args.data, "skin-lesion", 20, size=(64, 64))
-    if args.data is None:
-        parser.error("--data DIR is needed, or --smoke")
     return args
 
 
@@ -243,7 +237,7 @@ def main() -> None:
     """Train what is missing, print the table."""
     args = options()
     torch.set_num_threads(1)
-    if {row["steps"] for row in read(args.out / NAME)} - {str(args.steps)}:
+    if {row["steps"] for row in read_csv(args.out / NAME)} - {str(args.steps)}:
         stop(f"{args.out / NAME} has trainings of other --steps")
     try:
         pool = hold_out(discover(args.data), args.fold)
@@ -258,7 +252,7 @@ def main() -> None:
                 before = out if (out / CONFIG).exists() else before
     except MhvaeError as error:
         stop(str(error))
-    table(HEAD, *compared(read(args.out / NAME)))
+    table(HEAD, *compared(read_csv(args.out / NAME)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import read, write
+from rows import read_csv, write_csv
 from steps import Fit, fitted
 
 from mhvae_cli import Pipeline
@@ -132,14 +132,14 @@ def made(
 ) -> dict[str, list[Pair]]:
     """The pairs by kind; those that are there already are not made again, and need no `load`."""
     path = folder / "pairs.csv"
-    rows = read(path)
+    rows = read_csv(path)
     if len(rows) < sum(KINDS.values()) * len(samples):
         pipeline, done = load(), {row["id"] for row in rows}
         for name, draft in chain(carried(pipeline, samples, seed), sampled(pipeline, samples, seed)):
             if name not in done:
                 dice = _write(folder, name, pipeline, draft, budget) if draft else ""
                 rows.append({"id": name, "dice": dice})
-                write(path, COLUMNS, rows)
+                write_csv(path, COLUMNS, rows)
     found: dict[str, list[Pair]] = {kind: [] for kind in KINDS}
     for row in rows:
         if row["dice"]:

@@ -10,7 +10,7 @@ from mhvae_cli.filesystem import write_atomic
 Row = dict[str, str]
 
 
-def read(path: Path) -> list[Row]:
+def read_csv(path: Path) -> list[Row]:
     """The rows of a CSV file; none if it does not exist."""
     if not path.exists():
         return []
@@ -18,7 +18,7 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def write(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write rows to a CSV file, whole or not at all."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")

@@ -33,10 +33,9 @@ class Spectrum(nn.Module):
 
     def power(self, height: int, width: int) -> Tensor:
         """The power float32 (C, height, width) of the coefficients of images of this size."""
-        position = _positions(height, width).to(self.log_power.device)
-        low = position.floor().long().clamp(max=KNOTS - 2)
+        low, share = (x.to(self.log_power.device) for x in _knots(height, width))
         log_power = self.log_power.float()
-        return torch.lerp(log_power[:, low], log_power[:, low + 1], position - low).exp()
+        return torch.lerp(log_power[:, low], log_power[:, low + 1], share).exp()
 
     def velocity(self, u: Tensor, alpha: Tensor, sigma: Tensor, learnt: Tensor) -> Tensor:
         """v = alpha eps - sigma u(0), from u = alpha u(0) + sigma eps and the network's answer `learnt`.
@@ -56,9 +55,7 @@ class Spectrum(nn.Module):
 def band_power(images: Tensor) -> Tensor:
     """The mean power float32 (C, KNOTS) of images (B, C, H, W) near each stored frequency."""
     power = cosine(images).square().mean(0).flatten(1)
-    position = _positions(images.shape[-2], images.shape[-1]).to(images.device).flatten()
-    low = position.floor().long().clamp(max=KNOTS - 2)
-    share = position - low
+    low, share = (x.to(images.device).flatten() for x in _knots(images.shape[-2], images.shape[-1]))
     total, weight = power.new_zeros(len(power), KNOTS), power.new_zeros(KNOTS)
     for knot, part in ((low, 1 - share), (low + 1, share)):
         total.index_add_(1, knot, power * part)
@@ -89,9 +86,11 @@ def _matrix(length: int, dtype: torch.dtype) -> Tensor:
 
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)
-def _positions(height: int, width: int) -> Tensor:
-    """The radial frequencies (height, width) of an image's coefficients, as positions among the knots."""
+def _knots(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The knot below the radial frequency of each coefficient of an image, int64 (height, width), and the
+    share of the knot above it."""
     ys, xs = (torch.arange(n, dtype=torch.float64) / n for n in (height, width))
     radius = torch.hypot(ys[:, None], xs[None, :])
-    positions = 2 * torch.log2(radius / 2**0.5) + KNOTS - 1
-    return positions.clamp(0, KNOTS - 1).float()
+    position = (2 * torch.log2(radius / 2**0.5) + KNOTS - 1).clamp(0, KNOTS - 1).float()
+    low = position.floor().long().clamp(max=KNOTS - 2)
+    return low, position - low

@@ -54,7 +54,7 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
     monkeypatch.setattr(sys, "argv", ["diffusevae.py", *given])
     with pytest.raises(KeyboardInterrupt):
         bench.main()
-    trainings = bench.read(tmp_path / "trainings.csv")
+    trainings = bench.read_csv(tmp_path / "trainings.csv")
     assert [row["name"] for row in trainings] == ["single", "form-2", "multi", "ours"]
     assert read_config(tmp_path / "form-2")["model"]["single_head"]
     assert read_config(tmp_path / "form-2")["cddpm"]["model"]["sees"] == "x+recon"
@@ -63,9 +63,9 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
 
     bench.main()
     assert begun == ["form-2", "ours", "ours", "real"]
-    assert bench.read(tmp_path / "trainings.csv") == trainings
+    assert bench.read_csv(tmp_path / "trainings.csv") == trainings
     assert (tmp_path / "ours" / "cddpm.safetensors").stat().st_mtime_ns == written
-    rows = bench.read(tmp_path / "diffusevae.csv")
+    rows = bench.read_csv(tmp_path / "diffusevae.csv")
     figures = {(row["of"], row["figure"]) for row in rows if row["method"] == "ours"}
     assert figures >= {
         ("repeat 2", "Dice"),

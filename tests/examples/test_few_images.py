@@ -64,7 +64,7 @@ def test_an_interrupted_benchmark_goes_on(
     bench.main()
     expected = [("imagenet", 6), ("skin-lesion", 6), ("imagenet", 4), ("skin-lesion", 4)]
     assert [pair for number, pair in enumerate(begun) if number != 2] == expected
-    rows = bench.read(tmp_path / "out" / "few_images.csv")
+    rows = bench.read_csv(tmp_path / "out" / "few_images.csv")
     assert [(row["start"], row["images"], row["dice"]) for row in rows] == [
         ("imagenet", "6", "0.8000"),
         ("other", "6", "0.7000"),

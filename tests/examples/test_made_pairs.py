@@ -141,7 +141,7 @@ def test_the_generator_sees_no_other_mask_and_a_cut_run_goes_on(
     bench.main()
     assert begun[4:] == ["unet"]
     assert {path: path.stat().st_mtime_ns for path in made} == made
-    rows = bench.read(tmp_path / "made_pairs.csv")
+    rows = bench.read_csv(tmp_path / "made_pairs.csv")
     assert [row["arm"] for row in rows] == arms and {row["test"] for row in rows} == {"4"}
     assert rows[0]["made"] == "0" and 6 < int(rows[1]["made"]) <= 12
     assert (tmp_path / "made_pairs.png").exists()

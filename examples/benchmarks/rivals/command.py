@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from rows import read_csv, write_csv
 
 from mhvae_cli.devices import resolve_device, resolve_dtype
 from mhvae_cli.errors import MhvaeError, OutputError, UsageError
@@ -26,7 +27,7 @@ from mhvae_cli.training.train import hold_out
 from . import nnunet, ours, robustness, tables, training
 from .nets import RIVALS, check_installed
 from .ours import OURS
-from .testing import Candidate, candidates, predict, read_csv, score, write_csv
+from .testing import Candidate, candidates, predict, score
 from .training import Budget, Data, Stopped, Trained
 
 MODELS = (*RIVALS, *OURS, nnunet.NAME)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rows import read_csv, write_csv
 from scipy.ndimage import gaussian_filter
 
 from mhvae_cli.evaluation.metrics import measure
@@ -18,7 +19,7 @@ from mhvae_cli.images.transforms import to_uint8
 from mhvae_cli.training.augmentation import resample
 from mhvae_cli.training.datasets import Sample
 
-from .testing import Candidate, read_csv, write_csv
+from .testing import Candidate
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "noise": (0, 0.05, 0.1, 0.2, 0.4),

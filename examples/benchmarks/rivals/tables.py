@@ -6,11 +6,12 @@ from pathlib import Path
 from statistics import mean, pstdev
 
 import numpy as np
+from rows import read_csv, write_csv
 
 from mhvae_cli.evaluation.scoring import compare
 from mhvae_cli.filesystem import write_atomic
 
-from .testing import METRICS, PROFILES, SCORES, read_csv, write_csv
+from .testing import METRICS, PROFILES, SCORES
 
 SPREADS = tuple(
     f"{profile}_{metric}{end}" for profile in PROFILES for metric in METRICS for end in ("", "_sd")

@@ -1,7 +1,5 @@
 """Predictions of trained models, their scores per image, and what they cost."""
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rows import read_csv, write_csv
 from scipy.ndimage import label
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -157,22 +156,6 @@ def topology(mask: np.ndarray) -> tuple[int, int]:
     pieces = label(mask, np.ones((3, 3)))[1]
     ground = label(np.pad(~mask, 1, constant_values=True))[1]
     return pieces, ground - 1
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
-    """Write a CSV file, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
 
 
 def _segmenter(
