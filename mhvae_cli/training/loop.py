@@ -107,9 +107,12 @@ def fit(task: Task, run: TrainingRun, *, callback: Callback) -> Outcome:
                     _end_epoch(task, run, state, epoch, steps, callback)
                 if due:
                     counters.sums = {}
-                if (stop or due) and rank == 0:
+                if not (stop or due):
+                    continue
+                if rank == 0:
                     save(run, state)
-                if due and any_rank(_has_converged(run, state), run.device):
+                # The other ranks wait here: none returns before the state is on disk.
+                if any_rank(due and _has_converged(run, state), run.device):
                     return Outcome(True, epoch)
                 if stop and counters.step < total:
                     return Outcome(False, epoch, caught[0] if caught else None)

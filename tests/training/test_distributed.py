@@ -20,9 +20,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from support.toy_training import CONFIG, ToyTask, quiet, toy_run, signal_at
 from mhvae_cli.errors import UsageError
+from mhvae_cli.training import loop
 from mhvae_cli.training.loop import fit
 from dataclasses import replace
-import os
+import os, time
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 out, first = Path(sys.argv[1]), os.environ["RANK"] == "0"
@@ -30,6 +31,8 @@ try:
     fit(ToyTask(out), toy_run(out, config=replace(CONFIG, batch_size=3)), callback=print)
 except UsageError as error:
     print(error)
+save = loop.save
+loop.save = lambda run, state: (time.sleep(0.3), save(run, state))  # on a slow disk
 outcome = fit(ToyTask(out), toy_run(out), callback=signal_at(5) if first else print)
 assert not outcome.finished and outcome.epoch == 2, outcome
 outcome = fit(ToyTask(out), toy_run(out, resume=True), callback=quiet if first else print)
