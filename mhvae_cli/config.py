@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCRATCH = "scratch"
 """The start of a training from random weights."""
+TEXTURE = 16
+"""The length of a texture code, for a cDDPM that sees the texture."""
 
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]
@@ -133,13 +135,15 @@ class DiffusionConfig:
     """Section 4. `process`: the paper's (equation 13), or DiffuseVAE's form 2 (equation 9). `sees`: the score
     network's input; the paper writes S(x, t), that is "x", DiffuseVAE's form 2 has "x+recon"; "mask" is the
     level function of the requested mask, "known" the part of the image that is already known (`score.Known`),
-    "place" the coordinates of its pixels. `normalise`: divide the process's starting point by its standard
-    deviation. `spectral`: the network starts from the score of a Gaussian field (`Spectrum`), unless it sees
-    "x". `strength` affects generated images, not training: see `Refiner.refine`. `image_size`: the side in
-    pixels of the square in which images are generated, which may be finer than the VAE's; 0 for the VAE's."""
+    "place" the coordinates of its pixels, "texture" how strong its detail is (`Texture`). `normalise`: divide
+    the process's starting point by its standard deviation. `spectral`: the network starts from the score of a
+    Gaussian field (`Spectrum`), unless it sees "x". `strength` affects generated images, not training: see
+    `Refiner.refine`. `image_size`: the side in pixels of the square in which images are generated, which may
+    be finer than the VAE's; 0 for the VAE's."""
 
     process: Literal["mhvae", "diffusevae"] = "mhvae"
     sees: Literal[
+        "residual+recon+mask+known+place+texture",
         "residual+recon+mask+known+place",
         "residual+recon+mask+known",
         "residual+recon+mask",

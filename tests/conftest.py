@@ -159,7 +159,7 @@ class Ended:
     stdout: bytes
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mhvae() -> Callable[..., Ended]:
     """Run the command in this process: mhvae("segment", path, "-o", folder, stdin=b"...")."""
     from typer.testing import CliRunner

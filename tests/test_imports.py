@@ -51,6 +51,7 @@ WITH_TORCH = {  # they import torch at once; all others only when something is c
     "inference.pipeline",
     "inference.selftest",
     "inference.synthesis",
+    "inference.texturing",
     "training",
     "vae",
 }

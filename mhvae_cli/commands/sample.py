@@ -249,7 +249,7 @@ def _edit(
     from ..vae.density import Density
 
     prior = codes == "prior"
-    density = Density.prior(networks.config.z_dim, networks.model.theta_dim) if prior else networks.density
+    density = Density.prior(networks.style_dim, networks.model.theta_dim) if prior else networks.density
     if sources:
         return vary_place(networks, density, index, sources[0], seed=options["seed"])
     return sample_code(networks, density, index, **options)

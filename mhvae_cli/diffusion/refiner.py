@@ -13,7 +13,8 @@ from .solvers import END, SOLVERS
 
 
 class Refiner(nn.Module):
-    """The score network, and the mean (D,) and Cholesky factor (D, D) of the training codes [z, theta]."""
+    """The score network, and the mean (D,) and Cholesky factor (D, D) of the training codes [z, theta], where
+    z includes the texture code, if the network sees the texture."""
 
     codes_mean: Tensor
     codes_factor: Tensor
@@ -35,6 +36,7 @@ class Refiner(nn.Module):
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
         level: Tensor | None = None,
+        texture: Tensor | None = None,
         known: Known | None = None,
     ) -> Tensor:
         """A sample of p(x | x_hat), (B, C, H, W) in [-1, 1], for the VAE's images x_hat, of any H and W.
@@ -43,7 +45,7 @@ class Refiner(nn.Module):
         model's own. 1 samples the full p(x | x_hat); below 1, noise is added to x_hat up to that time, as in
         SDEdit, and structures coarser than the noise are kept. The noise depends only on seed, key and shape.
         With `known`, only the rest is drawn: what is known drives the process where and while it is known.
-        `level` (B, 1, H, W): see `ScoreNetwork.hints`.
+        The last three are `Given`.
         Raises UsageError for an unknown solver, and for a strength outside (0.001, 1].
         """
         network = self.network
@@ -54,8 +56,8 @@ class Refiner(nn.Module):
             raise UsageError(f"strength {start:g}: must be above {END:g} and at most 1")
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
         first = x_hat if known is None else torch.lerp(x_hat, known.image, known.weight)
-        still, sd = network.sde.marginal(network.target(first, x_hat), start)
-        hints = network.hints(x_hat, level, known)
+        still, sd = network.sde.marginal(network.target(first, x_hat, texture), start)
+        hints = network.hints(x_hat, level, texture, known)
 
         def score(u: Tensor, t: float) -> Tensor:
             drawn = network.score(u, t, x_hat, hints)
@@ -64,7 +66,7 @@ class Refiner(nn.Module):
             # The score of a distribution that holds the known image alone: its noised copy is then what the
             # network sees there at every time, whatever the solver.
             alpha, variance = network.sde.alpha(t), network.sde.sigma(t) ** 2
-            fixed = (alpha * network.target(known.image, x_hat) - u) / variance
+            fixed = (alpha * network.target(known.image, x_hat, texture) - u) / variance
             return torch.lerp(drawn, fixed, known.weight * (known.until <= t))
 
         u = SOLVERS[solver](
@@ -75,4 +77,4 @@ class Refiner(nn.Module):
             noise=noise,
             start=start,
         )
-        return network.image(u, x_hat).clamp(-1, 1)
+        return network.image(u, x_hat, texture).clamp(-1, 1)

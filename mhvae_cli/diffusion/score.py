@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from ..config import DiffusionConfig
 from ..errors import UsageError
 from .sde import SDE
 from .spectrum import Spectrum
+from .texture import USUAL, Texture, amplitude
 from .unet import UNet
 
 CLIP = 0.25
@@ -34,12 +36,23 @@ class Known:
     sharp: Tensor
 
 
+class Given(TypedDict, total=False):
+    """What a network may see beside x_hat: the level function (B, 1, H, W) of the requested masks, positive
+    inside; the log energies (B, M, H, W) of the detail (`Texture`); and what is known of the images."""
+
+    level: Tensor | None
+    texture: Tensor | None
+    known: Known | None
+
+
 class ScoreNetwork(nn.Module):
-    """The score of p_t(u | x_hat), u = (x - x_hat) / scale, of the process `config.process`.
+    """The score of p_t(u | x_hat), u = (x - x_hat) / spread, of the process `config.process`.
 
     The paper's process starts at the residual x0 - x_hat, DiffuseVAE's form 2 at the image x0 itself; both
     are VP processes of u (`SDE`). `scale` is the sd of the starting point, measured on training images (1 if
-    `config.normalise` is off). The paper writes the score as S(x, t); the network's input is `config.sees`.
+    `config.normalise` is off). The spread is `scale`, times the detail's local amplitude for a network that
+    sees it: `texture` (B, M, H, W) are its log energies. The paper writes the score as S(x, t); the network's
+    input is `config.sees`.
     """
 
     scale: Tensor
@@ -52,26 +65,41 @@ class ScoreNetwork(nn.Module):
         self.sees_mask = "mask" in config.sees
         self.sees_known = "known" in config.sees
         self.sees_place = "place" in config.sees
+        self.texture = Texture(channels) if "texture" in config.sees else None
         inputs = channels * (2 if "recon" in config.sees else 1)
         inputs += self.sees_mask + (channels + 1) * self.sees_known + 4 * len(PERIODS) * self.sees_place
+        inputs += 0 if self.texture is None else self.texture.shape[1]
         self.unet = UNet(inputs, channels, config.unet)
         self.spectrum = Spectrum(channels) if config.spectral and config.sees != "x" else None
 
-    def target(self, image: Tensor, x_hat: Tensor) -> Tensor:
+    def spread(self, texture: Tensor | None = None) -> Tensor:
+        """What u is counted in: a number, or (B, 1, H, W) if the network sees the texture."""
+        if self.texture is None:
+            return self.scale
+        if texture is None:
+            raise UsageError("this cDDPM needs the texture of each image")
+        return self.scale * amplitude(texture, self.texture.channels)
+
+    def target(self, image: Tensor, x_hat: Tensor, texture: Tensor | None = None) -> Tensor:
         """u(0) of images and their reconstructions, (B, C, H, W) in [-1, 1]."""
         start = image if self.config.process == "diffusevae" else image - x_hat
-        return start / self.scale
+        return start / self.spread(texture)
 
-    def image(self, u: Tensor, x_hat: Tensor) -> Tensor:
+    def image(self, u: Tensor, x_hat: Tensor, texture: Tensor | None = None) -> Tensor:
         """The inverse of `target`."""
-        start = u * self.scale
+        start = u * self.spread(texture)
         return start if self.config.process == "diffusevae" else x_hat + start
 
-    def hints(self, x_hat: Tensor, level: Tensor | None = None, known: Known | None = None) -> Tensor | None:
-        """The further channels (B, H, ...) that the network sees, if any.
+    def hints(
+        self,
+        x_hat: Tensor,
+        level: Tensor | None = None,
+        texture: Tensor | None = None,
+        known: Known | None = None,
+    ) -> Tensor | None:
+        """The further channels (B, ..., H, W) that the network sees, if any, of what is `Given`.
 
-        `level` (B, 1, H, W) is the level function of the requested masks, positive inside. UsageError without
-        one, if the network sees the mask.
+        UsageError without a level or a texture that the network sees.
         """
         parts: list[Tensor] = []
         if self.sees_mask:
@@ -81,9 +109,11 @@ class ScoreNetwork(nn.Module):
         if self.sees_known:
             share = torch.zeros_like(x_hat[:, :1]) if known is None else known.weight * known.sharp
             image = x_hat if known is None else known.image
-            parts += [self.target(image, x_hat) * share, share]
+            parts += [self.target(image, x_hat, texture) * share, share]
         if self.sees_place:
             parts.append(place(x_hat))
+        if self.texture is not None and texture is not None:
+            parts.append((texture - USUAL[0]) / USUAL[1])
         return torch.cat(parts, dim=1) if parts else None
 
     def forward(self, u: Tensor, t: Tensor, x_hat: Tensor, hints: Tensor | None = None) -> Tensor:
@@ -113,10 +143,16 @@ class ScoreNetwork(nn.Module):
         return score
 
     def loss(
-        self, image: Tensor, x_hat: Tensor, t: Tensor, eps: Tensor, hints: Tensor | None = None
+        self,
+        image: Tensor,
+        x_hat: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        hints: Tensor | None = None,
+        texture: Tensor | None = None,
     ) -> Tensor:
         """Equation 8 per sample (B,), with lambda such that errors of v (or eps) count the same at any t."""
-        start = self.target(image, x_hat)
+        start = self.target(image, x_hat, texture)
         u, _ = self.sde.marginal(start, t)
         alpha, sigma = (s.view(-1, 1, 1, 1) for s in (self.sde.alpha(t), self.sde.sigma(t)))
         sought = eps if self.config.sees == "x" else alpha * eps - sigma * start

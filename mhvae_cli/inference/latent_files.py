@@ -2,7 +2,8 @@
 human readers.
 
 The tensors z, theta and pose are authoritative; nothing is read from the JSON file. A latent code is only
-valid for one model's VAE, identified by `folder.digest(folder, ["vae"])`.
+valid for one model's VAE, identified by `folder.digest(folder, ["vae"])`; with a texture code, at the end of
+z, it is for its cDDPM, too.
 """
 
 import json

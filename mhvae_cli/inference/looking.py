@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..images.scan import Scan
-from ..images.transforms import resized
+from ..images.transforms import resized, to_square
 from ..polygons import signed_area
 from ..vae.editing import LatentCode
 from .certainty import Certainty, Evidence
@@ -110,7 +110,8 @@ def encode(networks: "Networks", view: View) -> LatentCode:
     assert first.z is not None
     [position] = locate(networks, [view], first=[first])
     code = LatentCode(z=first.z, theta=position.theta, pose=position.pose, size=view.size)
-    return code if code.pose is None else networks.restyled(view.square, code)
+    code = code if code.pose is None else networks.restyled(view.square, code)
+    return code if networks.style_dim == len(code.z) else _textured(networks, code, view.scan)
 
 
 def evidence_of(
@@ -135,6 +136,16 @@ def certainty_of(
     """How certain a result is; None for a model without an error model."""
     model = networks.error_model
     return None if model is None else model.assess(evidence_of(networks, position, rings, size))
+
+
+def _textured(networks: "Networks", code: LatentCode, scan: Scan) -> LatentCode:
+    """The latent code of a scan with its texture code at the end of z."""
+    from .texturing import with_texture  # with the cDDPM: segmentation needs neither
+
+    square = to_square(scan.pixels, networks.side, networks.config.channels, window=scan.window)
+    image, x_hat = (networks.image(each) for each in (square[None], networks.decode([code])))
+    longer = with_texture(networks.model, networks.refiner.network, image, x_hat, networks.latents([code]))
+    return replace(code, z=longer.z[0].cpu().numpy())
 
 
 def _pose(inside: np.ndarray, fill: float) -> np.ndarray | None:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..checkpoints.folder import read_config
 from ..checkpoints.registry import resolve
+from ..config import TEXTURE
 from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
@@ -30,7 +31,7 @@ from .qc import LAYOUT, EncoderOutputs, QCStatistics, parse_statistics, smallest
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
-    from ..diffusion.score import Known
+    from ..diffusion.score import Given
 
 GRID = 64
 """Side of the grid that is searched for folds."""
@@ -81,11 +82,21 @@ class Networks:
         return load_refiner(self.folder, device=self.device, dtype=self.dtype)
 
     @cached_property
+    def _cddpm(self) -> dict[str, Any]:
+        """The configuration of the cDDPM, which need not be loaded; empty for a folder without one."""
+        found: dict[str, Any] = read_config(self.folder).get("cddpm", {}).get("model", {})
+        return found
+
+    @cached_property
     def side(self) -> int:
         """The side in pixels of the square in which images are generated: the cDDPM's, else the VAE's."""
-        cddpm = read_config(self.folder).get("cddpm", {}).get("model", {})
-        side: int = cddpm.get("image_size", 0) or self.config.image_size
+        side: int = self._cddpm.get("image_size", 0) or self.config.image_size
         return side
+
+    @property
+    def style_dim(self) -> int:
+        """The length of a style code: the VAE's z, and the texture code if the cDDPM sees the texture."""
+        return self.config.z_dim + (TEXTURE if "texture" in self._cddpm.get("sees", "") else 0)
 
     @cached_property
     def qc_statistics(self) -> QCStatistics | None:
@@ -115,7 +126,7 @@ class Networks:
     def density(self) -> Density:
         """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
         mean, factor = self.refiner.codes_mean, self.refiner.codes_factor
-        return Density(mean.cpu().double().numpy(), factor.cpu().double().numpy(), z_dim=self.config.z_dim)
+        return Density(mean.cpu().double().numpy(), factor.cpu().double().numpy(), z_dim=self.style_dim)
 
     @property
     def single_image_batches(self) -> bool:
@@ -140,7 +151,7 @@ class Networks:
         self.need_position()
         if tta and self.model.segmentation_head.reference is not None:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
-        image = self._image(batch)
+        image = self.image(batch)
         flat = self.model.encoder.features(image)
         q_theta = self.model.encoder.position(flat)
         mean = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
@@ -162,7 +173,7 @@ class Networks:
         `recon` also decodes, which takes half as long again.
         """
         self.need_position()
-        image, encoder = self._image(batch), self.model.encoder
+        image, encoder = self.image(batch), self.model.encoder
         flat = encoder.features(image)
         q_theta = encoder.position(flat)
         parts = (part.float().cpu().numpy() for part in (q_theta.mean, q_theta.sd, self._means(flat)))
@@ -186,7 +197,7 @@ class Networks:
 
         P is 0 for a single-headed VAE.
         """
-        found = [self.model.encode(self._image(batch[part])) for part in self._parts(len(batch))]
+        found = [self.model.encode(self.image(batch[part])) for part in self._parts(len(batch))]
         z, theta = torch.cat([each.z for each in found]), torch.cat([each.theta for each in found])
         return z.float().cpu().numpy(), theta.float().cpu().numpy()
 
@@ -195,14 +206,14 @@ class Networks:
         """`code` with the style of a `prepare`d image (C, S, S) seen at the code's position."""
         if not self.config.tones:
             return code
-        latents = self._latents([code])
-        layers = self.model.layers(self._image(square[None]), latents.theta, latents.pose)
+        latents = self.latents([code])
+        layers = self.model.layers(self.image(square[None]), latents.theta, latents.pose)
         return replace(code, z=self.model.encoder.style_of_layers(layers).mean[0].cpu().numpy())
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[LatentCode]) -> np.ndarray:
         """The VAE's images x_hat, float32 (B, C, side, side), about [-1, 1]."""
-        made = [self.model.decode(self._latents(codes[part])) for part in self._parts(len(codes))]
+        made = [self.model.decode(self.latents(codes[part])) for part in self._parts(len(codes))]
         return resized(torch.cat(made).float(), self.side).cpu().numpy()
 
     @torch.inference_mode()
@@ -222,19 +233,14 @@ class Networks:
 
         An image's noise depends only on `seed` and its key. `strength` in (0.001, 1], by default the model's
         own, is the time at which the reverse process starts. `codes` are the images' latent codes, needed if
-        the cDDPM sees the mask; `known` the arrays of `score.Known`, if part of the images is known.
-        ModelError for a model without a cDDPM.
+        the cDDPM sees the mask or the texture; `known` the arrays of `score.Known`, if part of the images is
+        known. ModelError for a model without a cDDPM.
         """
         refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
-        drawn = [
-            refine(
-                self._image(recon[part]),
-                keys[part],
-                level=self._level_map(codes[part], recon.shape[-1]),
-                known=self._known(known, part),
-            )
-            for part in self._parts(len(recon))
-        ]
+        drawn = []
+        for part in self._parts(len(recon)):
+            given = self._given(codes[part], [array[part] for array in known], recon.shape[-1])
+            drawn.append(refine(self.image(recon[part]), keys[part], **given))
         return torch.cat(drawn).float().cpu().numpy()
 
     def mask(self, theta: np.ndarray, size: tuple[int, int], pose: np.ndarray | None = None) -> np.ndarray:
@@ -274,23 +280,28 @@ class Networks:
             raise InputError("no object found", hint="--about image needs none")
         return float(xs.mean() + 0.5), float(ys.mean() + 0.5)
 
-    def _image(self, batch: np.ndarray) -> torch.Tensor:
+    def image(self, batch: np.ndarray) -> torch.Tensor:
+        """Arrays (B, C, S, S) as a tensor on the device."""
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
 
-    def _level_map(self, codes: Sequence[LatentCode], side: int) -> torch.Tensor | None:
-        """The level functions of latent codes' masks on a square, if the cDDPM sees them."""
-        if not (codes and self.refiner.network.sees_mask):
-            return None
-        latents = self._latents(codes)
-        return self.model.level_map(latents.theta, (side, side), latents.pose).float()
+    def _given(self, codes: Sequence[LatentCode], known: Sequence[np.ndarray], side: int) -> "Given":
+        """What the cDDPM sees of latent codes, and of what is known (the arrays of `Known`)."""
+        from ..diffusion.score import Given, Known  # with the cDDPM: segmentation needs neither
+        from .texturing import texture_maps
 
-    def _known(self, arrays: Sequence[np.ndarray], part: slice) -> "Known | None":
-        from ..diffusion.score import Known  # with the cDDPM: segmentation needs neither
+        network = self.refiner.network
+        given = Given()
+        if known:
+            given["known"] = Known(*(self.image(array) for array in known))
+        if codes and network.sees_mask:
+            latents = self.latents(codes)
+            given["level"] = self.model.level_map(latents.theta, (side, side), latents.pose).float()
+            given["texture"] = texture_maps(self.model, network, latents, side)
+        return given
 
-        return Known(*(self._image(array[part]) for array in arrays)) if arrays else None
-
-    def _latents(self, codes: Sequence[LatentCode]) -> Latents:
+    def latents(self, codes: Sequence[LatentCode]) -> Latents:
+        """Latent codes as tensors on the device."""
         z = torch.from_numpy(np.stack([code.z for code in codes])).to(self.device)
         theta = torch.from_numpy(np.stack([code.theta for code in codes])).to(self.device)
         if all(code.pose is None for code in codes):

@@ -72,8 +72,7 @@ class GenerationRequest:
 @dataclass(frozen=True)
 class GenerationResult:
     """A result: its files in the order of its outputs, its columns, the quality gate it `missed`, a
-    `note` for the user, its thumbnails, and the SHA-256 of its sources when they were read.
-    """
+    `note` for the user, its thumbnails, and the SHA-256 of its sources when they were read."""
 
     request: GenerationRequest
     picture: "GeneratedImage"
@@ -141,10 +140,11 @@ class JobRunner:
 
     @cached_property
     def vae_sha256(self) -> str:
-        """The SHA-256 of the VAE, which latent files record."""
+        """The SHA-256 of the VAE, which latent files record; and of the cDDPM, if there are texture codes."""
         from ..checkpoints.folder import digest
 
-        return digest(self.networks.folder, ["vae"])
+        textured = self.networks.style_dim > self.networks.config.z_dim
+        return digest(self.networks.folder, ["vae"] + ["cddpm"] * textured)
 
     def stream(
         self,
@@ -198,7 +198,7 @@ class JobRunner:
         from ..inference.provenance import read
         from ..inference.synthesis import Source
 
-        lengths = {"z_dim": self.networks.config.z_dim, "theta_dim": self.networks.model.theta_dim}
+        lengths = {"z_dim": self.networks.style_dim, "theta_dim": self.networks.model.theta_dim}
         digest = sha256_of(path)
         code = load_latents(path, vae_sha256=self.vae_sha256, **lengths)
         noise = (read(path) or {}).get("noise")  # reproduces the saved image

@@ -1,6 +1,6 @@
 """Section 4: the loss of the cDDPM for a frozen VAE, its validation, and its model folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -21,6 +21,7 @@ from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
 from ..images.transforms import from_square
+from ..inference.texturing import texture_layers, texture_maps, with_texture
 from ..vae.decoder import resized
 from ..vae.density import Density
 from ..vae.latents import Latents
@@ -70,13 +71,16 @@ class Objective(nn.Module):
         image = batch.image.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-            x_hat = resized(self.frozen[0].decode(latents), image.shape[-1])
-            hints = make_hints(self.refiner, self.frozen[0], image, x_hat, latents, batch.holes.to(device))
+            vae, network = self.frozen[0], self.refiner.network
+            x_hat = resized(vae.decode(latents), image.shape[-1])
+            latents = with_texture(vae, network, image, x_hat, latents)
+            texture = texture_maps(vae, network, latents, image.shape[-1])
+            hints = make_hints(self.refiner, vae, image, x_hat, latents, batch.holes.to(device), texture)
         size = batch.eps.shape[-1]
         crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
-        hint_crops = None if hints is None else _crops(hints, batch.corners, size)
+        further = [None if x is None else _crops(x, batch.corners, size) for x in (hints, texture)]
         t, eps = batch.t.to(device).flatten(), batch.eps.to(device).flatten(0, 1)
-        return {"loss": self.refiner.network.loss(crops, crops_hat, t, eps, hint_crops).mean()}
+        return {"loss": network.loss(crops, crops_hat, t, eps, *further).mean()}
 
 
 class CDDPMTask:
@@ -121,18 +125,30 @@ class CDDPMTask:
         return Latents(q_z.rsample(eps_z), theta)
 
     def measure(self) -> None:
-        """Set the refiner's scale and density of latent codes from training images."""
+        """Set the refiner's texture, scale, spectrum and density of latent codes from training images."""
         powers, mean_squares, zs, thetas = [], [], [], []
         device, network = self.refiner.codes_mean.device, self.refiner.network
         network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
         rng = np.random.default_rng(self.config.seed)
         indices = rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist()
-        with torch.no_grad():
+
+        def images() -> Iterator[Tensor]:
             for i in range(0, len(indices), 16):
-                image = self.train.plain(indices[i : i + 16]).to(device, memory_format=torch.channels_last)
-                noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
-                latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
-                start = network.target(image, self._decoded(latents))
+                yield self.train.plain(indices[i : i + 16]).to(device, memory_format=torch.channels_last)
+
+        def drawn(image: Tensor) -> tuple[Tensor, Latents]:
+            noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
+            latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
+            return self._decoded(latents), latents
+
+        with torch.no_grad():
+            if network.texture is not None:
+                layers = [texture_layers(self.vae, image, *drawn(image)) for image in images()]
+                network.texture.fit(torch.cat(layers))
+            for image in images():
+                x_hat, latents = drawn(image)
+                latents = with_texture(self.vae, network, image, x_hat, latents)
+                start = network.target(image, x_hat, self._texture(latents))
                 mean_squares += start.square().flatten(1).mean(1).tolist()
                 powers.append(len(start) * band_power(start))
                 zs.append(latents.z.cpu().numpy())
@@ -177,6 +193,9 @@ class CDDPMTask:
         """The VAE's images (B, C, S, S), as fine as the training images."""
         return resized(self.vae.decode(latents), self.train.image_size)
 
+    def _texture(self, latents: Latents) -> Tensor | None:
+        return texture_maps(self.vae, self.refiner.network, latents, self.train.image_size)
+
     def save_model(self, ema: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
         """Write the model folder with the VAE, the EMA weights and their validation metrics."""
         state = {name.removeprefix("refiner."): value for name, value in ema.items()}
@@ -195,19 +214,22 @@ class CDDPMTask:
     @torch.inference_mode()
     def _loss(self) -> float:
         """The mean loss on whole validation images, at fixed times and with fixed noise."""
-        device, rng = self.refiner.codes_mean.device, np.random.default_rng(0)
+        device, network = self.refiner.codes_mean.device, self.refiner.network
+        rng = np.random.default_rng(0)
         losses = []
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             latents = self._encoded(image)
             x_hat = self._decoded(latents)
+            latents = with_texture(self.vae, network, image, x_hat, latents)
+            texture = self._texture(latents)
             holes = torch.from_numpy(rng.random((len(image), HOLE_NUMBERS), np.float32)).to(device)
-            hints = make_hints(self.refiner, self.vae, image, x_hat, latents, holes)
+            hints = make_hints(self.refiner, self.vae, image, x_hat, latents, holes, texture)
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
-            t = times(self.refiner.network.sde, quantiles, self.config).to(device)
+            t = times(network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with self._autocast():
-                losses += self.refiner.network.loss(image, x_hat, t, eps, hints).tolist()
+                losses += network.loss(image, x_hat, t, eps, hints, texture).tolist()
         return float(np.mean(losses))
 
     def _contact_sheet(self) -> np.ndarray:
@@ -218,8 +240,10 @@ class CDDPMTask:
         with torch.inference_mode(), self._autocast():
             latents = self._encoded(image)
             x_hat = self._decoded(latents)
+            latents = with_texture(self.vae, self.refiner.network, image, x_hat, latents)
             level = level_map(self.refiner, self.vae, latents, image.shape[-1])
-            refined = self.refiner.refine(x_hat, [self.val.samples[i].id for i in indices], level=level)
+            keys = [self.val.samples[i].id for i in indices]
+            refined = self.refiner.refine(x_hat, keys, level=level, texture=self._texture(latents))
         rows = zip(image, x_hat, refined, strict=True)
         cells = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
         return sheet(cells, ["image", "VAE", "refined"], cell=192)

@@ -23,20 +23,27 @@ RIM = 0.05
 
 
 def make_hints(
-    refiner: Refiner, vae: MultiHeadedVAE, image: Tensor, x_hat: Tensor, latents: Latents, numbers: Tensor
+    refiner: Refiner,
+    vae: MultiHeadedVAE,
+    image: Tensor,
+    x_hat: Tensor,
+    latents: Latents,
+    numbers: Tensor,
+    texture: Tensor | None,
 ) -> Tensor | None:
     """`ScoreNetwork.hints` of training images (B, C, S, S); `numbers` (B, 6) define their holes."""
     network = refiner.network
     level = level_map(refiner, vae, latents, image.shape[-1])
     if not network.sees_known or level is None:
-        return network.hints(x_hat, level)
+        return network.hints(x_hat, level, texture)
     # The hole is where an object between this image's and another's would have been.
     share = 0.2 + numbers[:, 1:2]
     theta = torch.lerp(latents.theta, latents.theta.roll(1, 0), share)
     other = vae.level_map(theta, (image.shape[-2], image.shape[-1]))
     weight = known_weight(level, other, numbers)
     free = torch.zeros_like(weight)
-    return network.hints(x_hat, level, Known(image, weight, free, torch.ones_like(weight)))
+    known = Known(image, weight, free, torch.ones_like(weight))
+    return network.hints(x_hat, level, texture, known)
 
 
 def level_map(refiner: Refiner, vae: MultiHeadedVAE, latents: Latents, side: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from ..config import ModelConfig
 from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
 from .encoder import Encoder
 from .latents import Gaussian, Latents
-from .tones import split
+from .tones import join, split
 from .warp import Warp
 
 
@@ -68,10 +68,15 @@ class MultiHeadedVAE(nn.Module):
         return self.encoder.style_of_layers(self.layers(image, q_theta.mean))
 
     @torch.no_grad()
-    def layers(self, image: Tensor, theta: Tensor, pose: Tensor | None = None) -> Tensor:
-        """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose object has this theta (B, P) and pose."""
+    def layers(
+        self, image: Tensor, theta: Tensor, pose: Tensor | None = None, *, side: int | None = None
+    ) -> Tensor:
+        """The layers (B, 2, C, t, t) of an image (B, C, S, S) whose object has this theta (B, P) and pose.
+
+        t is `side`, by default that of the tones. The image may be of any kind and number of channels.
+        """
         assert self.warp is not None
-        side, theta = self.config.tones, theta.float()
+        side, theta = side or self.config.tones, theta.float()
         with torch.autocast(image.device.type, enabled=False):
             affine = self.warp.affine_part(self.warp.parameters_of(theta))
             if pose is not None:
@@ -79,6 +84,12 @@ class MultiHeadedVAE(nn.Module):
                 affine = torch.cat([linear[:, :, :2], linear[:, :, 2:] + affine[:, :, 2:]], dim=2)
             source = self.warp(theta, (side, side), pose)
             return split(image, affine, source, self.segmentation_head.level, side)
+
+    @torch.no_grad()
+    def joined(self, layers: Tensor, latents: Latents, size: int) -> Tensor:
+        """The image (B, C, size, size) of `layers` (B, 2, C, t, t) whose object has this position."""
+        source = self._warp(latents.theta, (size, size), latents.pose).to(layers)
+        return join(layers, source, self.segmentation_head.level)
 
     def encode(self, image: Tensor) -> Latents:
         """The posterior means of an image (B, C, S, S)."""
@@ -118,10 +129,14 @@ class MultiHeadedVAE(nn.Module):
         return level
 
     def decode(self, latents: Latents) -> Tensor:
-        """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1]."""
+        """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1].
+
+        Of a longer style code, which includes the cDDPM's texture code, only the first Z numbers are used.
+        """
+        z = latents.z[:, : self.config.z_dim]
         if self.warp is None:
-            return self._decode(latents.z, None)
-        return self._decode(latents.z, self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose))
+            return self._decode(z, None)
+        return self._decode(z, self._warp(latents.theta, (FEATURE_SIZE, FEATURE_SIZE), latents.pose))
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from mhvae_cli import Pipeline
+from mhvae_cli.config import TEXTURE
 from mhvae_cli.inference import selftest
+from mhvae_cli.inference.texturing import texture_maps
 from mhvae_cli.vae.latents import Latents
 
 
@@ -22,11 +24,15 @@ def test_the_truth_is_that_of_float64(tmp_path: Path) -> None:
         theta, z = (posterior.mean.double() for posterior in model.posteriors(image))
         x_hat = model.decode(Latents(z, theta, pose)).double()
         level = model.level_map(theta, (64, 64), pose).double()
+        tail = torch.from_numpy(selftest.noise(TEXTURE, 6))[None].float().double()
+        texture = texture_maps(model, refiner.network, Latents(torch.cat([z, tail], 1), theta, pose), 64)
         found = {
             "encode": torch.cat([z, theta], 1),
             "warp": model.warp.grid(theta, (64, 64), pose),
             "decode": x_hat,
-            "refine": refiner.refine(x_hat, ["self-test"], steps=selftest.STEPS, level=level),
+            "refine": refiner.refine(
+                x_hat, ["self-test"], steps=selftest.STEPS, level=level, texture=texture
+            ),
         }
     torch.set_num_threads(threads)
     for name, truth in selftest.TRUTH.items():
