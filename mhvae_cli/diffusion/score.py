@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..config import DiffusionConfig
 from ..errors import UsageError
 from .sde import SDE
-from .spectrum import Spectrum
+from .spectrum import Spectrum, components
 from .texture import USUAL, Texture, amplitude
 from .unet import UNet
 
@@ -50,8 +50,9 @@ class ScoreNetwork(nn.Module):
 
     The paper's process starts at the residual x0 - x_hat, DiffuseVAE's form 2 at the image x0 itself; both
     are VP processes of u (`SDE`). `scale` is the sd of the starting point, measured on training images (1 if
-    `config.normalise` is off). The spread is `scale`, times the detail's local amplitude for a network that
-    sees it: `texture` (B, M, H, W) are its log energies. The paper writes the score as S(x, t); the network's
+    `config.normalise` is off). The spread is `scale`; for a network that sees the texture, times the detail's
+    local amplitude, in each of the components of `spectrum.components`: `texture` (B, M, H, W) are its log
+    energies. The paper writes the score as S(x, t); the network's
     input is `config.sees`.
     """
 
@@ -72,23 +73,26 @@ class ScoreNetwork(nn.Module):
         self.unet = UNet(inputs, channels, config.unet)
         self.spectrum = Spectrum(channels) if config.spectral and config.sees != "x" else None
 
-    def spread(self, texture: Tensor | None = None) -> Tensor:
-        """What u is counted in: a number, or (B, 1, H, W) if the network sees the texture."""
-        if self.texture is None:
-            return self.scale
-        if texture is None:
-            raise UsageError("this cDDPM needs the texture of each image")
-        return self.scale * amplitude(texture, self.texture.channels)
-
     def target(self, image: Tensor, x_hat: Tensor, texture: Tensor | None = None) -> Tensor:
         """u(0) of images and their reconstructions, (B, C, H, W) in [-1, 1]."""
         start = image if self.config.process == "diffusevae" else image - x_hat
-        return start / self.spread(texture)
+        if self.texture is None:
+            return start / self.scale
+        return components(components(start) / self._spread(texture), inverse=True)
 
     def image(self, u: Tensor, x_hat: Tensor, texture: Tensor | None = None) -> Tensor:
         """The inverse of `target`."""
-        start = u * self.spread(texture)
+        if self.texture is None:
+            start = u * self.scale
+        else:
+            start = components(components(u) * self._spread(texture), inverse=True)
         return start if self.config.process == "diffusevae" else x_hat + start
+
+    def _spread(self, texture: Tensor | None) -> Tensor:
+        """What each component (B, C, H, W) of u is counted in."""
+        if texture is None:
+            raise UsageError("this cDDPM needs the texture of each image")
+        return self.scale * amplitude(texture)
 
     def hints(
         self,

@@ -67,11 +67,18 @@ def band_power(images: Tensor) -> Tensor:
 
 def cosine(images: Tensor, *, inverse: bool = False) -> Tensor:
     """The orthonormal DCT-II of images (B, C, H, W) over all but the first axis, or its inverse."""
-    c, h, w = (_matrix(n, images.dtype).to(images.device) for n in images.shape[1:])
+    h, w = (_matrix(n, images.dtype).to(images.device) for n in images.shape[2:])
     if inverse:
-        c, h, w = c.T, h.T, w.T
-    y = h @ images @ w.T
-    return torch.einsum("dc,bchw->bdhw", c, y) if len(c) > 1 else y
+        h, w = h.T, w.T
+    return components(h @ images @ w.T, inverse=inverse)
+
+
+def components(images: Tensor, *, inverse: bool = False) -> Tensor:
+    """The orthonormal DCT-II of images (B, C, H, W) over their channels, lightness first, or its inverse."""
+    if images.shape[1] == 1:
+        return images
+    c = _matrix(images.shape[1], images.dtype).to(images.device)
+    return torch.einsum("cd,bchw->bdhw" if inverse else "dc,bchw->bdhw", c, images)
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TEXTURE
+from .spectrum import components
 
 SIDE = 10
 """Side of the layers."""
@@ -30,7 +31,6 @@ class Texture(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = channels
         self.shape = (2, count(channels), SIDE, SIDE)
         size = torch.Size(self.shape).numel()
         self.register_buffer("mean", torch.full((size,), USUAL[0]))
@@ -70,14 +70,17 @@ def energies(residual: Tensor) -> Tensor:
     """The logarithms of the local energies (B, M, CELLS, CELLS) of x - x_hat (B, C, S, S)."""
     low = F.adaptive_avg_pool2d(residual.float(), COARSE)
     fine = residual - F.interpolate(low, size=residual.shape[-2:], mode="bilinear", align_corners=False)
-    grey = [x.mean(1, keepdim=True) for x in (fine, low)]
-    parts = [x.square() * residual.shape[1] for x in grey]
+    powers = [F.adaptive_avg_pool2d(components(part).square(), CELLS) for part in (fine, low)]
+    found = [power[:, :1] for power in powers]
     if residual.shape[1] > 1:
-        parts.append((fine - grey[0]).square().sum(1, keepdim=True))
-    pooled = [F.adaptive_avg_pool2d(part, CELLS) for part in parts]
-    return torch.cat(pooled, dim=1).clamp_min(1e-9).log().clamp(LEAST, MOST)
+        found.append((powers[0] + powers[1])[:, 1:].sum(1, keepdim=True))
+    return torch.cat(found, dim=1).clamp_min(1e-9).log().clamp(LEAST, MOST)
 
 
-def amplitude(maps: Tensor, channels: int) -> Tensor:
-    """The standard deviation (B, 1, H, W) of detail of these log energies (B, M, H, W)."""
-    return (maps.exp().sum(1, keepdim=True) / channels).sqrt()
+def amplitude(maps: Tensor) -> Tensor:
+    """The standard deviation of detail of these log energies (B, M, H, W), in each component of colours:
+    (B, 3, H, W), or (B, 1, H, W) for greyscale images."""
+    powers = maps.exp()
+    lightness = powers[:, :2].sum(1, keepdim=True).sqrt()
+    colours = (powers[:, 2:] / 2).sqrt()
+    return torch.cat([lightness, colours, colours], dim=1)

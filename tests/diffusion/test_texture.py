@@ -21,8 +21,8 @@ def test_the_amplitude_of_noise_is_its_standard_deviation(channels: int) -> None
     """Ten times as strong in the right half as in the left."""
     residual = 0.02 * noise(4, channels, 240, 240)
     residual[..., 120:] *= 10
-    found = amplitude(energies(residual), channels)
-    assert found.shape == (4, 1, CELLS, CELLS)
+    found = amplitude(energies(residual))
+    assert found.shape == (4, channels, CELLS, CELLS)
     left, right = found[..., : CELLS // 2 - 1], found[..., CELLS // 2 + 1 :]
     assert left.mean() == pytest.approx(0.02, rel=0.1) and right.mean() == pytest.approx(0.2, rel=0.1)
 
