@@ -45,10 +45,11 @@ _BIG, _BIG_BIG_ENDIAN = 43, b"MM\0+"
 _errors = threading.local()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
-def _on_error(function: bytes | None, _text: bytes | None, _values: int | None) -> None:
+def _note_error(function: bytes | None, _text: bytes | None, _values: int | None) -> None:
     _errors.function = (function or b"libtiff").decode(errors="replace")
 
+
+_on_error = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(_note_error)
 
 # By default libtiff writes its errors to stderr, without the file's name.
 with suppress(AttributeError, OSError):  # where Pillow is linked statically
