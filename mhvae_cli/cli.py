@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .errors import DeviceError, MhvaeError, UsageError, internal_error_text, out_of_memory_kind
-from .runs.console import end_soon, print_error, print_note, stop
+from .runs.console import end_if_blocked, end_soon, print_error, print_note, stop
 from .runs.invocation import check_numbers, record
 
 VERBS = {
@@ -141,6 +141,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored for a shell's background jobs
         signal.signal(signal.SIGINT, stop)
+    end_if_blocked()
     try:
         app(prog_name="mhvae")
     except SystemExit as end:

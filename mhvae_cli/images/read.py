@@ -21,7 +21,7 @@ from .deep import deep_samples
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import Dicom, has_preamble
 from .scan import MAX_PIXELS, Scan, Spacing, Window, orientation_of, scan_of, stored, upright
-from .tiff import Tiff, check_size, is_tiff
+from .tiff import Tiff, check_size, is_tiff, libtiff_errors
 
 MAX_TEXT = 2**20
 SUFFIXES = DICOM_SUFFIXES | {
@@ -252,7 +252,8 @@ def _decode(
     orientation = _orientation(image)
     if samples is not None:
         return samples, orientation, False
-    image.load()
+    with libtiff_errors():
+        image.load()
     values = np.asarray(image) if indices and image.mode == "P" else _numbers(image)
     return values, orientation, _orientation(image) != orientation
 

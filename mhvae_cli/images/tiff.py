@@ -7,8 +7,9 @@ strips or tiles are presented to it as a page of bytes, so that its decompressor
 
 import ctypes
 import struct
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import BinaryIO
 
@@ -41,9 +42,27 @@ _CHANNELS = {0: 1, 1: 1, 2: 3, 5: 4}
 _CMYK, _ALPHA = 5, 2
 _BIG, _BIG_BIG_ENDIAN = 43, b"MM\0+"
 
-# libtiff writes what it finds to stderr, without the file's name; it is reported as an InputError.
+_errors = threading.local()
+
+
+def _note_error(function: bytes | None, _text: bytes | None, _values: int | None) -> None:
+    _errors.function = (function or b"libtiff").decode(errors="replace")
+
+
+_on_error = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(_note_error)
+
+# By default libtiff writes its errors to stderr, without the file's name.
 with suppress(AttributeError, OSError):  # where Pillow is linked statically
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(_on_error)
+
+
+@contextmanager
+def libtiff_errors() -> Iterator[None]:
+    """OSError for an error of libtiff that Pillow passes over, as it does for the bad code words of a fax."""
+    _errors.function = ""
+    yield
+    if _errors.function:
+        raise OSError(_errors.function)
 
 
 def is_tiff(stream: BinaryIO) -> bool:
@@ -165,7 +184,7 @@ class Tiff:
         layout = {_WIDTH: across * tile * pixel, _HEIGHT: height, _BITS: 8, _PHOTOMETRIC: 1, _SAMPLES: 1}
         layout |= {_COMPRESSION: tags.get(_COMPRESSION, 1), _FILL_ORDER: tags.get(_FILL_ORDER, 1)}
         layout |= {_TILE_WIDTH: tile * pixel, _TILE_HEIGHT: bands} if tiled else {_ROWS_PER_STRIP: bands}
-        with TiffImageFile(BytesIO(_one_page(layout, parts, names))) as image:
+        with TiffImageFile(BytesIO(_one_page(layout, parts, names))) as image, libtiff_errors():
             rows = np.asarray(image).reshape(height, across, tile, pixel)
         values = _undo_predictor(rows, dtype, channels, tags.get(_PREDICTOR, 1))
         return values.reshape(height, across * tile, channels)[:, :width]

@@ -43,6 +43,28 @@ def end_soon(code: int) -> None:
     timer.start()
 
 
+def end_if_blocked() -> None:
+    """Also end the process if SIGINT or SIGTERM waits for STOP_SECONDS because the main thread is blocked.
+
+    Only the main thread runs handlers, and it may itself be blocked in a dead mount.
+    """
+    if not hasattr(signal, "sigpending"):  # Windows
+        return
+    kinds = {signal.SIGINT, signal.SIGTERM}
+
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, kinds)  # or what waits would not be shown here
+        since: float | None = None
+        while since is None or time.monotonic() - since < STOP_SECONDS:
+            time.sleep(STOP_SECONDS / 6)
+            waiting = kinds & signal.sigpending()
+            since = (since or time.monotonic()) if waiting else None
+        end_soon(128 + min(waiting))
+        print_note("stopped: a file or folder does not answer")
+
+    threading.Thread(target=watch, name="mhvae-stop", daemon=True).start()
+
+
 CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
 """What a terminal obeys instead of showing it: control characters, line separators and text directions."""
 

@@ -7,9 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ..errors import InputError, UsageError, os_error_text
 from ..filesystem import check_regular, open_regular
@@ -18,6 +19,11 @@ from .settings import RunSettings
 
 if TYPE_CHECKING:
     from ..images.scan import Window
+
+LIST_BYTES = 2**28
+"""Maximum size of a list of inputs."""
+STDIN_BYTES = 2**31
+"""Maximum size of an image on stdin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +122,15 @@ def parse_window(window: str) -> "Window":
 
 
 def _read_list(path: str | None, *, nul: bool = False) -> list[str]:
-    """The paths in a list, if any: one per line, which ends in LF or CRLF, or each followed by NUL."""
+    """The paths in a list, if any: one per line, which ends in LF or CRLF, or each followed by NUL.
+
+    The list may be a FIFO, as in --from-file <(find scans).
+    """
     if path is None:
         return []
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+            data = _read_up_to(LIST_BYTES, file, path)
     except OSError as error:
         raise InputError(f"{path}: {os_error_text(error)}", hint="--from-file needs a text file") from error
     if not nul and b"\0" in data:
@@ -138,7 +148,17 @@ def _stdin() -> bytes:
         raise UsageError(
             "- reads an image from stdin, but stdin is a terminal", hint="redirect it: - < scan.png"
         )
-    return sys.stdin.buffer.read()
+    return _read_up_to(STDIN_BYTES, sys.stdin.buffer, "stdin")
+
+
+def _read_up_to(most: int, file: IO[bytes], name: str) -> bytes:
+    """All of a file that may have no end; InputError if it has more than `most` bytes."""
+    data = bytearray()
+    while piece := file.read(2**20):
+        data += piece
+        if len(data) > most:
+            raise InputError(f"{name}: larger than {most >> 20} MiB")
+    return bytes(data)
 
 
 def _is_single_file(operand: str) -> bool:

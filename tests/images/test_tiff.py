@@ -273,3 +273,17 @@ except InputError as fault:
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("x.tif: damaged TIFF") and run.stderr == ""
+
+
+def test_bad_codes_of_a_fax_are_damage():
+    """Pillow passes over them, and gives black and white noise."""
+    binary = Image.fromarray(RNG.random((256, 256)) > 0.9)
+    whole = saved(binary, "TIFF", compression="group4")
+    assert pixels(whole).shape == (256, 256)
+    broken = bytearray(whole)
+    assert len(broken) > 600
+    broken[200:300] = b"\x55" * 100
+    Image.open(io.BytesIO(broken)).load()
+    with pytest.raises(InputError, match=r"^x\.tif: damaged TIFF .Fax4Decode"):
+        pixels(bytes(broken), name="x.tif")
+    assert pixels(whole).shape == (256, 256)

@@ -147,6 +147,50 @@ def test_a_stop_ends_a_command_whose_thread_is_blocked(number: signal.Signals, w
             mask.load()
 
 
+DEAD = """
+import ctypes
+from mhvae_cli.cli import main
+from mhvae_cli.runs import console, inputs
+console.STOP_SECONDS = 0.6
+libc = ctypes.CDLL(None)
+stack = ctypes.create_string_buffer(2**16)
+
+def block(path):  # until another process ends: only SIGKILL interrupts that, as in a dead mount
+    print("blocked", flush=True)
+    top = ctypes.c_void_p(ctypes.addressof(stack) + len(stack))
+    vfork, share_memory, child_ends = 0x4000, 0x100, 17
+    libc.clone(ctypes.cast(libc.sleep, ctypes.c_void_p), top, vfork | share_memory | child_ends, 20)
+
+inputs.check_regular = block
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a call")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("three_scans")
+def test_a_stop_ends_a_command_that_is_blocked_itself(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", DEAD, "segment", "scans/a.png", "-o", "m"]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "blocked\n"
+            time.sleep(0.2)
+            process.send_signal(number)
+            code = process.wait(timeout=10)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # what it waits for, too
+        assert process.stderr is not None and "stopped" in process.stderr.read()
+    assert code == 128 + number
+
+
 HOSTILE = "a\x1b]0;title\x07\x1b[2J\r\x9bm\u202eb\nerror: c\x7f.png"
 SHOWN = r"a\x1b]0;title\x07\x1b[2J\r\x9bm\u202eb\nerror: c\x7f.png"
 

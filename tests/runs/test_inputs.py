@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +284,32 @@ def test_paths_that_end_in_nul(mhvae: Mhvae, here: Path) -> None:
     wrong = mhvae("segment", "--from-file", "list0", "-o", "m", "--dry-run")
     assert wrong.code == 4 and wrong.stderr.startswith("error: list0: contains NUL characters\nhint: ")
     assert "--from-file0" in wrong.stderr
+
+
+def test_a_list_or_an_image_without_end(
+    mhvae: Mhvae, here: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    monkeypatch.setattr("mhvae_cli.runs.inputs.LIST_BYTES", 2**20)
+    monkeypatch.setattr("mhvae_cli.runs.inputs.STDIN_BYTES", 2**20)
+    (here / "list").symlink_to("/dev/zero")
+    zeros = bytes(2**20 + 1)
+    for option, source, stdin in (
+        ("--from-file", "list", None),
+        ("--from-file0", "list", None),
+        ("--from-file", "-", zeros),
+    ):
+        ended = mhvae("segment", option, source, "-o", "m", stdin=stdin)
+        assert ended.code == 4 and ended.stderr.startswith(f"error: {source}: larger than 1 MiB")
+    ended = mhvae("segment", "-", "-o", "m/", stdin=zeros)
+    assert ended.code == 4 and ended.stderr.startswith("error: stdin: larger than 1 MiB")
+
+
+def test_a_list_may_be_a_fifo(mhvae: Mhvae, here: Path) -> None:
+    picture(here / "a.png")
+    os.mkfifo(here / "list")
+    threading.Thread(target=lambda: (here / "list").write_text("a.png\n")).start()
+    ended = mhvae("segment", "--from-file", "list", "-o", "m", "--dry-run", "--json")
+    assert [json.loads(line)["input"] for line in ended.lines] == ["a.png"]
 
 
 def test_pages(mhvae: Mhvae, here: Path) -> None:
