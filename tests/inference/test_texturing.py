@@ -3,18 +3,21 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from support.training_runs import write_json
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import TEXTURE
 from mhvae_cli.inference.texturing import texture_maps, with_texture
-from mhvae_cli.training.phantoms import write_phantoms
+from mhvae_cli.training.phantoms import phantom, write_phantoms
 from mhvae_cli.vae.editing import transform_code
 
 CONFIG = {
@@ -67,6 +70,17 @@ def test_style_codes_are_longer_and_drawn_as_such(pipeline: Pipeline, scans: lis
     assert 0.5 < np.sqrt(np.square(found).mean()) < 2  # of unit variance where it was fitted
     drawn = np.stack([networks.density.draw(np.random.default_rng(i))[0] for i in range(200)])[:, -TEXTURE:]
     assert 0.5 < drawn.std() < 2
+
+
+def test_a_rougher_image_is_drawn_rougher() -> None:
+    """A lesion, and the same without its detail, by a trained model."""
+    lesions = Pipeline.load("skin-lesion", device="cpu", dtype="float32")
+    image = phantom("skin-lesion", 1, (200, 260))[0]
+    rough = image + np.random.default_rng(0).normal(0, 15, image.shape)
+    images = [gaussian_filter(image, (4, 4, 0)), rough.clip(0, 255).astype(np.uint8)]
+    made = [lesions.reconstruct(each, steps=4).pixels.astype(float) for each in images]
+    detail = [(pixels - gaussian_filter(pixels, (4, 4, 0))).std() for pixels in made]
+    assert detail[1] > 2 * detail[0]
 
 
 def test_texture_moves_along_with_the_object(pipeline: Pipeline, scans: list[Path]) -> None:
@@ -125,10 +139,6 @@ def test_the_verbs_that_make_images(
     again = mhvae("reconstruct", latents, *how, "--out", f"{tmp_path / 'again'}/")
     assert again.code == 0, again.stderr
     pictures = [next((tmp_path / name).glob("*.png")).read_bytes() for name in ("reconstruct3", "again")]
-    from io import BytesIO
-
-    from PIL import Image
-
     first, second = (np.asarray(Image.open(BytesIO(data))) for data in pictures)
     assert np.array_equal(first, second)
 
