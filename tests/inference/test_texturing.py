@@ -80,7 +80,7 @@ def test_a_rougher_image_is_drawn_rougher() -> None:
     images = [gaussian_filter(image, (4, 4, 0)), rough.clip(0, 255).astype(np.uint8)]
     made = [lesions.reconstruct(each, steps=4).pixels.astype(float) for each in images]
     detail = [(pixels - gaussian_filter(pixels, (4, 4, 0))).std() for pixels in made]
-    assert detail[1] > 2 * detail[0]
+    assert detail[1] > 1.4 * detail[0]
 
 
 def test_texture_moves_along_with_the_object(pipeline: Pipeline, scans: list[Path]) -> None:
