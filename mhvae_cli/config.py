@@ -225,6 +225,11 @@ class Recipe:
     start: str = SCRATCH
 
 
+def texture_length(sees: str) -> int:
+    """The length of the texture codes of a cDDPM with this `DiffusionConfig.sees`: 0 if it has none."""
+    return TEXTURE if "texture" in sees else 0
+
+
 T = TypeVar("T")
 
 

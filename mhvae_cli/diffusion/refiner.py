@@ -58,15 +58,16 @@ class Refiner(nn.Module):
         first = x_hat if known is None else torch.lerp(x_hat, known.image, known.weight)
         still, sd = network.sde.marginal(network.target(first, x_hat, texture), start)
         hints = network.hints(x_hat, level, texture, known)
+        shown = None if known is None else network.target(known.image, x_hat, texture)
 
         def score(u: Tensor, t: float) -> Tensor:
             drawn = network.score(u, t, x_hat, hints)
-            if known is None:
+            if known is None or shown is None:
                 return drawn
             # The score of a distribution that holds the known image alone: its noised copy is then what the
             # network sees there at every time, whatever the solver.
             alpha, variance = network.sde.alpha(t), network.sde.sigma(t) ** 2
-            fixed = (alpha * network.target(known.image, x_hat, texture) - u) / variance
+            fixed = (alpha * shown - u) / variance
             return torch.lerp(drawn, fixed, known.weight * (known.until <= t))
 
         u = SOLVERS[solver](

@@ -52,8 +52,7 @@ class ScoreNetwork(nn.Module):
     are VP processes of u (`SDE`). `scale` is the sd of the starting point, measured on training images (1 if
     `config.normalise` is off). The spread is `scale`; for a network that sees the texture, times the detail's
     local amplitude, in each of the components of `spectrum.components`: `texture` (B, M, H, W) are its log
-    energies. The paper writes the score as S(x, t); the network's
-    input is `config.sees`.
+    energies. The paper writes the score as S(x, t); the network's input is `config.sees`.
     """
 
     scale: Tensor

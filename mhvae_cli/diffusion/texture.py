@@ -55,10 +55,8 @@ class Texture(nn.Module):
 
     def layers(self, code: Tensor) -> Tensor:
         """The layers (B, 2, M, SIDE, SIDE) of texture codes (B, TEXTURE)."""
-        layers: Tensor = (
-            (self.mean + code.to(self.basis) @ self.basis).unflatten(1, self.shape).clamp(LEAST, MOST)
-        )
-        return layers
+        flat: Tensor = self.mean + code.to(self.basis) @ self.basis
+        return flat.clamp(LEAST, MOST).view(-1, *self.shape)
 
 
 def count(channels: int) -> int:
@@ -74,7 +72,7 @@ def energies(residual: Tensor) -> Tensor:
     found = [power[:, :1] for power in powers]
     if residual.shape[1] > 1:
         found.append((powers[0] + powers[1])[:, 1:].sum(1, keepdim=True))
-    return torch.cat(found, dim=1).clamp_min(1e-9).log().clamp(LEAST, MOST)
+    return torch.cat(found, dim=1).log().clamp(LEAST, MOST)
 
 
 def amplitude(maps: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ..checkpoints.folder import read_config
 from ..checkpoints.registry import resolve
-from ..config import TEXTURE
+from ..config import texture_length
 from ..devices import layout, resolve_device, resolve_dtype
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
@@ -96,7 +96,7 @@ class Networks:
     @property
     def style_dim(self) -> int:
         """The length of a style code: the VAE's z, and the texture code if the cDDPM sees the texture."""
-        return self.config.z_dim + (TEXTURE if "texture" in self._cddpm.get("sees", "") else 0)
+        return self.config.z_dim + texture_length(self._cddpm.get("sees", ""))
 
     @cached_property
     def qc_statistics(self) -> QCStatistics | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..config import TEXTURE
 from ..diffusion.score import ScoreNetwork
-from ..diffusion.texture import LEAST, MOST, SIDE, energies
+from ..diffusion.texture import SIDE, energies
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 
@@ -34,5 +34,4 @@ def texture_maps(vae: MultiHeadedVAE, network: ScoreNetwork, latents: Latents, s
     """The log energies (B, M, side, side) of the images of latent codes, if the network sees the texture."""
     if network.texture is None:
         return None
-    layers = network.texture.layers(latents.z[:, -TEXTURE:])
-    return vae.joined(layers, latents, side).clamp(LEAST, MOST)
+    return vae.joined(network.texture.layers(latents.z[:, -TEXTURE:]), latents, side)

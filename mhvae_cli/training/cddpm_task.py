@@ -71,16 +71,14 @@ class Objective(nn.Module):
         image = batch.image.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
-            vae, network = self.frozen[0], self.refiner.network
+            vae = self.frozen[0]
             x_hat = resized(vae.decode(latents), image.shape[-1])
-            latents = with_texture(vae, network, image, x_hat, latents)
-            texture = texture_maps(vae, network, latents, image.shape[-1])
-            hints = make_hints(self.refiner, vae, image, x_hat, latents, batch.holes.to(device), texture)
+            given = make_hints(self.refiner, vae, image, x_hat, latents, batch.holes.to(device))
         size = batch.eps.shape[-1]
         crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
-        further = [None if x is None else _crops(x, batch.corners, size) for x in (hints, texture)]
+        further = [None if x is None else _crops(x, batch.corners, size) for x in given]
         t, eps = batch.t.to(device).flatten(), batch.eps.to(device).flatten(0, 1)
-        return {"loss": network.loss(crops, crops_hat, t, eps, *further).mean()}
+        return {"loss": self.refiner.network.loss(crops, crops_hat, t, eps, *further).mean()}
 
 
 class CDDPMTask:
@@ -221,15 +219,13 @@ class CDDPMTask:
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             latents = self._encoded(image)
             x_hat = self._decoded(latents)
-            latents = with_texture(self.vae, network, image, x_hat, latents)
-            texture = self._texture(latents)
             holes = torch.from_numpy(rng.random((len(image), HOLE_NUMBERS), np.float32)).to(device)
-            hints = make_hints(self.refiner, self.vae, image, x_hat, latents, holes, texture)
+            given = make_hints(self.refiner, self.vae, image, x_hat, latents, holes)
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
             t = times(network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
             with self._autocast():
-                losses += network.loss(image, x_hat, t, eps, hints, texture).tolist()
+                losses += network.loss(image, x_hat, t, eps, *given).tolist()
         return float(np.mean(losses))
 
     def _contact_sheet(self) -> np.ndarray:

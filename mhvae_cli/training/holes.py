@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..diffusion.refiner import Refiner
 from ..diffusion.score import Known
+from ..inference.texturing import texture_maps, with_texture
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 
@@ -23,19 +24,18 @@ RIM = 0.05
 
 
 def make_hints(
-    refiner: Refiner,
-    vae: MultiHeadedVAE,
-    image: Tensor,
-    x_hat: Tensor,
-    latents: Latents,
-    numbers: Tensor,
-    texture: Tensor | None,
-) -> Tensor | None:
-    """`ScoreNetwork.hints` of training images (B, C, S, S); `numbers` (B, 6) define their holes."""
+    refiner: Refiner, vae: MultiHeadedVAE, image: Tensor, x_hat: Tensor, latents: Latents, numbers: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """`ScoreNetwork.hints` of training images (B, C, S, S), and their texture if the network sees it.
+
+    `latents` are the VAE's; `numbers` (B, 6) define the images' holes.
+    """
     network = refiner.network
+    longer = with_texture(vae, network, image, x_hat, latents)
+    texture = texture_maps(vae, network, longer, image.shape[-1])
     level = level_map(refiner, vae, latents, image.shape[-1])
     if not network.sees_known or level is None:
-        return network.hints(x_hat, level, texture)
+        return network.hints(x_hat, level, texture), texture
     # The hole is where an object between this image's and another's would have been.
     share = 0.2 + numbers[:, 1:2]
     theta = torch.lerp(latents.theta, latents.theta.roll(1, 0), share)
@@ -43,7 +43,7 @@ def make_hints(
     weight = known_weight(level, other, numbers)
     free = torch.zeros_like(weight)
     known = Known(image, weight, free, torch.ones_like(weight))
-    return network.hints(x_hat, level, texture, known)
+    return network.hints(x_hat, level, texture, known), texture
 
 
 def level_map(refiner: Refiner, vae: MultiHeadedVAE, latents: Latents, side: int) -> Tensor | None:

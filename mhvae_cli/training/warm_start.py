@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoints.folder import load_state, model_config, read_config
 from ..checkpoints.registry import IMAGENET, bundled, load_pretrained, model_folder, resolve
-from ..config import SCRATCH, TEXTURE, CDDPMRecipe, DiffusionConfig, EncoderConfig, to_dict
+from ..config import SCRATCH, CDDPMRecipe, DiffusionConfig, EncoderConfig, texture_length, to_dict
 from ..diffusion.refiner import Refiner
 from ..errors import ModelError, UsageError
 from ..inference.loading import load_refiner
@@ -117,8 +117,8 @@ def start_refiner(
         raise UsageError(f"diffusion.sees = {config.sees!r}: a single-headed VAE has no mask")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        texture = TEXTURE if "texture" in config.sees else 0
-        refiner = Refiner(config, channels=channels, codes=vae.config.z_dim + texture + vae.theta_dim)
+        codes = vae.config.z_dim + texture_length(config.sees) + vae.theta_dim
+        refiner = Refiner(config, channels=channels, codes=codes)
     if start == SCRATCH:
         return refiner, "from scratch", False
     if start is None:

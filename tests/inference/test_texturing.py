@@ -16,6 +16,7 @@ from support.training_runs import write_json
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import TEXTURE
+from mhvae_cli.diffusion.texture import SIDE
 from mhvae_cli.inference.texturing import texture_maps, with_texture
 from mhvae_cli.training.phantoms import phantom, write_phantoms
 from mhvae_cli.vae.editing import transform_code
@@ -94,7 +95,7 @@ def test_texture_moves_along_with_the_object(pipeline: Pipeline, scans: list[Pat
     noisy = 0.3 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * inside
     flat = torch.zeros(1, 1, 64, 64)
     layers = vae.layers(
-        torch.where(inside, 0.0, -8.0)[None, None].expand(1, 2, -1, -1), latents.theta, side=10
+        torch.where(inside, 0.0, -8.0)[None, None].expand(1, 2, -1, -1), latents.theta, side=SIDE
     )
     kept = network.texture.mean.clone(), network.texture.basis.clone()
     try:

@@ -103,6 +103,13 @@ def test_the_command_is_told_without_the_home_directory(monkeypatch: pytest.Monk
     assert "--data /home/ann/scans" in console.command_line()
 
 
+def started(command: list[str], **options: Any) -> "subprocess.Popen[str]":
+    """The command with this package, its output piped."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env, **options)
+
+
 BLOCKED = """
 import os, sys
 from mhvae_cli import filesystem
@@ -119,14 +126,7 @@ def test_a_stop_ends_a_command_whose_thread_is_blocked(number: signal.Signals, w
     os.mkfifo("scans/z.png")
     command = [sys.executable, "-c", BLOCKED, "segment", "scans", "-o", "m", "-b", "1", "-j", workers]
     command += ["--report", "m/page.html"]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    ) as process:
+    with started(command) as process:
         try:
             assert process.stdout is not None
             written = process.stdout.readline().strip()
@@ -171,15 +171,7 @@ main()
 @pytest.mark.usefixtures("three_scans")
 def test_a_stop_ends_a_command_that_is_blocked_itself(number: signal.Signals) -> None:
     command = [sys.executable, "-c", DEAD, "segment", "scans/a.png", "-o", "m"]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    ) as process:
+    with started(command, start_new_session=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "blocked\n"
             time.sleep(0.2)
