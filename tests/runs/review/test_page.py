@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,9 @@ def test_an_interrupted_run_has_one_too(mhvae: Mhvae, scans: Path, monkeypatch: 
     def interrupted(self: Pipeline, theta: np.ndarray, size: tuple[int, int], pose: Any) -> np.ndarray:
         calls.append(size)
         if len(calls) == 3:
+            until = time.monotonic() + 20
+            while len(Path("out/results.csv").read_text().splitlines()) < 2 and time.monotonic() < until:
+                time.sleep(0.01)  # the first result is written by another thread
             raise KeyboardInterrupt
         return mask(self, theta, size, pose)
 
