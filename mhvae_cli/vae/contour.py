@@ -6,29 +6,27 @@ squares finds which cell edges the outline crosses, and the crossings are then r
 Frame: points are xy in [-1, 1], the image edge to edge, y down.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..polygons import signed_area
+from .raster import Level, inside_at
 
 Points = NDArray[np.float64]
-Level = Callable[[Points], np.ndarray]
 
 VERTICES = 360  # of an ellipse
 BLOCKS = 32  # per side of the grid; a block far from the outline is decided as a whole
-MARGIN = 0.75
-"""Half a block's diagonal over its side, rounded up: no point is farther from its nearest corner."""
 TOLERANCE = 1e-12  # of a root, relative to its edge's length and to the level's change along the edge
 
 
 def contours(level: Level, *, cells: int = 128) -> list[Points]:
     """The outline of {p : level(p) >= 0}, clipped exactly to the square [-1, 1]^2.
 
-    `level` maps points (N, 2) float64 to values (N,), positive inside; it is called on the nodes of a grid of
-    `cells` x `cells`, except those far from the outline (`near_zero`), and then on a few hundred points at a
-    time.
+    `level` maps points (N, 2) float64 to values (N,), positive inside. Which nodes of a grid of `cells` x
+    `cells` are inside is found from few of them (`raster.inside_at`); then it is called on a few hundred
+    points at a time.
 
     Returns closed polygons, each (n, 2) float64, n >= 3, the last vertex connected to the first and not
     repeated; an empty list if nothing is inside. Every vertex is a root of `level` on a grid line, or is on
@@ -38,18 +36,18 @@ def contours(level: Level, *, cells: int = 128) -> list[Points]:
     connected.
 
     Between vertices the outline is a chord, with an error of at most about (2 / cells)^2 / (4 r) at a radius
-    of curvature r. A part, gap or hole that contains no grid node (narrower than 2 / cells) can be missed:
-    use more cells if that matters.
+    of curvature r. A part, gap or hole that is narrower than a block (2 / BLOCKS) and whose level is not
+    smooth, or that contains no grid node (narrower than 2 / cells), can be missed: use more cells if that
+    matters.
     """
     axis = np.linspace(-1.0, 1.0, cells + 1)
-    values = _nodes(level, axis)
     # A duplicate of the border's nodes, all outside and at distance 0, closes every ring along the border.
+    inside = np.pad(inside_at(level, axis, axis, max(1, cells // BLOCKS)), 1)
     axis = np.pad(axis, 1, mode="edge")
-    values = np.pad(values, 1, constant_values=-np.inf)
-    if not (values >= 0).any():
+    if not inside.any():
         return []
-    edges, following = _segments(level, values >= 0, axis)
-    vertices = _crossings(level, values.ravel(), axis, edges)
+    edges, following = _segments(level, inside, axis)
+    vertices = _crossings(level, inside.ravel(), axis, edges)
     rings = (_simplified(vertices[ring]) for ring in _cycles(following))
     return [ring for ring in rings if ring is not None]
 
@@ -69,39 +67,6 @@ def ellipse(matrix: Points, radius: float) -> list[Points]:
     circle = np.stack([np.cos(turn), np.sin(turn) * np.sign(determinant)])
     ring: np.ndarray = np.linalg.solve(matrix[:, :2], radius * circle - matrix[:, 2:]).T
     return [ring] if (np.abs(ring) < 1).all() else []
-
-
-def near_zero(nodes: np.ndarray) -> NDArray[np.bool_]:
-    """Which blocks (m - 1, n - 1) the outline may enter, judged by the level (m, n) at their corners.
-
-    Those where the level has both signs, or is no farther from zero than it changes over half a diagonal, in
-    the block itself or its neighbours.
-    """
-    corners = np.stack([nodes[:-1, :-1], nodes[:-1, 1:], nodes[1:, :-1], nodes[1:, 1:]])
-    low, high = corners.min(0), corners.max(0)
-    change = np.pad(high - low, 1, mode="edge")
-    change = np.maximum(np.maximum(change[:, :-2], change[:, 1:-1]), change[:, 2:])
-    change = np.maximum(np.maximum(change[:-2], change[1:-1]), change[2:])
-    near: NDArray[np.bool_] = (low <= 0) & (high >= 0) | (np.abs(corners).min(0) <= MARGIN * change)
-    return near
-
-
-def _nodes(level: Level, axis: Points) -> Points:
-    """The level (n, n) at the nodes; far from the outline that of a nearby node, which has the same sign."""
-    step = max(1, (len(axis) - 1) // BLOCKS)
-    marks = np.unique([*range(0, len(axis), step), len(axis) - 1])
-    x, y = np.meshgrid(axis[marks], axis[marks])
-    corners = np.asarray(level(np.stack([x.ravel(), y.ravel()], axis=1)), dtype=np.float64).reshape(x.shape)
-    if step == 1:
-        return corners
-    near, index = near_zero(corners), np.arange(len(axis))
-    # A node between two blocks belongs to both.
-    left, right = np.maximum(-(-index // step) - 1, 0), np.minimum(index // step, len(marks) - 2)
-    values = corners[right][:, right]
-    beside = near[left] | near[right]
-    row, column = np.nonzero(beside[:, left] | beside[:, right])
-    values[row, column] = level(np.stack([axis[column], axis[row]], axis=1))
-    return values
 
 
 def _segments(level: Level, inside: NDArray[np.bool_], axis: Points) -> tuple[np.ndarray, np.ndarray]:
@@ -134,44 +99,48 @@ def _segments(level: Level, inside: NDArray[np.bool_], axis: Points) -> tuple[np
     return edges, np.searchsorted(edges, target[order])
 
 
-def _crossings(level: Level, values: np.ndarray, axis: Points, edges: np.ndarray) -> Points:
+def _crossings(level: Level, inside: NDArray[np.bool_], axis: Points, edges: np.ndarray) -> Points:
     """Where the outline crosses each edge: (E, 2), roots of `level`, or the node itself at the border."""
     side = len(axis)
     first = edges % side**2
     second = np.where(edges < side**2, first + 1, first + side)
-    swap = ~(values[first] >= 0)
-    inner, outer = np.where(swap, second, first), np.where(swap, first, second)
-    a = np.stack([axis[inner % side], axis[inner // side]], axis=1)
-    b = np.stack([axis[outer % side], axis[outer // side]], axis=1)
-    seek = (a != b).any(axis=1) & (values[inner] > 0)
-    a[seek] = _roots(level, a[seek], b[seek], values[inner[seek]], values[outer[seek]])
+    inner, outer = np.where(inside[first], [first, second], [second, first])
+    ends = np.concatenate([inner, outer])
+    a, b = np.split(np.stack([axis[ends % side], axis[ends // side]], axis=1), 2)
+    at_a, at_b = np.split(np.asarray(level(np.concatenate([a, b])), dtype=np.float64), 2)
+    seek = (a != b).any(axis=1) & (at_a > 0)
+    a[seek] = _roots(level, a[seek], b[seek], at_a[seek], at_b[seek])
     return a
 
 
 def _roots(level: Level, a: Points, b: Points, at_a: np.ndarray, at_b: np.ndarray) -> Points:
     """Roots of `level` between a (N, 2), where it is positive, and b (N, 2), where it is negative.
 
-    Ridders' method on all edges at once: the bracket at least halves in each iteration, so it also converges
-    for levels with kinks or jumps. An edge is done when its value or its bracket is within TOLERANCE.
+    Chandrupatla's method (Adv. Eng. Softw. 28, 1997) on all edges at once: inverse quadratic interpolation
+    where three values allow it, else bisection, so it also converges for levels with kinks or jumps. An edge
+    is done when its value or its bracket is within TOLERANCE.
     """
     found = a.copy()
     todo = np.arange(len(a))
-    low, high, at_low, at_high = np.zeros(len(a)), np.ones(len(a)), at_a, at_b
+    # The root lies between x1, the newest, and x2; x3 was an end before. All are fractions of the edge.
+    x1, x2, x3 = np.ones(len(a)), np.zeros(len(a)), np.zeros(len(a))
+    f1, f2, f3 = at_b, at_a, at_a
     small = TOLERANCE * (at_a - at_b)
+    t = f1 / (f1 - f2)
     while todo.size:
-        origin, along = a[todo], b[todo] - a[todo]
-        middle = (low + high) / 2
-        at_middle = np.asarray(level(origin + middle[:, None] * along), dtype=np.float64)
-        t = middle + (middle - low) * at_middle / np.sqrt(at_middle**2 - at_low * at_high)
-        found[todo] = origin + t[:, None] * along
-        at_t = np.asarray(level(found[todo]), dtype=np.float64)
-        # Both evaluations shrink the bracket, which keeps a positive level at `low` and a negative at `high`.
-        for at, value in ((middle, at_middle), (t, at_t)):
-            up = value >= 0
-            low, at_low = np.where(up, at, low), np.where(up, value, at_low)
-            high, at_high = np.where(up, high, at), np.where(up, at_high, value)
-        open_ = (np.abs(at_t) > small[todo]) & (high - low > TOLERANCE)
-        todo, low, high, at_low, at_high = (each[open_] for each in (todo, low, high, at_low, at_high))
+        x = x1 + t * (x2 - x1)
+        found[todo] = a[todo] + x[:, None] * (b[todo] - a[todo])
+        f = np.asarray(level(found[todo]), dtype=np.float64)
+        same = (f >= 0) == (f1 >= 0)
+        x2, f2, x3, f3 = np.where(same, [x2, f2, x1, f1], [x1, f1, x2, f2])
+        x1, f1 = x, f
+        open_ = (np.abs(f1) > small[todo]) & (np.abs(x2 - x1) > TOLERANCE)
+        todo, x1, x2, x3, f1, f2, f3 = (each[open_] for each in (todo, x1, x2, x3, f1, f2, f3))
+        apart, change = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
+        smooth = (change**2 < apart) & ((1 - change) ** 2 < 1 - apart)
+        with np.errstate(all="ignore"):
+            t = f1 / (f2 - f1) * f3 / (f2 - f3) + (x3 - x1) / (x2 - x1) * f1 / (f3 - f1) * f2 / (f3 - f2)
+        t = np.where(smooth, t.clip(0, 1), 0.5)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from math import gcd, prod
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +40,13 @@ class SegmentationHead(nn.Module):
         inside = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[:, 0]
         # Outside [-1, 1] there is background: the border's value less the distance to the border.
         return inside - (source.abs().amax(1) - 1).clamp_min(0)
+
+    def level_at(self, source: np.ndarray) -> np.ndarray:
+        """`level` of single source points (N, 2) float64, as (N,), without torch's overhead for the disc."""
+        if self.reference is None:
+            distance: np.ndarray = np.hypot(*source.T)
+            return RADIUS - distance
+        return self.level(torch.from_numpy(source.T)[None, :, None])[0, 0].numpy()
 
     def forward(self, source: Tensor) -> Tensor:
         """Soft mask (B, h, w) in (0, 1) from source points (B, 2, h, w): 0.5 on the object's boundary."""

@@ -122,11 +122,7 @@ class MultiHeadedVAE(nn.Module):
         assert warp is not None
         parameters = warp.parameters_of(theta.to(warp.identity))[0].cpu().double().numpy()
 
-        def level(points: np.ndarray) -> np.ndarray:
-            source = torch.from_numpy(warp.sources(points, parameters).T)
-            return self.segmentation_head.level(source[None, :, None])[0, 0].numpy()
-
-        return level
+        return lambda points: self.segmentation_head.level_at(warp.sources(points, parameters))
 
     def decode(self, latents: Latents) -> Tensor:
         """The VAE's reconstruction x_hat (B, C, S, S), about [-1, 1].

@@ -42,9 +42,13 @@ def control_points(layout: str) -> np.ndarray:
 
 
 def kernel(r2: np.ndarray) -> np.ndarray:
-    """U(r) = r^2 log r^2 of squared distances `r2`, any shape, U(0) = 0 (equation 12)."""
-    u = np.maximum(r2, np.finfo(r2.dtype).tiny)  # the logarithm of 0 is -inf, and 0 times that NaN
-    values: np.ndarray = np.multiply(np.log(u, out=u), r2, out=u)
+    """U(r) = r^2 log r^2 of squared distances `r2`, any shape, U(0) = 0 (equation 12).
+
+    Tiny negative squares, which rounding can give, are taken for 0.
+    """
+    u = torch.from_numpy(np.maximum(r2, np.finfo(r2.dtype).tiny))  # 0 times the logarithm of 0 would be NaN
+    # torch's logarithm is vectorised on every processor, NumPy's of float64 with AVX-512 only.
+    values: np.ndarray = torch.log(u).mul_(u).numpy()
     return values
 
 
@@ -68,10 +72,14 @@ class Warp(nn.Module):
         self.config = config
         if config.family == "affine":
             self.points = None
+            self._distances = None
             self._coefficients, self._to_affine = np.eye(3), np.eye(3)
             identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
         else:
             self.points = control_points(config.points)
+            # |p - q|^2 of all points p and control points q is a product with the rows 1, x, y and |p|^2.
+            squares = (self.points**2).sum(1)
+            self._distances = np.column_stack([squares, -2 * self.points, np.ones_like(squares)])
             self._coefficients = _tps_coefficients(self.points)
             self._to_affine = np.linalg.pinv(np.column_stack([self.points, np.ones(len(self.points))])).T
             identity = self.points.T
@@ -94,23 +102,21 @@ class Warp(nn.Module):
     def sources(self, points: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Source points (N, 2) float64 of one sample's `parameters` (2, M): no basis is made."""
         c = self._coefficients @ parameters.T
-        # In pieces whose (2048, K) distances fit into the processor's cache.
-        pieces = (points[i : i + 2048] for i in range(0, max(1, len(points)), 2048))
-        return np.concatenate([self._combine(piece, c) for piece in pieces])
+        # In pieces whose (K, 1536) distances fit into the processor's cache, and for which torch's kernels
+        # start no threads: they are called from many at once.
+        pieces = (points[i : i + 1536] for i in range(0, max(1, len(points)), 1536))
+        return np.concatenate([self._combine(piece, c).T for piece in pieces], axis=1).T
 
     def _combine(self, points: np.ndarray, c: np.ndarray) -> np.ndarray:
-        """Rows [x, y, 1] @ c, or [U(|p - p_k|), 1, x, y] @ c, at points (N, 2)."""
-        if self.points is None:
-            affine: np.ndarray = points @ c[:2] + c[2]
-            return affine
-        # |p - q|^2 = |p|^2 - 2 p.q + |q|^2, and a product per part of the row: no (N, K, 2) array, and 4 x
-        # faster than one concatenated row. Rounding may give tiny negative squares, hence the maximum below.
-        r2 = points @ (-2 * self.points.T)
-        r2 += (points**2).sum(1)[:, None]
-        r2 += (self.points**2).sum(1)
-        k = len(self.points)
-        rows: np.ndarray = kernel(np.maximum(r2, 0, out=r2)) @ c[:k] + c[k] + points @ c[k + 1 :]
-        return rows
+        """Rows [x, y, 1] @ c, or [U(|p - p_k|), 1, x, y] @ c, at points (N, 2); in memory, columns."""
+        if self._distances is None:
+            affine: np.ndarray = c[:2].T @ points.T + c[2][:, None]
+            return affine.T
+        k, rows = len(self._distances), np.ones((4, len(points)))
+        rows[1:3] = points.T
+        np.einsum("in,in->n", rows[1:3], rows[1:3], out=rows[3])
+        columns: np.ndarray = c[:k].T @ kernel(self._distances @ rows) + c[k:].T @ rows[:3]
+        return columns.T
 
     def parameters_of(self, theta: Tensor) -> Tensor:
         """theta (B, P) -> (B, 2, M): the affine matrix, or the x' and y' of the control points' sources."""
