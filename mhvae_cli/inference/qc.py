@@ -7,11 +7,14 @@ beyond its limit if the image is foreign, unlike the validation images:
 tones     distance of brightness, contrast, sharpness and colours (`tones`); needs no network
 layout    distance of the coarse distribution of brightness and colours (`layout`); needs no network
 features  distance of the encoder's features, their mean over the image
+combined  the three distances together: an image that is a little unusual in each of them
 theta     length of the position code, whose entries have sd 1 among the training masks
 recon     mean absolute difference of the image and the VAE's reconstruction
 
 A distance is the root mean square of the values after subtracting the mean of the training images and
-dividing by their sd (tones and features: by the root of their covariance).
+dividing by their sd (tones and features: by the root of their covariance). The distances are nearly
+uncorrelated among validation images, so `combined` is the mean of their logarithms, each in units of its
+spread (from the median to the 84th percentile) above its median.
 
 Whether the object was found well in an image of the right kind is another question: `certainty` answers it.
 """
@@ -26,8 +29,8 @@ import numpy as np
 from ..errors import ModelError
 from ..polygons import signed_area
 
-SIGNALS = ("tones", "layout", "features", "theta", "recon")
 DISTANCES = ("tones", "layout", "features")
+SIGNALS = (*DISTANCES, "combined", "theta", "recon")
 COLUMNS = (
     *("qc", "qc_why", "foreign", "doubtful", "dice_expected"),
     *(f"{name}_pct" for name in SIGNALS),
@@ -126,7 +129,8 @@ class QCStatistics:
     """The statistics of a model's validation set.
 
     Keyed by DISTANCES: `means` (D,) and `scales`, (D,) factors or a (D, D) whitening matrix.
-    Keyed by SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`.
+    Keyed by SIGNALS: `quantiles`, ascending values at equal steps of probability, and `limits`. Both lack
+    "combined" in models of earlier versions.
     """
 
     means: Mapping[str, np.ndarray]
@@ -135,9 +139,12 @@ class QCStatistics:
     limits: Mapping[str, float]
 
     def signals(self, outputs: EncoderOutputs) -> dict[str, float]:
-        """The values of SIGNALS; without recon if the image was not decoded."""
+        """The values of SIGNALS; without recon if the image was not decoded, without combined as long as the
+        quantiles of the distances are not known."""
         parts = (outputs.tones, outputs.layout, outputs.features)
         named = {name: self._distance(name, part) for name, part in zip(DISTANCES, parts, strict=True)}
+        if self.quantiles:
+            named["combined"] = float(np.mean([self._excess(*each) for each in named.items()]))
         named["theta"] = _rms(outputs.theta)
         if outputs.recon is not None:
             named["recon"] = outputs.recon
@@ -153,14 +160,15 @@ class QCStatistics:
         """Check a result: its signals, its outline `rings` (`Networks.contour`), `Networks.jacobian`, and the
         Dice to expect (`certainty`)."""
         values = self.signals(outputs)
-        why = [name for name in SIGNALS if values.get(name, 0.0) > self.limits[name]]
+        known = [name for name in SIGNALS if name in values and name in self.limits]
+        why = [name for name in known if values[name] > self.limits[name]]
         turns = [signed_area(ring) > 0 for ring in rings]
         components, holes = sum(turns), len(turns) - sum(turns)
         folded = jacobian is not None and jacobian <= 0
         problems = {"empty": not components, "pieces": components > 1, "holes": holes > 0, "folds": folded}
         problems["doubtful"] = dice is not None and dice < LEAST_EXPECTED
         why += [name for name, found in problems.items() if found]
-        shares = {name: _percentile(value, self.quantiles[name]) for name, value in values.items()}
+        shares = {name: _percentile(values[name], self.quantiles[name]) for name in known}
         return QCResult(tuple(why), shares, jacobian, components, holes, dice)
 
     def to_dict(self) -> dict[str, object]:
@@ -170,13 +178,20 @@ class QCStatistics:
         }
         return {
             "distances": distances,
-            "quantiles": {name: plain(self.quantiles[name]) for name in SIGNALS},
-            "limits": {name: plain(np.float64(self.limits[name])) for name in SIGNALS},
+            "quantiles": {name: plain(values) for name, values in self.quantiles.items()},
+            "limits": {name: plain(np.float64(value)) for name, value in self.limits.items()},
         }
 
     def _distance(self, name: str, value: np.ndarray) -> float:
         apart, scale = value - self.means[name], self.scales[name]
         return _rms(scale @ apart if scale.ndim == 2 else scale * apart)
+
+    def _excess(self, name: str, distance: float) -> float:
+        """How many spreads the logarithm of a distance lies above the median."""
+        quantiles, floor = self.quantiles[name], np.finfo(np.float64).tiny
+        steps = np.linspace(0, 1, len(quantiles))
+        middle, high = np.log(np.maximum(np.interp((0.5, 0.84), steps, quantiles), floor))
+        return float((np.log(max(distance, floor)) - middle) / max(high - middle, 1e-6))
 
 
 def judge_generated(dice: float, training_distance: float | None = None) -> dict[str, str]:
@@ -193,11 +208,12 @@ def parse_statistics(content: Mapping[str, Any], sizes: Mapping[str, int], *, wh
     """Parse "trust" of a config.json, for a model whose DISTANCES have these `sizes`; else ModelError."""
     try:
         distances = {name: content["distances"][name] for name in DISTANCES}
+        signals = [name for name in SIGNALS if name != "combined" or name in content["limits"]]
         trust = QCStatistics(
             {name: np.array(distances[name]["mean"], np.float64) for name in DISTANCES},
             {name: np.array(distances[name]["scale"], np.float64) for name in DISTANCES},
-            {name: np.array(content["quantiles"][name], np.float64) for name in SIGNALS},
-            {name: float(content["limits"][name]) for name in SIGNALS},
+            {name: np.array(content["quantiles"][name], np.float64) for name in signals},
+            {name: float(content["limits"][name]) for name in signals},
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f'{where}: its "trust" is damaged') from error

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -73,14 +74,18 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
         {},
         {},
     )
-    signals = [statistics.signals(each) for each in val_outputs]
-    columns = {name: np.array([each[name] for each in signals]) for name in SIGNALS}
     probabilities = np.linspace(0, 1, QUANTILE_COUNT)
-    statistics = replace(
-        statistics,
-        quantiles={name: np.quantile(values, probabilities) for name, values in columns.items()},
-        limits={name: limit(values) for name, values in columns.items()},
-    )
+    for _ in range(2):  # the second time with the signal that needs the quantiles of others
+        signals = [statistics.signals(each) for each in val_outputs]
+        columns = {name: np.array([each[name] for each in signals]) for name in SIGNALS if name in signals[0]}
+        statistics = replace(
+            statistics,
+            quantiles={name: np.quantile(values, probabilities) for name, values in columns.items()},
+            limits={
+                name: normal_limit(values) if name == "combined" else limit(values)
+                for name, values in columns.items()
+            },
+        )
     outcomes = [_outcome(networks, *each) for each in zip(positions, val, strict=True)]
     return Calibration(statistics, fit_errors(outcomes, least=MIN_VAL_IMAGES))
 
@@ -101,6 +106,11 @@ def limit(values: np.ndarray) -> float:
     start = np.quantile(values, 1 - TAIL)
     excess = values[values > start] - start
     return float(start + (excess.mean() if len(excess) else 0.0) * math.log(TAIL / EXCEEDANCE))
+
+
+def normal_limit(values: np.ndarray) -> float:
+    """The same for values whose distribution is nearly normal, as that of a mean of logarithms."""
+    return float(values.mean() + NormalDist().inv_cdf(1 - EXCEEDANCE) * values.std())
 
 
 def _examined(

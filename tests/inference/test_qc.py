@@ -11,6 +11,9 @@ from support.quality import STRIPES, evidence, grid, odd_pictures, trust
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.qc import (
     COLUMNS,
+    SIGNALS,
+    QCStatistics,
+    layout,
     parse_statistics,
     smallest_jacobian,
     tones,
@@ -63,6 +66,34 @@ def test_a_verdict_names_what_is_off() -> None:
     assert trust().judge(evidence(), [SQUARE, SQUARE + 200], 0.5).why == ("pieces",)
     assert trust().judge(evidence(), [], None).why == ("empty",)
     assert tuple(odd.fields()) == COLUMNS and odd.fields()["qc_why"] == "features;theta"
+
+
+def test_a_little_of_everything_is_foreign_too() -> None:
+    """Three distances, each within its own limit: the mean of their logarithms is beyond its own."""
+    steps = np.exp(np.linspace(-2, 2, 33))  # the logarithms' median is 0, and 1.36 at 84 %
+    limits = {**dict.fromkeys(SIGNALS, 10.0), "combined": 1.2}
+    quantiles = {**dict.fromkeys(SIGNALS, steps), "combined": np.linspace(-2, 2, 33)}
+    unit = {"tones": np.eye(4), "layout": np.ones(64), "features": np.ones(2)}
+    means = {"tones": tones(STRIPES), "layout": layout(STRIPES), "features": np.zeros(2)}
+
+    def judged(*distances: float) -> tuple[str, ...]:
+        off = [mean - far for mean, far in zip(means.values(), distances, strict=True)]
+        statistics = QCStatistics(dict(zip(means, off, strict=True)), unit, quantiles, limits)
+        return statistics.judge(evidence(recon=None), [SQUARE], 1.0).why
+
+    assert judged(6, 6, 6) == ("combined",)  # ln 6 / 1.36 = 1.32
+    assert judged(9, 9, 1) == ()
+    assert judged(20, 1, 1) == ("tones",)
+
+
+def test_models_without_the_combined_signal_are_judged_by_the_others() -> None:
+    sizes = {"tones": 4, "layout": 64, "features": 2}
+    content = trust().to_dict()
+    for part in ("quantiles", "limits"):
+        content[part] = {name: value for name, value in content[part].items() if name != "combined"}
+    found = parse_statistics(content, sizes, where="here").judge(evidence(), [SQUARE], 1.0)
+    assert found.qc == "ok" and found.fields()["combined_pct"] is None
+    assert found.fields()["tones_pct"] == trust().judge(evidence(), [SQUARE], 1.0).fields()["tones_pct"]
 
 
 def test_statistics_outlive_the_file() -> None:

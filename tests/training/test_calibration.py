@@ -4,12 +4,20 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
 
 Mhvae = Callable[..., Any]
+
+
+def test_limits_of_normal_values_are_the_normal_ones() -> None:
+    from mhvae_cli.training.calibration import normal_limit
+
+    quantiles = NormalDist(3, 2).quantiles(10_000)
+    assert normal_limit(np.array(quantiles)) == pytest.approx(NormalDist(3, 2).inv_cdf(0.995), abs=0.01)
 
 
 def test_limits_go_on_as_the_tail_does() -> None:
