@@ -59,10 +59,11 @@ class ModelConfig:
     predicted mask's boundary during training, in reference units ([-1, 1]); `reference` the side in pixels
     of the reference's distance map, 0 for the disc.
 
-    Beyond the paper: `tones` is the side of the two coarse layers that z describes (`vae.tones`), 0 for none;
-    `fill` the fraction of a crop's side that the object spans when it is found again (`inference.looking`),
-    0 for never; `pen` how far the masks extend beyond the line that head measurements follow, as a fraction
-    of the image's side (the root of its area).
+    Beyond the paper: with `boundary`, the outline is moved to the boundary that the image shows
+    (`vae.boundary`), which needs the disc; `tones` is the side of the two coarse layers that z describes
+    (`vae.tones`), 0 for none; `fill` the fraction of a crop's side that the object spans when it is found
+    again (`inference.looking`), 0 for never; `pen` how far the masks extend beyond the line that head
+    measurements follow, as a fraction of the image's side (the root of its area).
     """
 
     image_size: int = 256
@@ -71,6 +72,7 @@ class ModelConfig:
     single_head: bool = False
     edge: float = 0.02
     reference: int = 0
+    boundary: bool = False
     tones: int = 0
     fill: float = 0.7
     pen: float = 0.0
@@ -184,9 +186,10 @@ class FitConfig:
 @dataclass(frozen=True)
 class TrainConfig(FitConfig):
     """Training of the VAE. `part`: "position" trains only what finds the object, without the image head;
-    "style" only the style and image heads, with all else frozen, so that masks stay identical bit for bit."""
+    "style" only the style and image heads, with all else frozen, so that masks stay identical bit for bit;
+    "boundary" only the boundary head."""
 
-    part: Literal["all", "position", "style"] = "all"
+    part: Literal["all", "position", "style", "boundary"] = "all"
     loss: LossConfig = field(default_factory=LossConfig)
 
 

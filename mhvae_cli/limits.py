@@ -41,6 +41,8 @@ def check_model(model: ModelConfig) -> None:
         {
             f"model.image_size: a multiple of {stride} for {encoder.arch}": model.image_size % stride != 0,
             "model.channels: 1 or 3": model.channels not in (1, 3),
+            "model.boundary: false without a position code": model.boundary and model.single_head,
+            "model.boundary: false unless the reference is the disc": model.boundary and model.reference > 0,
             "model.tones: 0 without a position code": model.tones > 0 and model.single_head,
         }
     )

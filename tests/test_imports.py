@@ -28,7 +28,7 @@ ROWS = [  # each row imports only rows below it; the boxes of one row stand side
 ]
 RANK = {box: rank for rank, row in enumerate(reversed(ROWS)) for box in row.split()}
 OWNERS = {  # what is called (a name, or the end of a dotted one): the modules that may
-    "grid_sample": {"vae.decoder", "vae.tones", "training.augmentation"},
+    "grid_sample": {"vae.boundary", "vae.decoder", "vae.tones", "training.augmentation"},
     "affine_grid": {"vae.tones", "training.augmentation"},
     "Image.open": {"images.read", "images.deep", "images.tiff", "images.dicom_frames"},
     "safe_open": {"checkpoints.tensors"},

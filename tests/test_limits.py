@@ -33,6 +33,8 @@ def test_the_defaults_are_within_the_limits() -> None:
         ("fill", {"fill": 1.01}, "0 to 1"),
         ("tones", {"tones": -1}, "0 to 256"),
         ("tones", {"tones": 8, "single_head": True}, "without a position code"),
+        ("boundary", {"boundary": True, "single_head": True}, "without a position code"),
+        ("boundary", {"boundary": True, "reference": 64}, "the reference is the disc"),
         ("encoder.width", {"encoder": EncoderConfig(width=0.0)}, "0.01 to 8"),
         ("decoder.channels", {"decoder": DecoderConfig(channels=10**9)}, "1 to 4096"),
         (

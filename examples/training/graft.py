@@ -15,11 +15,14 @@ from mhvae_cli.checkpoints.model_card import model_card
 position, style, out = map(Path, sys.argv[1:])
 config = {**read_config(style), "name": out.name}
 config.pop("trust", None)  # measured on the features of STYLE: run calibrate.py again
+config["model"] = {**config["model"], "boundary": read_config(position)["model"].get("boundary", False)}
 config["training"] = {**read_config(position)["training"], "style": config["training"]}
 position_state, style_state = load_state(position), load_state(style)
 vae = {
-    name: value if name.startswith(("encoder.z.", "image_head.")) else position_state[name]
-    for name, value in style_state.items()
+    name: style_state[name] if name.startswith(("encoder.z.", "image_head.")) else value
+    for name, value in position_state.items()
 }
 states = {"vae": vae, "cddpm": load_state(style, "cddpm")}
+if (style / "audit.safetensors").exists():
+    states["audit"] = load_state(style, "audit")
 save_model(out, config=config, states=states, card=model_card(config))

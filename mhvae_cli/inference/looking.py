@@ -81,7 +81,7 @@ def locate(
     twice = looks > 1 and networks.config.fill > 0
     poses: list[np.ndarray | None] = [None] * len(views)
     thetas, sds = np.zeros((2, len(views), networks.model.theta_dim), np.float32)
-    features = np.zeros((len(views), networks.config.encoder.reduce), np.float32)
+    features = np.zeros((len(views), networks.feature_count), np.float32)
     if first:
         outputs = ([getattr(each, name) for each in first] for name in ("theta", "sd", "features"))
         thetas, sds, features = map(np.stack, outputs)

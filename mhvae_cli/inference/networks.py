@@ -109,8 +109,7 @@ class Networks:
             return None
         channels = self.config.channels
         tones = 4 if channels == 1 else 11  # see `qc.tones`
-        layout, features = channels * LAYOUT**2, self.config.encoder.reduce
-        sizes = {"tones": tones, "layout": layout, "features": features}
+        sizes = {"tones": tones, "layout": channels * LAYOUT**2, "features": self.feature_count}
         return parse_statistics(content, sizes, where=str(self.folder))
 
     @cached_property
@@ -119,8 +118,13 @@ class Networks:
         content = read_config(self.folder)["trust"]["errors"] if self.qc_statistics else None
         if content is None:
             return None
-        sizes = (self.config.encoder.reduce, self.model.theta_dim)
+        sizes = (self.feature_count, self.model.theta_dim)
         return parse_errors(content, *sizes, where=str(self.folder))
+
+    @property
+    def feature_count(self) -> int:
+        """The length R of what QC and intervals see of an image's features."""
+        return self.config.encoder.reduce + self.config.boundary
 
     @property
     def density(self) -> Density:
@@ -144,7 +148,7 @@ class Networks:
     @torch.inference_mode()
     def posterior(self, batch: np.ndarray, *, tta: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The posterior's mean and sd of theta, float32 (B, P), of `prepare`d images (B, C, S, S), and the
-        mean (B, R) of the encoder's reduced features over each image.
+        features (B, R) of each image that QC and intervals use.
 
         `tta`: the mean is that over the image and its three mirror images, which takes four times as long.
         """
@@ -152,10 +156,10 @@ class Networks:
         if tta and self.model.segmentation_head.reference is not None:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
         image = self.image(batch)
-        flat = self.model.encoder.features(image)
-        q_theta = self.model.encoder.position(flat)
-        mean = average_theta(self.model, image, q_theta.mean) if tta else q_theta.mean
-        found = (part.float().cpu().numpy() for part in (mean, q_theta.sd, self._means(flat)))
+        seen = self.model.examine(image)
+        mean = seen.q_theta.mean
+        mean = average_theta(self.model, image, mean) if tta else mean
+        found = (part.float().cpu().numpy() for part in (mean, seen.q_theta.sd, seen.summary))
         return next(found), next(found), next(found)
 
     @torch.inference_mode()
@@ -173,23 +177,19 @@ class Networks:
         `recon` also decodes, which takes half as long again.
         """
         self.need_position()
-        image, encoder = self.image(batch), self.model.encoder
-        flat = encoder.features(image)
-        q_theta = encoder.position(flat)
-        parts = (part.float().cpu().numpy() for part in (q_theta.mean, q_theta.sd, self._means(flat)))
+        image = self.image(batch)
+        seen = self.model.examine(image)
+        q_theta = seen.q_theta
+        parts = (part.float().cpu().numpy() for part in (q_theta.mean, q_theta.sd, seen.summary))
         found = [EncoderOutputs(*row) for row in zip(*parts, batch, strict=True)]
         if style or recon:
-            z = self.model.style(image, flat, q_theta).mean
+            z = self.model.style(image, seen.features, q_theta).mean
             found = [replace(each, z=row) for each, row in zip(found, z.cpu().numpy(), strict=True)]
         if recon:
             made = self.model.decode(Latents(z, q_theta.mean))
             errors = (made - image).abs().mean((1, 2, 3)).tolist()
             found = [replace(each, recon=error) for each, error in zip(found, errors, strict=True)]
         return found
-
-    def _means(self, flat: torch.Tensor) -> torch.Tensor:
-        means: torch.Tensor = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
-        return means
 
     @torch.inference_mode()
     def encode(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

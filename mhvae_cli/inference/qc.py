@@ -57,8 +57,8 @@ class EncoderOutputs:
     """The results of one pass of the encoder on an image.
 
     `theta` (P,) and `sd` (P,) are the mean and the standard deviation of its posterior, `features` (R,) the
-    reduced features' mean over the image, `square` the image (C, S, S), float32; `z` (Z,) the mean of the
-    style's posterior and `recon` the reconstruction error, None if they were not asked for. `tones` and
+    summary of its features (`model.Examination`), `square` the image (C, S, S), float32; `z` (Z,) the mean of
+    the style's posterior and `recon` the reconstruction error, None if they were not asked for. `tones` and
     `layout`, which need no network, are computed when first used: in the thread that writes, while the
     network continues.
     """

@@ -23,7 +23,7 @@ from ..vae.fitting import fit
 from ..vae.tta import aligned
 from ..vae.warp import pixel_centres
 from .datasets import Sample
-from .error_model import Outcome, fit_errors
+from .error_model import OWN, Outcome, fit_errors
 
 MIN_VAL_IMAGES = 20
 """Minimum number of validation images: fewer do not show what is unusual."""
@@ -87,7 +87,8 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
             },
         )
     outcomes = [_outcome(networks, *each) for each in zip(positions, val, strict=True)]
-    return Calibration(statistics, fit_errors(outcomes, least=MIN_VAL_IMAGES))
+    own = OWN + networks.config.boundary
+    return Calibration(statistics, fit_errors(outcomes, least=MIN_VAL_IMAGES, own=own))
 
 
 def write_calibration(folder: Path, found: Calibration, *, images: int) -> None:

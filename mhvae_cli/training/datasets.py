@@ -22,6 +22,7 @@ from ..hashing import seed_of
 from ..images.read import read_mask, read_scan
 from ..images.scan import Scan, stored, upright
 from ..images.transforms import to_square
+from ..vae.boundary import NUDGES
 from ..vae.fitting import rim
 from .augmentation import Affine, crop, identity_maps, resample, similarity, tone
 from .mask_checks import fault_of
@@ -61,8 +62,8 @@ class Batch:
     """An augmented batch of float32 tensors.
 
     image (B, C, S, S) in [-1, 1]; mask (B, S, S) in [0, 1]; rim (B, N, 2), the points xy of the true contour,
-    float64, and their weights (B, N); standard normal noise for theta (B, P) and z (B, Z); random poses
-    (B, 2, 3) as in `Latents`.
+    float64, and their weights (B, N); standard normal noise for theta (B, P) and z (B, Z), and for outlines
+    (B, NUDGES); random poses (B, 2, 3) as in `Latents`.
     """
 
     image: Tensor
@@ -72,6 +73,7 @@ class Batch:
     eps_theta: Tensor
     eps_z: Tensor
     pose: Tensor
+    nudges: Tensor
 
 
 def discover(folder: Path, *, masks: bool = True) -> list[Sample]:
@@ -271,6 +273,7 @@ class MaskedImages(Images):
             torch.stack([e[0] for e in eps]),
             torch.stack([e[1] for e in eps]),
             torch.from_numpy(np.stack(poses)).float(),
+            torch.from_numpy(np.stack([r.standard_normal(NUDGES, np.float32) for r in rngs])),
         )
 
     def _random_crop(

@@ -19,7 +19,7 @@ DICE_PENALTIES = (0.3, 1.0, *FEATURE_PENALTIES)
 FLOORS = (0.1, 0.25, 1.0)
 """Floors of an error's size to choose from, as multiples of the median: near 0, logarithms are noise."""
 OWN = 4
-"""The number of inputs that are not features."""
+"""The number of inputs that are not features; that of a boundary head is one more."""
 EXPLAINED = 0.99
 """The share of the variance of theta's errors that is kept."""
 BLOCKS = 12
@@ -37,10 +37,10 @@ class Outcome:
     theta: np.ndarray
 
 
-def fit_errors(outcomes: Sequence[Outcome], *, least: int) -> ErrorModel | None:
+def fit_errors(outcomes: Sequence[Outcome], *, least: int, own: int = OWN) -> ErrorModel | None:
     """The error model of validation images; measures with fewer than `least` errors are left out.
 
-    None if the area is one of them.
+    None if the area is one of them. The first `own` inputs are not features.
     """
     inputs = np.stack([each.evidence.inputs for each in outcomes])
     known = np.isfinite(inputs)
@@ -57,17 +57,17 @@ def fit_errors(outcomes: Sequence[Outcome], *, least: int) -> ErrorModel | None:
         errors = np.array([each.errors[name] for each in outcomes])
         there = np.isfinite(errors)
         if there.sum() >= least:
-            measures[name] = fit_measure(x[there], gaps[there], errors[there])
+            measures[name] = fit_measure(x[there], gaps[there], errors[there], own)
     if "area" not in measures:
         return None
-    weights, table = fit_dice(x, np.array([each.dice for each in outcomes]))
+    weights, table = fit_dice(x, np.array([each.dice for each in outcomes]), own)
     model = ErrorModel(centre, scale, measures, weights, table, np.zeros((len(outcomes[0].theta), 0)))
     sizes = [model.assess(each.evidence) for each in outcomes]
     factor = fit_factor(np.stack([each.theta for each in outcomes]), sizes)
     return ErrorModel(centre, scale, measures, weights, table, factor)
 
 
-def fit_measure(x: np.ndarray, gaps: np.ndarray, errors: np.ndarray) -> ErrorFit:
+def fit_measure(x: np.ndarray, gaps: np.ndarray, errors: np.ndarray, own: int = OWN) -> ErrorFit:
     """The fit to errors (N,) of standardised inputs (N, 1 + D) and gaps (N,) with the narrowest intervals.
 
     Those of the candidates are compared at the coverage that each is calibrated to, out of fold.
@@ -79,13 +79,13 @@ def fit_measure(x: np.ndarray, gaps: np.ndarray, errors: np.ndarray) -> ErrorFit
             sizes, ratios = np.zeros((2, len(errors)))
             for fold in range(FOLDS):
                 rest, out = folds != fold, folds == fold
-                mean, weights = _fit(x[rest], gaps[rest], errors[rest], follow=follow, floor=floor)
+                mean, weights = _fit(x[rest], gaps[rest], errors[rest], own, follow=follow, floor=floor)
                 sizes[out] = np.exp(x[out] @ weights)
                 ratios[out] = np.abs(errors[out] - mean[0] - mean[1] * gaps[out]) / sizes[out]
             widen = conformal_quantile(ratios)
             width = float(np.mean(np.sinh(np.minimum(sizes * widen, 5))))
             if best is None or width < best[0]:
-                mean, weights = _fit(x, gaps, errors, follow=follow, floor=floor)
+                mean, weights = _fit(x, gaps, errors, own, follow=follow, floor=floor)
                 weights[0] += np.log(max(widen, 1e-9))
                 best = width, ErrorFit(mean, weights)
     assert best is not None
@@ -101,7 +101,7 @@ def conformal_quantile(ratios: np.ndarray, coverage: float = COVERAGE) -> float:
     return float(np.sort(ratios)[min(rank, len(ratios)) - 1])
 
 
-def fit_dice(x: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_dice(x: np.ndarray, dice: np.ndarray, own: int = OWN) -> tuple[np.ndarray, np.ndarray]:
     """Weights (1 + D,) of a score for the Dice (N,), and the table of the Dice to expect by score, (2, K).
 
     The table is an isotonic regression on scores predicted out of fold.
@@ -112,8 +112,8 @@ def fit_dice(x: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores = np.zeros(len(dice))
     for fold in range(FOLDS):
         out = folds == fold
-        scores[out] = x[out] @ ridge(x[~out], goal[~out], DICE_PENALTIES)
-    return ridge(x, goal, DICE_PENALTIES), isotonic(scores, dice)
+        scores[out] = x[out] @ ridge(x[~out], goal[~out], DICE_PENALTIES, own)
+    return ridge(x, goal, DICE_PENALTIES, own), isotonic(scores, dice)
 
 
 def isotonic(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -155,14 +155,14 @@ def fit_factor(errors: np.ndarray, certainties: Sequence[Certainty]) -> np.ndarr
     return factor
 
 
-def ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
+def ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float], own: int = OWN) -> np.ndarray:
     """Ridge regression (1 + D,) of y (N,) on x (N, 1 + D), with the penalty of least leave-one-out error.
 
     The constant is free; the features' penalty is multiplied by their number.
     """
     size = x.shape[1]
-    relative = np.full(size, float(max(1, size - 1 - OWN)))
-    relative[: 1 + OWN], relative[0] = 1.0, 1e-9
+    relative = np.full(size, float(max(1, size - 1 - own)))
+    relative[: 1 + own], relative[0] = 1.0, 1e-9
     best: tuple[float, np.ndarray] | None = None
     for penalty in penalties:
         inverse = np.linalg.solve(x.T @ x + np.diag(penalty * relative), x.T)
@@ -176,12 +176,12 @@ def ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> np.ndarra
 
 
 def _fit(
-    x: np.ndarray, gaps: np.ndarray, errors: np.ndarray, *, follow: bool, floor: float
+    x: np.ndarray, gaps: np.ndarray, errors: np.ndarray, own: int, *, follow: bool, floor: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The errors' mean (2,), which may `follow` the gaps, and the weights of the logarithm of their size."""
     terms = np.stack([np.ones_like(gaps), gaps * follow], axis=1)
     shrink = np.diag([5.0, 10 * float(gaps.var()) + 1e-9])
     mean = np.linalg.solve(terms.T @ terms + shrink, terms.T @ errors)
     rest = np.abs(errors - terms @ mean)
-    weights = ridge(x, np.log(rest + floor * np.median(rest) + 1e-9), FEATURE_PENALTIES)
+    weights = ridge(x, np.log(rest + floor * np.median(rest) + 1e-9), FEATURE_PENALTIES, own)
     return mean, weights

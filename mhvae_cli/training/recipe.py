@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "image_size": 160,
             "z_dim": 128,
             "tones": 32,
+            "boundary": True,
             "encoder": {"arch": "efficientnet-lite0", "hidden": 256},
             "decoder": {"channels": 48, "max_size": 128},
         },
@@ -100,8 +101,12 @@ def load_recipe(
         recipe = replace(recipe, start=SCRATCH)  # of other encoders there are no bundled weights
     check_model(recipe.model)
     check_training(recipe.train)
-    if recipe.train.part == "style" and recipe.start == SCRATCH:
-        raise UsageError('train.part = "style" needs a trained model', hint="specify it with --from")
+    if recipe.train.part in ("style", "boundary") and recipe.start in (SCRATCH, IMAGENET):
+        raise UsageError(
+            f'train.part = "{recipe.train.part}" needs a trained model', hint="specify it with --from"
+        )
+    if recipe.train.part == "boundary" and not recipe.model.boundary:
+        raise UsageError('train.part = "boundary" needs model.boundary = true')
     if recipe.train.part == "position" and recipe.model.single_head:
         hint = "--preset small trains all of it"
         raise UsageError('train.part = "position": a single-headed VAE has no position code', hint=hint)

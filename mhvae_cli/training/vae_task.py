@@ -15,6 +15,7 @@ from ..checkpoints.model_card import model_card
 from ..config import SCRATCH, AugmentConfig, ModelConfig, TrainConfig, to_dict
 from ..filesystem import write_atomic
 from ..images.encode import encode_png
+from ..vae.boundary import boundary_miss, nudged, outlines, true_distance
 from ..vae.fitting import distance_map, fit_tones
 from ..vae.fitting import fit as fit_warp
 from ..vae.latents import Gaussian, Latents
@@ -26,6 +27,8 @@ from .loop import sheet_due, swap_weights
 from .validation import contact_sheet, validate, validate_crops
 from .warm_start import describe_start, start_vae
 
+BOUNDARY_WEIGHT = 0.1
+"""Of the boundary head's loss, which trains that head alone; it only counts where gradients are clipped."""
 REFERENCE_SIZE = 256
 TONE_IMAGES, TONE_VIEWS = 2000, 20
 """Tones are fitted to as many augmented images before training, but at most so many views of each."""
@@ -44,21 +47,22 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.config = config.loss
-        self.position_only, self.style_only = config.part == "position", config.part == "style"
+        self.part = config.part
         encoder = model.encoder
         trained: dict[str, list[nn.Module | None]] = {
             "all": [model],
-            "position": [encoder.convnet, encoder.reduce, encoder.theta],
+            "position": [encoder.convnet, encoder.reduce, encoder.theta, model.boundary_head],
             "style": [encoder.z, model.image_head],
+            "boundary": [model.boundary_head],
         }
         model.requires_grad_(False)
         for part in trained[config.part]:
-            assert part is not None
-            part.requires_grad_(True)
+            if part is not None:
+                part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Objective":
-        """Set the training mode, except in the style stage, where batch-norm statistics stay frozen."""
-        super().train(mode and not self.style_only)
+        """Set the training mode, except where the encoder and its batch norms' statistics are frozen."""
+        super().train(mode and self.part not in ("style", "boundary"))
         return self
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -66,11 +70,21 @@ class Objective(nn.Module):
         device = next(self.parameters()).device
         image = batch.image.to(device, memory_format=torch.channels_last)
         c, kl = self.config, warmup(progress, self.config.kl_warmup)
-        if self.position_only:
-            q_theta = self.model.locate(image)
+        if self.part == "boundary":
+            with torch.no_grad():
+                flat, maps = self.model.encoder.features(image)
+                theta = self.model.encoder.position(flat).mean
+            boundary = self.boundary_loss(image, maps, theta, batch)
+            return {"loss": boundary, "boundary": boundary}
+        if self.part == "position":
+            flat, maps = self.model.encoder.features(image)
+            q_theta = self.model.encoder.position(flat)
             theta = q_theta.rsample(batch.eps_theta.to(device))
             mask_pred = self.model.mask(theta, (image.shape[2], image.shape[3]))
             loss, terms = self.position_loss(q_theta, theta, mask_pred, batch, kl)
+            if self.model.boundary_head is not None:
+                terms["boundary"] = self.boundary_loss(image, maps, q_theta.mean, batch)
+                loss = loss + BOUNDARY_WEIGHT * terms["boundary"]
             return {"loss": loss, **terms}
         out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
         terms = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
@@ -85,6 +99,9 @@ class Objective(nn.Module):
         if self.model.warp is not None:
             position, position_terms = self.position_loss(out.q_theta, out.theta, out.mask_pred, batch, kl)
             loss, terms = loss + position, terms | position_terms
+            if self.model.boundary_head is not None and self.part == "all":
+                terms["boundary"] = self.boundary_loss(image, out.maps, out.q_theta.mean, batch)
+                loss = loss + BOUNDARY_WEIGHT * terms["boundary"]
         return {"loss": loss, **terms}
 
     def position_loss(
@@ -102,6 +119,22 @@ class Objective(nn.Module):
             terms["contour"] = contour_miss(level, slope, batch.rim_weight.to(theta.device)).mean()
             loss = loss + c.contour * terms["contour"]
         return loss, terms
+
+    def boundary_loss(self, image: Tensor, maps: list[Tensor], theta: Tensor, batch: Batch) -> Tensor:
+        """The mean `boundary_miss` at outlines of theta (B, P) that are wrong at random.
+
+        The encoder does not learn from it: what it finds by itself stays as good.
+        """
+        head, warp = self.model.boundary_head, self.model.warp
+        assert head is not None and warp is not None
+        found = outlines(warp, theta)
+        points, normals = (each.to(image.device) for each in nudged(found, batch.nudges))
+        target = true_distance(batch.mask.to(image.device), points, normals)
+        # Beyond the image's border nothing is known.
+        weight = torch.from_numpy(found.found).to(points) * (points.abs().amax(2) < 0.98)
+        with torch.autocast(image.device.type, enabled=False):
+            distance, log_error = head([image, *(each.detach() for each in maps)], points, normals)
+            return boundary_miss(distance, log_error, target, weight).mean()
 
     def consistency(self, latents: Latents, size: int) -> Tensor:
         """Consistency of edits: decode an edited latent code, encode the image, and compare the codes.
@@ -172,7 +205,7 @@ class VAETask:
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """Metrics of the EMA weights (`validation.validate`); in some epochs also write a contact sheet."""
         with swap_weights(self.module, ema):
-            decoded = self.config.part != "position"
+            decoded = self.config.part not in ("position", "boundary")
             metrics = validate(self.model, self.val, decoded=decoded)
             if self.config.augment.crop > 0 and self.model.warp is not None:
                 metrics |= validate_crops(self.model, self.val)
@@ -234,7 +267,7 @@ def prepare_model(
     Raises ModelError if the weights do not match.
     """
     if reference is not None:
-        config = replace(config, reference=REFERENCE_SIZE)
+        config = replace(config, reference=REFERENCE_SIZE, boundary=False)
     model = build(config, seed=seed)
     taken = start_vae(model, start, part=part, offline=offline)
     if reference is not None:

@@ -22,6 +22,7 @@ HEADS = {
     "position": ("encoder.theta.", "warp."),
     "style": ("encoder.z.",),
     "image": ("image_head.",),
+    "boundary": ("boundary_head.",),
     "reference": ("segmentation_head.",),
 }
 """The parts of a VAE beside its encoder, each of which is taken over as a whole or not at all."""
@@ -72,7 +73,7 @@ def describe_start(start: str, taken: set[str], model: MultiHeadedVAE) -> str:
         return "from scratch"
     path = Path(start).expanduser()
     name = path.resolve().name if path.exists() else start
-    anew = [head for head in ("position", "style", "image") if taken and head not in taken]
+    anew = [head for head in ("position", "style", "image", "boundary") if taken and head not in taken]
     if not anew:
         return f"starting from {name}"
     *first, last = anew

@@ -71,7 +71,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet 18, 34 or 50 without its classifier: (B, C, S, S) -> (B, out_channels, S / 32, S / 32)."""
+    """ResNet 18, 34 or 50 without its classifier: (B, C, S, S) -> (B, out_channels, S / 32, S / 32).
+
+    Like the other ConvNets, it also returns the maps of strides 2, 4 and 8, with `map_channels` channels.
+    """
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -94,14 +97,22 @@ class ResNet(nn.Module):
                 inputs = base * 2**i * (4 if bottleneck else 1)
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.out_channels = inputs
+        wide = base * (4 if bottleneck else 1)
+        self.map_channels = (base, wide, 2 * wide)
         _initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = nn.functional.max_pool2d(x, 3, 2, 1)
-        for i in range(1, 5):
-            x = getattr(self, f"layer{i}")(x)
-        return x
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x, maps = self.fine(x)
+        for layer in (self.layer3, self.layer4):
+            x = layer(x)
+        return x, maps
+
+    def fine(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map of stride 8, and those of strides 2, 4 and 8."""
+        stem = torch.relu(self.bn1(self.conv1(x)))
+        first = self.layer1(nn.functional.max_pool2d(stem, 3, 2, 1))
+        second = self.layer2(first)
+        return second, [stem, first, second]
 
 
 class HybridViT(nn.Module):
@@ -122,15 +133,13 @@ class HybridViT(nn.Module):
             dim, dim // 64, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, 12, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
-        self.out_channels = dim
+        self.out_channels, self.map_channels = dim, self.resnet.map_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        net = self.resnet
-        x = nn.functional.max_pool2d(torch.relu(net.bn1(net.conv1(x))), 3, 2, 1)
-        x = self.patch(net.layer3(net.layer2(net.layer1(x))))
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x, maps = self.resnet.fine(x)
+        x = self.patch(self.resnet.layer3(x))
         tokens = self.layers(x.flatten(2).transpose(1, 2) + self.position)
-        out: Tensor = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        return tokens.transpose(1, 2).unflatten(2, x.shape[2:]), maps
 
 
 class MobileBlock(nn.Module):
@@ -173,6 +182,7 @@ class EfficientNetLite0(nn.Module):
         (4, 192, 5, 2, 6),
         (1, 320, 3, 1, 6),
     )
+    MAPS = (0, 2, 4)  # the last blocks of strides 2, 4 and 8
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -183,15 +193,20 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(MobileBlock(inputs, outputs, kernel, stride if i == 0 else 1, expand))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.out_channels = inputs
+        self.out_channels, self.map_channels = inputs, (16, 24, 40)
         _initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps = []
         # On a CPU the depthwise convolutions' backward pass is slower in bfloat16 than in float32.
         slow = torch.is_grad_enabled() and x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False) if slow else nullcontext():
-            out: Tensor = self.blocks(torch.relu_(self.stem(nn.functional.pad(x, (0, 1, 0, 1)))))
-            return out
+            x = torch.relu_(self.stem(nn.functional.pad(x, (0, 1, 0, 1))))
+            for i, block in enumerate(self.blocks):
+                x = block(x)
+                if i in self.MAPS:
+                    maps.append(x)
+            return x, maps
 
 
 class Encoder(nn.Module):
@@ -212,12 +227,13 @@ class Encoder(nn.Module):
             else _head(flat, config.encoder.hidden, config.z_dim)
         )
 
-    def features(self, image: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, F): the reduced map, flattened, since pooling would lose the position."""
+    def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """An image (B, C, S, S) -> the reduced map, flattened (B, F), since pooling would lose the position;
+        and the ConvNet's fine maps."""
         weight = next(self.convnet.parameters())
-        seen: Tensor = self.convnet(image.to(weight.dtype))
+        seen, maps = self.convnet(image.to(weight.dtype))
         flat: Tensor = self.reduce(seen.to(self.reduce.weight.dtype)).flatten(1)
-        return flat
+        return flat, maps
 
     def position(self, flat: Tensor) -> Gaussian:
         """Theta's posterior from the `features` of an image."""
@@ -232,10 +248,6 @@ class Encoder(nn.Module):
     def style_of_layers(self, layers: Tensor) -> Gaussian:
         """z's posterior from the layers (B, 2, C, t, t) of an image (`tones.split`)."""
         return _gaussian(self.z, layers.flatten(1).to(next(self.z.parameters()).dtype))
-
-    def locate(self, image: Tensor) -> Gaussian:
-        """Only theta's posterior, which is all that segmentation needs."""
-        return self.position(self.features(image))
 
 
 def convnet(config: EncoderConfig, channels: int, size: int) -> ResNet | HybridViT | EfficientNetLite0:

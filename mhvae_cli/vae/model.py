@@ -1,7 +1,7 @@
 """Figure 1: the multi-headed VAE."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import ModelConfig
+from .boundary import BoundaryHead, outlines, refitted, relative_error
 from .decoder import FEATURE_SIZE, ImageHead, SegmentationHead
 from .encoder import Encoder
 from .latents import Gaussian, Latents
@@ -18,7 +19,8 @@ from .warp import Warp
 
 @dataclass(frozen=True)
 class Output:
-    """One training pass: posteriors, sampled codes, soft mask (B, S, S), reconstruction (B, C, S, S)."""
+    """One training pass: posteriors, sampled codes, soft mask (B, S, S), reconstruction (B, C, S, S), and the
+    encoder's fine maps."""
 
     q_theta: Gaussian | None
     q_z: Gaussian
@@ -26,6 +28,19 @@ class Output:
     theta: Tensor
     mask_pred: Tensor | None
     recon: Tensor
+    maps: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Theta's posterior, its mean moved to the boundary that the image shows if there is a boundary head, and
+    the encoder's features (B, F). `summary` (B, R) is what quality control and intervals see of these: their
+    means over the image, after `boundary.relative_error` if there is one.
+    """
+
+    q_theta: Gaussian
+    features: Tensor
+    summary: Tensor
 
 
 class MultiHeadedVAE(nn.Module):
@@ -37,6 +52,8 @@ class MultiHeadedVAE(nn.Module):
         self.warp = None if config.single_head else Warp(config.warp)
         self.encoder = Encoder(config, self.theta_dim)
         self.segmentation_head = SegmentationHead(config.edge, config.reference)
+        channels = config.channels + sum(self.encoder.convnet.map_channels)
+        self.boundary_head = BoundaryHead(channels) if config.boundary else None
         self.image_head = ImageHead(config)
 
     @property
@@ -46,19 +63,22 @@ class MultiHeadedVAE(nn.Module):
 
     def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Output:
         """One pass with sampled codes: image (B, C, S, S) in [-1, 1]; normal noise (B, P) and (B, Z)."""
-        q_theta, q_z = self.posteriors(image)
+        flat, maps = self.encoder.features(image)
+        q_theta = None if self.warp is None else self.encoder.position(flat)
+        q_z = self.style(image, flat, q_theta)
         z = q_z.rsample(eps_z)
         if q_theta is None:
-            return Output(None, q_z, z, z[:, :0], None, self._decode(z, None))
+            return Output(None, q_z, z, z[:, :0], None, self._decode(z, None), maps)
         theta = q_theta.rsample(eps_theta)
         mask_pred = self.mask(theta, (image.shape[2], image.shape[3]))
-        return Output(q_theta, q_z, z, theta, mask_pred, self.decode(Latents(z, theta)))
+        return Output(q_theta, q_z, z, theta, mask_pred, self.decode(Latents(z, theta)), maps)
 
     def posteriors(self, image: Tensor) -> tuple[Gaussian | None, Gaussian]:
         """The posteriors of theta, None for a single-headed VAE, and of z, of an image (B, C, S, S)."""
-        flat = self.encoder.features(image)
-        q_theta = None if self.warp is None else self.encoder.position(flat)
-        return q_theta, self.style(image, flat, q_theta)
+        if self.warp is None:
+            return None, self.style(image, self.encoder.features(image)[0], None)
+        seen = self.examine(image)
+        return seen.q_theta, self.style(image, seen.features, seen.q_theta)
 
     def style(self, image: Tensor, flat: Tensor, q_theta: Gaussian | None) -> Gaussian:
         """z's posterior from an image, the encoder's `features` of it, and its posterior of theta."""
@@ -136,7 +156,22 @@ class MultiHeadedVAE(nn.Module):
 
     def locate(self, image: Tensor) -> Gaussian:
         """Theta's posterior of an image (B, C, S, S); runs neither the style head nor the image head."""
-        return self.encoder.locate(image)
+        return self.examine(image).q_theta
+
+    def examine(self, image: Tensor) -> Examination:
+        """What the encoder and, if there is one, the boundary head say of an image (B, C, S, S)."""
+        flat, maps = self.encoder.features(image)
+        q_theta = self.encoder.position(flat)
+        means = flat.unflatten(1, (self.config.encoder.reduce, -1)).mean(2)
+        if self.boundary_head is None:
+            return Examination(q_theta, flat, means)
+        assert self.warp is not None
+        found = outlines(self.warp, q_theta.mean)
+        points, normals = (torch.from_numpy(each).to(q_theta.mean) for each in (found.points, found.normals))
+        distance, log_error = self.boundary_head([image, *maps], points, normals)
+        theta = refitted(self.warp, q_theta.mean, found, distance, log_error)
+        summary = torch.cat([relative_error(found, log_error)[:, None].to(means), means], dim=1)
+        return Examination(replace(q_theta, mean=theta), flat, summary)
 
     def _decode(self, z: Tensor, source: Tensor | None) -> Tensor:
         image: Tensor = self.image_head(z, source, self.segmentation_head.level)

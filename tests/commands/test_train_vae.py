@@ -721,7 +721,33 @@ def _openable(path: Path) -> bool:
         return min(image.size) > 1
 
 
-# --- style alone, with all else frozen ---
+# --- a part alone, with all else frozen ---
+
+
+def test_the_boundary_head_alone_is_added_to_a_model(
+    done: Path, heads: Path, train: Any, tmp_path: Path, mhvae: Callable[..., Any]
+) -> None:
+    """All else stays to the bit, and results move; a start with that head brings it along."""
+    values = _with(part="boundary", epochs=2, lr=0.01, ema=0.5)
+    values["model"] = {**values["model"], "boundary": True}
+    config, out = write_json(tmp_path / "boundary.json", values), tmp_path / "run"
+    ended = train(heads, out, "--from", done, config=config)
+    assert ended.code == 0, ended.stderr
+    assert "starting from run, its boundary head anew" in ended.stderr
+    before, after = load_tensors(done / "vae.safetensors"), load_tensors(out / "vae.safetensors")
+    added = after.keys() - before.keys()
+    assert added and all(name.startswith("boundary_head.") for name in added)
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    assert all(float(row["loss"]) == float(row["boundary"]) for row in log_rows(out))
+    found = []
+    for name, model in (("before", done), ("after", out)):
+        ended = mhvae("segment", heads / "images", "-m", model, "-o", f"{tmp_path / name}/")
+        assert ended.code == 0, ended.stderr
+        found.append([path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))])
+    assert len(found[0]) == len(found[1]) == 12 and found[0] != found[1]
+    ended = train(heads, tmp_path / "again", "--from", out, "--epochs", 1)
+    assert ended.code == 0 and "starting from run\n" in ended.stderr, ended.stderr
+    assert read_config(tmp_path / "again")["model"]["boundary"] is True
 
 
 def _style(path: Path, *, model: dict[str, Any] | None = None, **train: Any) -> Path:

@@ -166,6 +166,16 @@ def test_a_style_part_alone_needs_a_model_to_stand_on() -> None:
     assert load_recipe("small", None, {"train": {"part": "style"}, "start": "fetal-head"})
 
 
+def test_a_boundary_head_alone_needs_a_model_and_its_place_in_it() -> None:
+    alone = {"train": {"part": "boundary"}}
+    with pytest.raises(UsageError, match="needs a trained model"):
+        load_recipe("auto", None, alone)
+    with pytest.raises(UsageError, match=r"needs model\.boundary = true"):
+        load_recipe("small", None, {**alone, "model": {"boundary": False}, "start": "fetal-head"})
+    recipe, _ = load_recipe("auto", None, {**alone, "start": "fetal-head", "model": {"boundary": True}})
+    assert recipe.model.boundary
+
+
 def test_an_encoder_without_bundled_weights_starts_from_scratch() -> None:
     resnet = {"model": {"encoder": {"arch": "resnet18"}}}
     assert load_recipe("auto", None, resnet)[0].start == "scratch"

@@ -12,11 +12,12 @@ from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.training.datasets import Batch, MaskedImages, discover
 from mhvae_cli.training.vae_task import Objective, prepare_model
-from mhvae_cli.vae.model import MultiHeadedVAE
+from mhvae_cli.vae.model import MultiHeadedVAE, build
 
 PARTS = {
     "position": ("encoder.convnet.", "encoder.reduce.", "encoder.theta."),
     "style": ("encoder.z.", "image_head."),
+    "boundary": ("boundary_head.",),
 }
 
 
@@ -48,6 +49,21 @@ def test_only_the_part_that_is_trained_has_gradients(model: MultiHeadedVAE, batc
     assert names == {name for name, value in model.named_parameters() if value.requires_grad}
     assert names == {n for n, _ in model.named_parameters() if part == "all" or n.startswith(PARTS[part])}
     assert trained.training == model.training == (part != "style")  # what is frozen stays in evaluation
+
+
+@pytest.mark.parametrize("part", ["all", "position", "style", "boundary"])
+def test_the_boundary_head_alone_learns_from_its_loss(model: MultiHeadedVAE, batch: Batch, part: Any) -> None:
+    model = build(replace(model.config, boundary=True))
+    trained = objective(model, part=part)
+    found = trained(batch, 0.5)
+    assert ("boundary" in found) == (part != "style")
+    if part == "style":
+        return
+    found["boundary"].backward()
+    names = {name for name, value in model.named_parameters() if value.grad is not None}
+    # The last layer starts at 0, so the others have gradients, which are 0.
+    assert names == {name for name, _ in model.named_parameters() if name.startswith("boundary_head.")}
+    assert trained.training == (part != "boundary")
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(model: MultiHeadedVAE, batch: Batch) -> None:

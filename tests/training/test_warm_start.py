@@ -75,12 +75,12 @@ def test_what_does_not_fit_is_refused(tiny_model: Path, tiny_refined: Path, own:
 def test_a_vae_of_other_colours_answers_to_grey_as_before(tiny_model: Path) -> None:
     grey, _ = load_model(tiny_model)
     colour = build(replace(grey.config, channels=3))
-    assert start_vae(colour, str(tiny_model), part="all") == {"position", "style", "reference"}
+    assert start_vae(colour, str(tiny_model), part="all") == {"position", "style", "boundary", "reference"}
     image = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         found = colour.eval().locate(image.expand(-1, 3, -1, -1)).mean
         torch.testing.assert_close(found, grey.float().eval().locate(image).mean, rtol=1e-3, atol=1e-4)
-    told = describe_start(str(tiny_model), {"position", "style", "reference"}, colour)
+    told = describe_start(str(tiny_model), {"position", "style", "boundary", "reference"}, colour)
     assert told == "starting from tiny, its image head anew"
 
 

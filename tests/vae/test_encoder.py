@@ -29,7 +29,7 @@ def encoder(arch: str, **given: object) -> Encoder:
 
 
 def posteriors(net: Encoder, image: Tensor) -> tuple[Gaussian, Gaussian]:
-    flat = net.features(image)
+    flat, _ = net.features(image)
     return net.position(flat), net.style(flat)
 
 
@@ -78,7 +78,7 @@ def test_forward_is_that_of_a_resnet(arch: str) -> None:
     net = shaken(ResNet(arch, 3, 0.125))
     x = torch.randn(2, 3, 64, 64, generator=seeded(1))
     with torch.no_grad():
-        found, truth = net(x), reference_resnet(net.state_dict(), arch, x)
+        found, truth = net(x)[0], reference_resnet(net.state_dict(), arch, x)
     torch.testing.assert_close(found, truth, rtol=1e-4, atol=1e-4 * truth.abs().max().item())
 
 
@@ -94,10 +94,13 @@ def test_every_encoder_gives_both_posteriors(arch: str, size: int) -> None:
     net = encoder(arch, image_size=size).eval()
     with torch.no_grad():
         theta, z = posteriors(net, torch.randn(2, 1, size, size, generator=seeded(2)))
-        alone = net.locate(torch.zeros(1, 1, size, size))
+        alone, maps = net.features(torch.zeros(1, 1, size, size))
     assert theta.mean.shape == theta.logvar.shape == (2, 6)
     assert z.mean.shape == z.logvar.shape == (2, 3)
-    assert alone.mean.shape == (1, 6)
+    assert net.position(alone).mean.shape == (1, 6)
+    channels = net.convnet.map_channels
+    shapes = [(1, c, size // s, size // s) for c, s in zip(channels, (2, 4, 8), strict=True)]
+    assert [tuple(each.shape) for each in maps] == shapes
     for tensor in (theta.mean, theta.logvar, z.mean, z.logvar):
         assert tensor.isfinite().all()
 
@@ -108,7 +111,7 @@ def test_the_spatial_map_is_kept() -> None:
     image = torch.zeros(2, 1, 64, 64)
     image[0, :, :16, :16] = image[1, :, 40:56, 40:56] = 1
     with torch.no_grad():
-        maps = net.features(image)
+        maps, _ = net.features(image)
     assert maps.shape == (2, 4 * 2 * 2)
     assert (maps[0] - maps[1]).abs().max() > 0.1 * maps.abs().max()
 
@@ -117,11 +120,11 @@ def test_the_vit_knows_where_its_tokens_are() -> None:
     net = shaken(convnet(EncoderConfig(arch="resnet50-vit-b16", width=0.125), 1, 64))
     assert isinstance(net, HybridViT)
     with torch.no_grad():
-        out = net(torch.zeros(1, 1, 64, 64))
+        out, _ = net(torch.zeros(1, 1, 64, 64))
         assert out.shape == (1, net.out_channels, 4, 4)
-        still = net(torch.zeros(1, 1, 64, 64))
+        still, _ = net(torch.zeros(1, 1, 64, 64))
         net.position.zero_()
-        blind = net(torch.zeros(1, 1, 64, 64))
+        blind, _ = net(torch.zeros(1, 1, 64, 64))
     torch.testing.assert_close(out, still)
     assert not torch.allclose(out, blind, rtol=1e-3)
 
@@ -170,9 +173,9 @@ def test_folding_batch_norms_changes_no_output(arch: str) -> None:
     net = shaken(convnet(EncoderConfig(arch=arch, width=0.125), 1, 64))
     x = torch.randn(2, 1, 64, 64, generator=seeded(6))
     with torch.no_grad():
-        before = net(x)
+        before, _ = net(x)
         fold_batch_norms(net)
-        after = net(x)
+        after, _ = net(x)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
 
@@ -245,7 +248,7 @@ def test_efficientnet_lite0_folds_its_batch_norms_exactly() -> None:
     with torch.no_grad():
         truth = reference_lite0(state, x.expand(1, 3, 64, 64))
         assert truth.shape == (1, 320, 2, 2) and truth.std() > 0.01
-        for found in (colour(x.expand(1, 3, 64, 64)), grey(x)):
+        for found, _ in (colour(x.expand(1, 3, 64, 64)), grey(x)):
             torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-4 * truth.abs().max().item())
 
 

@@ -46,7 +46,7 @@ class FCSN(nn.Module):
         axis = torch.linspace(-1, 1, image.shape[-1], device=image.device, dtype=image.dtype)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         where = torch.stack([x, y]).expand(len(image), -1, -1, -1)
-        heat = self.heat(self.convnet(torch.cat([image, where], dim=1))).float()
+        heat = self.heat(self.convnet(torch.cat([image, where], dim=1))[0]).float()
         heat = heat.flatten(2).softmax(2).view_as(heat)
         axis = torch.linspace(-1, 1, heat.shape[-1], device=heat.device)
         centre = torch.stack([heat.sum(2) @ axis, heat.sum(3) @ axis], dim=2)
