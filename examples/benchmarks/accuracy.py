@@ -1,6 +1,6 @@
 """Dice and Hausdorff distance of a model on one fold of a data folder.
 
-    python examples/benchmarks/accuracy.py --data DIR --fold K --model REF [--out FOLDER]
+    python examples/benchmarks/accuracy.py --data DIR --fold K --model REF [--looks 1] [--out FOLDER]
 
 DIR holds images/, masks/ and index.csv with the columns id and fold. The fold's images go through `mhvae
 segment --from-file`, their masks and the true ones through `mhvae evaluate`, in the profiles native (the
@@ -41,7 +41,7 @@ def mhvae(*arguments: str) -> str:
     return ended.stdout
 
 
-def measure(pairs: list[tuple[Path, Path]], model: str, out: Path) -> None:
+def measure(pairs: list[tuple[Path, Path]], model: str, looks: int, out: Path) -> None:
     """Segment, evaluate, print."""
     (out / "truth").mkdir(parents=True, exist_ok=True)
     names = out / "images.txt"
@@ -49,7 +49,8 @@ def measure(pairs: list[tuple[Path, Path]], model: str, out: Path) -> None:
     for _, mask in pairs:
         shutil.copy(mask, out / "truth" / mask.name)
     pred = str(out / "pred")
-    mhvae("segment", "--from-file", str(names), "-o", f"{pred}/", "-m", model, "--existing", "overwrite")
+    options = ("-m", model, "--looks", str(looks), "--existing", "overwrite")
+    mhvae("segment", "--from-file", str(names), "-o", f"{pred}/", *options)
     rows = []
     for profile in ("native", "paper256"):
         report = json.loads(mhvae("evaluate", pred, str(out / "truth"), "--profile", profile, "--json"))
@@ -64,6 +65,7 @@ def measure(pairs: list[tuple[Path, Path]], model: str, out: Path) -> None:
 def main() -> None:
     """Read the options."""
     parser = held_out_arguments(__doc__)
+    parser.add_argument("--looks", type=int, choices=(1, 2), default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     pairs = fold(args.data, args.fold)
@@ -71,10 +73,10 @@ def main() -> None:
         sys.exit(f"{args.data / 'index.csv'}: no images of fold {args.fold}")
     print(f"{args.model} on fold {args.fold} of {args.data}: {len(pairs)} images")
     if args.out is not None:
-        measure(pairs, args.model, args.out)
+        measure(pairs, args.model, args.looks, args.out)
         return
     with TemporaryDirectory() as folder:
-        measure(pairs, args.model, Path(folder))
+        measure(pairs, args.model, args.looks, Path(folder))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 """The VAE of each method, and the configuration of its cDDPM."""
 AUGMENT = {"rotate": 180.0, "scale": 0.2, "shift": 0.08, "tone": 0.1, "noise": 0.0, "crop": 0.0}
 VAE: dict[str, Any] = {
-    "model": {"tones": 0},
+    "model": {"tones": 0, "boundary": False},
     "train": {
         "part": "all",
         "lr": 5e-4,

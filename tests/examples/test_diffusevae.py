@@ -46,7 +46,8 @@ def test_two_methods_are_trained_and_measured_and_a_cut_run_goes_on(
     monkeypatch.setattr(bench, "REPEATS", 2)
     encoder = {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16}
     decoder = {"channels": 8, "max_size": 32}
-    monkeypatch.setitem(bench.VAE, "model", {"tones": 0, "z_dim": 4, "encoder": encoder, "decoder": decoder})
+    small_vae = {**bench.VAE["model"], "z_dim": 4, "encoder": encoder, "decoder": decoder}
+    monkeypatch.setitem(bench.VAE, "model", small_vae)
     monkeypatch.setitem(bench.VAE, "start", "scratch")
     monkeypatch.setattr(bench, "UNET", {"channels": 8, "levels": 2, "blocks": 1})
     given = [str(tmp_path), "--smoke", "--size", "32", "--judge", str(tiny_model)]
