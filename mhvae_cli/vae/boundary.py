@@ -10,15 +10,20 @@ the disc. There are POINTS points on an outline, equally spaced along the disc's
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .newton import trace_back
 from .warp import RADIUS, Warp
 
 POINTS = 64
+ANGLES = 2 * np.pi * np.arange(POINTS) / POINTS
+RIM = RADIUS * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+"""The points of the disc's rim (POINTS, 2)."""
 OFFSETS, STEP = 13, 0.03
 """At each point the maps are sampled at so many offsets along the normal, and their distance."""
 REDUCED, HIDDEN = 24, 48
@@ -87,25 +92,14 @@ def outlines(warp: Warp, theta: Tensor) -> Outlines:
     affine map that is nearest to it."""
     parameters = warp.parameters_of(theta.detach().float()).cpu().double()
     affine = warp.affine_part(parameters).numpy()
-    angles = 2 * np.pi * np.arange(POINTS) / POINTS
-    rim = RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     linear, sides = affine[:, :, :2], np.linalg.det(affine[:, :, :2])
     linear = np.where(np.abs(sides)[:, None, None] > 1e-9, linear, np.eye(2))
-    points = np.linalg.solve(linear, rim.T - affine[:, :, 2:]).swapaxes(1, 2)
-    for _ in range(8):
-        source, slopes = _sources(warp, parameters.numpy(), points)
-        determinant = np.linalg.det(slopes)
-        safe = np.where(np.abs(determinant) > 1e-9, determinant, np.inf)
-        gap = rim - source
-        across = slopes[..., 1, 1] * gap[..., 0] - slopes[..., 0, 1] * gap[..., 1]
-        down = slopes[..., 0, 0] * gap[..., 1] - slopes[..., 1, 0] * gap[..., 0]
-        step = (np.stack([across, down], axis=-1) / safe[..., None]).clip(-0.1, 0.1)
-        if np.abs(step).max(initial=0) < 1e-6:
-            break
-        points = points + step
-    outward = np.einsum("bkij,ki->bkj", slopes, rim / RADIUS)
+    guesses = np.linalg.solve(linear, RIM.T - affine[:, :, 2:]).swapaxes(1, 2)
+    evaluate = partial(_sources, warp, parameters.numpy())
+    points, missed, slopes = trace_back(evaluate, guesses, np.broadcast_to(RIM, guesses.shape))
+    outward = np.einsum("bkij,ki->bkj", slopes, RIM / RADIUS)
     slope = np.linalg.norm(outward, axis=2).clip(1e-6)
-    found = (np.abs(gap).max(2) < 1e-3) & (determinant * sides[:, None] > 0)
+    found = (missed < 1e-3) & (np.linalg.det(slopes) * sides[:, None] > 0)
     return Outlines(points, outward / slope[..., None], slope, found)
 
 
@@ -121,8 +115,7 @@ def refitted(warp: Warp, theta: Tensor, found: Outlines, distance: Tensor, log_e
     modes = warp.modes.cpu().double().numpy()
     basis = warp.basis(moved.reshape(-1, 2)).reshape(*moved.shape[:2], m)
     source = np.einsum("bkm,bam->bka", basis, parameters)
-    angles = 2 * np.pi * np.arange(POINTS) / POINTS
-    direction = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    direction = RIM / RADIUS
     radial = direction[:, :1] * (basis @ modes[:m]) + direction[:, 1:] * (basis @ modes[m:])
     missed = RADIUS - np.einsum("bka,ka->bk", source, direction)
     weight = found.found * np.exp(-2 * log_error.detach().cpu().double().numpy()) / found.slope**2
@@ -130,7 +123,7 @@ def refitted(warp: Warp, theta: Tensor, found: Outlines, distance: Tensor, log_e
     normal = np.einsum("bkp,bk,bkq->bpq", radial, weight, radial) / POINTS
     right = np.einsum("bkp,bk,bk->bp", radial, weight, missed) / POINTS
     change = np.linalg.solve(normal + STIFFNESS * np.eye(radial.shape[2]), right[..., None])[..., 0]
-    change *= (found.found.mean(1) >= MIN_FOUND)[:, None]
+    change = np.where(found.found.mean(1, keepdims=True) >= MIN_FOUND, change, 0.0)
     return theta + torch.from_numpy(change).to(theta)
 
 
@@ -149,7 +142,7 @@ def nudged(found: Outlines, numbers: Tensor) -> tuple[Tensor, Tensor]:
     size = 0.6 * size.abs()[..., None]
     centre = points.mean(1, keepdim=True)
     orders = torch.arange(2, 8)
-    angles = orders[:, None] * (2 * torch.pi * torch.arange(POINTS) / POINTS)
+    angles = orders[:, None] * torch.from_numpy(ANGLES).float()
     heights = 0.02 * waves.unflatten(1, (2, 6)) / (orders / 2).sqrt()
     dents = heights[:, 0] @ angles.cos() + heights[:, 1] @ angles.sin()
     moved = centre + (points - centre) * (1 + 0.05 * size * scale[:, None]) + 0.03 * size * shift[:, None]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .editing import LatentCode
+from .newton import trace_back
 from .warp import Warp
 
 Map = Callable[[np.ndarray], np.ndarray]
@@ -18,7 +19,7 @@ Map = Callable[[np.ndarray], np.ndarray]
 MESH = np.linspace(-1.5, 1.5, 61)
 """Ticks of the mesh from which a spline is inverted: objects may extend beyond the image."""
 NEAR = 1e-6
-"""Largest distance in the reference at which a root counts as found."""
+"""Largest distance in the reference at which a point counts as found."""
 
 
 def correspondence(warp: Warp, source: LatentCode, target: LatentCode) -> Map:
@@ -69,26 +70,13 @@ def _inverse(warp: Warp, code: LatentCode) -> Map:
     mesh = np.stack(np.meshgrid(MESH, MESH), axis=-1).reshape(-1, 2)
     tree = cKDTree(warp.sources(mesh, parameters))
 
+    def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return warp.sources(points, parameters), _slope(warp, parameters, points)
+
     def inverse(goals: np.ndarray) -> np.ndarray:
-        points = mesh[tree.query(goals)[1]]
-        for _ in range(8):
-            gap = warp.sources(points, parameters) - goals
-            slope = _slope(warp, parameters, points)
-            determinant = slope[:, 0, 0] * slope[:, 1, 1] - slope[:, 0, 1] * slope[:, 1, 0]
-            safe = np.where(np.abs(determinant) < 1e-9, np.inf, determinant)
-            step = np.stack(
-                [
-                    (slope[:, 1, 1] * gap[:, 0] - slope[:, 0, 1] * gap[:, 1]) / safe,
-                    (slope[:, 0, 0] * gap[:, 1] - slope[:, 1, 0] * gap[:, 0]) / safe,
-                ],
-                axis=1,
-            )
-            points = points - step.clip(-0.1, 0.1)  # no step jumps across a fold
-            if np.abs(step).max(initial=0) < NEAR:
-                break
-        missed = np.abs(warp.sources(points, parameters) - goals).max(1) > NEAR
+        points, missed, slope = trace_back(evaluate, mesh[tree.query(goals)[1]], goals)
         # On the far side of a fold the warp is a mirror image: no part of the object lies there.
-        points[missed | (determinant * _side(warp, parameters) <= 0)] = np.nan
+        points[(missed > NEAR) | (np.linalg.det(slope) * _side(warp, parameters) <= 0)] = np.nan
         return unposed(points)
 
     return inverse
