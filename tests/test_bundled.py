@@ -1,5 +1,6 @@
 """The models that ship, and the README's own commands, on the synthetic scans in examples/."""
 
+import csv
 import json
 import re
 import shlex
@@ -65,6 +66,16 @@ def readme_commands() -> list[str]:
     install = text.split("## Install", 1)[1].split("```")[1].strip()
     rows = re.findall(r"^\| `[a-z-]+` \|.*\|$", text.split("## Use", 1)[1].split("## ", 1)[0], re.MULTILINE)
     return [install, *(row.split("`")[-2] for row in rows)]
+
+
+@pytest.mark.parametrize("name", MODELS_OF.values())
+def test_a_sample_of_each_model_is_audited(name: str, mhvae: Any, tmp_path: Path) -> None:
+    out = tmp_path / "sampled"
+    ended = mhvae("sample", "-m", name, "-n", 1, "--no-refine", "--audit", "-o", f"{out}/", "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    with open(out / "results.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert float(row["training_distance"]) > 0
 
 
 def test_the_readme_shows_commands_that_work(

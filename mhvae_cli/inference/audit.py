@@ -42,7 +42,7 @@ class Audit:
     def distance(self, networks: Networks, scan: Scan) -> float:
         """The distance from an image to the nearest training image, in units of the limit."""
         [outputs] = networks.examine(networks.prepare(scan)[None], style=True)
-        return float(nearest(_fingerprint(outputs)[None] * self.scale, self.index)[0] / self.limit)
+        return float(nearest(_fingerprint(networks, outputs)[None] * self.scale, self.index)[0] / self.limit)
 
 
 def make_index(
@@ -89,13 +89,14 @@ def nearest(fingerprints: np.ndarray, index: np.ndarray) -> np.ndarray:
 def _fingerprints(networks: Networks, paths: Sequence[Path]) -> Iterator[np.ndarray]:
     for i in range(0, len(paths), BATCH):
         squares = np.stack([networks.prepare(read_scan(path)) for path in paths[i : i + BATCH]])
-        yield from (_fingerprint(outputs) for outputs in networks.examine(squares, style=True))
+        yield from (_fingerprint(networks, outputs) for outputs in networks.examine(squares, style=True))
 
 
-def _fingerprint(outputs: EncoderOutputs) -> np.ndarray:
-    """Float32 (R + PROJECTED,)."""
+def _fingerprint(networks: Networks, outputs: EncoderOutputs) -> np.ndarray:
+    """Float32 (R + PROJECTED,), of the encoder's own R features: what a boundary head adds is no trait."""
     assert outputs.z is not None
     # Always the same directions: what a model tells of one image does not add up over its versions.
     directions = np.random.default_rng(0).standard_normal((PROJECTED, len(outputs.z)))
     projected = directions @ outputs.z / np.sqrt(len(outputs.z))
-    return np.concatenate([outputs.features, projected]).astype(np.float32)
+    own = outputs.features[-networks.config.encoder.reduce :]
+    return np.concatenate([own, projected]).astype(np.float32)

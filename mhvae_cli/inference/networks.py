@@ -157,8 +157,7 @@ class Networks:
             raise ModelError(f"{self.name}: --tta needs the disc as reference")
         image = self.image(batch)
         seen = self.model.examine(image)
-        mean = seen.q_theta.mean
-        mean = average_theta(self.model, image, mean) if tta else mean
+        mean = average_theta(self.model, image, seen.q_theta.mean) if tta else seen.q_theta.mean
         found = (part.float().cpu().numpy() for part in (mean, seen.q_theta.sd, seen.summary))
         return next(found), next(found), next(found)
 
