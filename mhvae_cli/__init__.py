@@ -11,11 +11,11 @@ Importing this package imports nothing heavy: each name is loaded when it is fir
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .diffusion.density import Density
     from .images.scan import Scan
     from .inference.pipeline import Pipeline, Segmentation
     from .inference.qc import QCResult
     from .inference.synthesis import GeneratedImage
-    from .vae.density import Density
     from .vae.editing import LatentCode
     from .vae.latents import Latents
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Density": "vae.density",
+    "Density": "diffusion.density",
     "GeneratedImage": "inference.synthesis",
     "LatentCode": "vae.editing",
     "Latents": "vae.latents",

@@ -57,9 +57,9 @@ WITH_TORCH = {  # they import torch at once; all others only when something is c
 }
 LIGHT_ANYWAY = {
     "devices",
+    "diffusion.density",
     "training.phantoms",
     "training.textures",
-    "vae.density",
     "vae.editing",
     "vae.contour",
 }

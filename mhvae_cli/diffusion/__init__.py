@@ -7,5 +7,6 @@ spectrum  the score of a Gaussian field, from which the network starts
 unet      the temporal U-Net
 solvers   equation 15, by Euler-Maruyama and faster methods
 noise     one seeded path of noise per image
+density   appendix G: the distribution that new latent codes are drawn from
 refiner   the complete model: the VAE's images in, sharp images out
 """

@@ -7,23 +7,32 @@ from torch import Tensor, nn
 
 from ..config import DiffusionConfig
 from ..errors import UsageError
+from .density import KNOTS, Density
 from .noise import path_noise
 from .score import Known, ScoreNetwork
 from .solvers import END, SOLVERS
 
 
 class Refiner(nn.Module):
-    """The score network, and the mean (D,) and Cholesky factor (D, D) of the training codes [z, theta], where
-    z includes the texture code, if the network sees the texture."""
+    """The score network, and the marginals (len(KNOTS), D) and factor (D, D) of the `Density` of the training
+    codes [z, theta], where z includes the texture code, if the network sees the texture."""
 
-    codes_mean: Tensor
+    codes_marginals: Tensor
     codes_factor: Tensor
 
     def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
         super().__init__()
         self.network = ScoreNetwork(config, channels)
-        self.register_buffer("codes_mean", torch.zeros(codes))
+        self.register_buffer("codes_marginals", torch.zeros(len(KNOTS), codes))
+        for row, knot in zip(self.codes_marginals, KNOTS.tolist(), strict=True):
+            row.fill_(knot)
         self.register_buffer("codes_factor", torch.zeros(codes, codes).fill_diagonal_(1.0))
+
+    def store(self, density: Density) -> None:
+        """Keep the density of the training codes."""
+        for name in ("marginals", "factor"):
+            values = torch.from_numpy(getattr(density, name)).to(self.codes_factor)
+            self.register_buffer(f"codes_{name}", values)
 
     @torch.inference_mode()
     def refine(

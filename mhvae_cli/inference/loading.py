@@ -37,7 +37,8 @@ def load_refiner(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> "Refiner":
     """The cDDPM of a model folder, its network in `dtype`. ModelError if it has none, or an invalid one."""
-    from ..diffusion.refiner import Refiner  # not needed for segmentation
+    from ..diffusion.density import Density  # not needed for segmentation
+    from ..diffusion.refiner import Refiner
 
     content = read_config(folder)
     if "cddpm" not in content:
@@ -48,12 +49,19 @@ def load_refiner(
         config = from_dict(DiffusionConfig, content["cddpm"]["model"], where="cddpm.model.")
         check_diffusion(config)
         with torch.device("meta"), NoDraws():
-            refiner = Refiner(config, channels=content["model"]["channels"], codes=len(state["codes_mean"]))
+            refiner = Refiner(config, channels=content["model"]["channels"], codes=len(state["codes_factor"]))
     except UsageError as error:
         raise ModelError(f"{folder}: {error}", hint=error.hint) from error
     except (RuntimeError, MemoryError, OverflowError, LookupError, ValueError, TypeError) as error:
         raise ModelError(f"{folder}: no cDDPM can be built from its config.json: {error}") from error
+    if earlier := "codes_mean" in state:  # models had a Gaussian of the latent codes before
+        del refiner.codes_marginals
+        refiner.register_buffer("codes_mean", torch.zeros(len(state["codes_factor"]), device="meta"))
     refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)
+    if earlier:
+        mean, factor = (state[f"codes_{name}"].double().numpy() for name in ("mean", "factor"))
+        del refiner.codes_mean
+        refiner.store(Density.gaussian(mean, factor, z_dim=0))
     refiner.network.unet.to(dtype)
     memory_format = layout(torch.device(device))
     refiner.eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs

@@ -13,11 +13,11 @@ from ..checkpoints.folder import read_config
 from ..checkpoints.registry import resolve
 from ..config import texture_length
 from ..devices import layout, resolve_device, resolve_dtype
+from ..diffusion.density import Density
 from ..errors import InputError, ModelError
 from ..images.scan import Scan
 from ..images.transforms import Box, to_square
 from ..vae.decoder import resized
-from ..vae.density import Density
 from ..vae.editing import LatentCode
 from ..vae.encoder import fold_batch_norms
 from ..vae.latents import Latents
@@ -129,8 +129,8 @@ class Networks:
     @property
     def density(self) -> Density:
         """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
-        mean, factor = self.refiner.codes_mean, self.refiner.codes_factor
-        return Density(mean.cpu().double().numpy(), factor.cpu().double().numpy(), z_dim=self.style_dim)
+        marginals, factor = self.refiner.codes_marginals, self.refiner.codes_factor
+        return Density(marginals.cpu().double().numpy(), factor.cpu().double().numpy(), self.style_dim)
 
     @property
     def single_image_batches(self) -> bool:

@@ -9,11 +9,11 @@ from typing import Literal, Unpack
 import numpy as np
 from PIL import Image
 
+from ..diffusion.density import Density
 from ..errors import InputError
 from ..hashing import sha256_of
 from ..images.read import read_scan, scan_of_image
 from ..images.scan import Scan, scan_of
-from ..vae.density import Density
 from ..vae.editing import LatentCode
 from .certainty import Certainty
 from .looking import certainty_of, encode, locate, view_of

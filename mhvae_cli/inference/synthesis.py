@@ -6,12 +6,12 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
+from ..diffusion.density import Density
 from ..errors import InputError
 from ..evaluation.metrics import dice
 from ..hashing import seed_of, sha256_of
 from ..images.scan import Scan, scan_of
 from ..images.transforms import to_native, to_uint8
-from ..vae.density import Density
 from ..vae.editing import LatentCode, blend, interpolate, transform_code
 from ..vae.handles import move_handles
 from .carrying import Carried, Donor, carry_detail

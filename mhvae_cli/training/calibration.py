@@ -1,5 +1,5 @@
-"""Calibration: statistics for quality control (`inference.qc`) and the error model (`inference.certainty`),
-measured on validation images."""
+"""Calibration on validation images: statistics for quality control (`inference.qc`), the error model
+(`inference.certainty`), and how much detail the tones may have."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,14 @@ from ..evaluation.biometry import Figures, measure, measure_head
 from ..evaluation.metrics import dice
 from ..images.read import read_mask, read_scan
 from ..inference.certainty import MEASURES, ErrorModel
+from ..inference.loading import load_model
 from ..inference.looking import Position, View, evidence_of, locate, view_of
 from ..inference.networks import Networks
 from ..inference.qc import DISTANCES, SIGNALS, EncoderOutputs, QCStatistics
-from ..vae.fitting import fit
+from ..vae.fitting import fit, shrink_tones
 from ..vae.tta import aligned
 from ..vae.warp import pixel_centres
-from .datasets import Sample
+from .datasets import Images, Sample
 from .error_model import OWN, Outcome, fit_errors
 
 MIN_VAL_IMAGES = 20
@@ -89,6 +90,25 @@ def calibrate(networks: Networks, train: Sequence[Sample], val: Sequence[Sample]
     outcomes = [_outcome(networks, *each) for each in zip(positions, val, strict=True)]
     own = OWN + networks.config.boundary
     return Calibration(statistics, fit_errors(outcomes, least=MIN_VAL_IMAGES, own=own))
+
+
+@torch.inference_mode()
+def settle_tones(folder: Path, val: Images) -> None:
+    """Shrink the tones of the model in `folder` to what holds for validation images (`shrink_tones`).
+
+    It stays as it is without tones, and for fewer than MIN_VAL_IMAGES images.
+    """
+    model, _ = load_model(folder)
+    if model.image_head.tones is None or model.warp is None or len(val) < MIN_VAL_IMAGES:
+        return
+    zs, layers = [], []
+    for start in range(0, len(val), 16):
+        image = val.plain(range(start, min(start + 16, len(val))))
+        seen = model.eval().examine(image)
+        layers.append(model.layers(image, seen.q_theta.mean))
+        zs.append(model.encoder.style_of_layers(layers[-1]).mean)
+    shrink_tones(model, torch.cat(zs), torch.cat(layers))
+    rewrite_model(folder, states={"vae": model.state_dict()})
 
 
 def write_calibration(folder: Path, found: Calibration, *, images: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
 from ..config import CDDPMConfig, to_dict
+from ..diffusion.density import Density
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
@@ -23,7 +24,6 @@ from ..images.render import sheet
 from ..images.transforms import from_square
 from ..inference.texturing import texture_layers, texture_maps, with_texture
 from ..vae.decoder import resized
-from ..vae.density import Density
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from .datasets import Images
@@ -67,7 +67,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: CropBatch, progress: float) -> dict[str, Tensor]:
         """The loss of equation 8, averaged over the crops."""
-        device = self.refiner.codes_mean.device
+        device = self.refiner.codes_factor.device
         image = batch.image.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
@@ -125,7 +125,7 @@ class CDDPMTask:
     def measure(self) -> None:
         """Set the refiner's texture, scale, spectrum and density of latent codes from training images."""
         powers, mean_squares, zs, thetas = [], [], [], []
-        device, network = self.refiner.codes_mean.device, self.refiner.network
+        device, network = self.refiner.codes_factor.device, self.refiner.network
         network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
         rng = np.random.default_rng(self.config.seed)
         indices = rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist()
@@ -156,8 +156,7 @@ class CDDPMTask:
             network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
         if network.spectrum is not None:
             network.spectrum.store(torch.stack(powers).sum(0) / len(indices) / network.scale**2)
-        self.refiner.codes_mean.copy_(torch.from_numpy(density.mean))
-        self.refiner.codes_factor.copy_(torch.from_numpy(density.factor))
+        self.refiner.store(density)
 
     def batch(self, indices: list[int], epoch: int) -> CropBatch:
         """An augmented batch of training images; the times of an image's crops are stratified."""
@@ -206,13 +205,13 @@ class CDDPMTask:
 
     def _autocast(self) -> torch.autocast:
         """Validation has the precision of training: where that is float32, bfloat16 may have no kernels."""
-        device = self.refiner.codes_mean.device
+        device = self.refiner.codes_factor.device
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     @torch.inference_mode()
     def _loss(self) -> float:
         """The mean loss on whole validation images, at fixed times and with fixed noise."""
-        device, network = self.refiner.codes_mean.device, self.refiner.network
+        device, network = self.refiner.codes_factor.device, self.refiner.network
         rng = np.random.default_rng(0)
         losses = []
         for i in range(0, len(self.val), 8):
@@ -231,7 +230,7 @@ class CDDPMTask:
     def _contact_sheet(self) -> np.ndarray:
         """A row per image, uint8 RGB: the image, the VAE's reconstruction, and the refined image."""
         indices = range(min(SHEET_ROWS, len(self.val)))
-        device = self.refiner.codes_mean.device
+        device = self.refiner.codes_factor.device
         image = self.val.plain(indices).to(device, memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast():
             latents = self._encoded(image)

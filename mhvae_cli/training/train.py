@@ -17,7 +17,7 @@ from ..inference.loading import load_model
 from ..inference.pipeline import Pipeline
 from ..resources import is_rank_zero
 from .automatic import describe_choices, describe_length, in_time
-from .calibration import calibrate, write_calibration
+from .calibration import calibrate, settle_tones, write_calibration
 from .cddpm_task import CDDPMTask
 from .datasets import OVERSIZE, OVERSIZE_CROPPED, Images, MaskedImages, Sample, discover, split
 from .loop import Callback, Outcome, fit, seconds_per_step
@@ -147,6 +147,8 @@ def train_vae(
         callback({"phase": describe_choices(recipe.model, recipe.train, len(train), seconds)})
     outcome = fit(task, plan.run, callback=callback)
     if outcome.finished and is_rank_zero():
+        if recipe.train.part != "boundary":
+            settle_tones(out, val)
         pipeline = load_trained(out, options)
         found = calibrate(pipeline.networks, plan.train, plan.val)
         if found is not None:

@@ -17,6 +17,5 @@ raster      the interior of a level function, as a mask
 handles     editing a spline's outline by its handles
 correspondence  which point of one image shows the same part of the object as a point of another
 editing     latent codes and the edits that the verbs make to them
-density     appendix G: the distribution that new latent codes are drawn from
 tta         test-time augmentation: theta averaged over mirror images
 """

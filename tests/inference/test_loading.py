@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from mhvae_cli.checkpoints.folder import load_state
 from mhvae_cli.checkpoints.tensors import save_state
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_refiner
+from mhvae_cli.inference.networks import Networks
 
 
 def test_a_folders_refiner_is_the_one_that_was_saved(tiny_refined: Path) -> None:
@@ -29,6 +31,24 @@ def test_a_folders_refiner_is_the_one_that_was_saved(tiny_refined: Path) -> None
     sharp = one.refine(x_hat, ["a", "b"])
     assert (sharp - x_hat).std() == pytest.approx(0.1, rel=0.05)  # what is not learnt is unit noise
     torch.testing.assert_close(half.refine(x_hat, ["a", "b"]), sharp, atol=0.02, rtol=0)
+
+
+def test_a_gaussian_of_latent_codes_as_in_earlier_models_is_still_drawn_from(
+    tiny_refined: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_refined, folder)
+    (folder / "SHA256SUMS").unlink()
+    state = load_state(folder, "cddpm")
+    codes = len(state["codes_factor"])
+    mean = torch.linspace(-1, 1, codes)
+    factor = torch.eye(codes) + 0.1 * torch.ones(codes, codes).tril()
+    del state["codes_marginals"]
+    save_state(folder / "cddpm.safetensors", {**state, "codes_mean": mean, "codes_factor": factor}, {})
+    networks = Networks.load(folder, device="cpu")
+    z, theta = networks.density.draw(np.random.default_rng(0))
+    truth = mean.numpy() + factor.numpy() @ np.random.default_rng(0).standard_normal(codes)
+    np.testing.assert_allclose(np.concatenate([z, theta]), truth, rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_without_one_says_what_to_do(tiny_model: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mhvae_cli.diffusion.density import Density
 from mhvae_cli.errors import InputError, ModelError
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.transforms import to_native
@@ -17,7 +18,6 @@ from mhvae_cli.inference.pipeline import Pipeline
 from mhvae_cli.inference.provenance import noise_key
 from mhvae_cli.inference.synthesis import draft_of, make, sample_code
 from mhvae_cli.training.phantoms import phantom
-from mhvae_cli.vae.density import Density
 from mhvae_cli.vae.warp import pixel_centres
 
 SIZE = (61, 90)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.run_folders import rows, runs
 
+from mhvae_cli.diffusion.density import Density
 from mhvae_cli.errors import InputError
 from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.inference.networks import Networks
@@ -19,7 +20,6 @@ from mhvae_cli.runs.generation import generate
 from mhvae_cli.runs.generation_jobs import GenerationRequest, output_stem
 from mhvae_cli.runs.inputs import Item
 from mhvae_cli.runs.settings import GenerationSettings
-from mhvae_cli.vae.density import Density
 
 Mhvae = Callable[..., Any]
 

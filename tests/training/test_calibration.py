@@ -33,6 +33,7 @@ def test_training_leaves_the_statistics_behind(mhvae: Mhvae, many_heads: Path, t
         "model": {
             "image_size": 32,
             "z_dim": 4,
+            "tones": 16,
             "warp": {"family": "affine"},
             "encoder": {"arch": "resnet18", "width": 0.125, "reduce": 4, "hidden": 16},
             "decoder": {"channels": 8, "max_size": 32},
@@ -51,3 +52,23 @@ def test_training_leaves_the_statistics_behind(mhvae: Mhvae, many_heads: Path, t
     ended = mhvae("segment", many_heads / "images", "-m", run, "-o", tmp_path / "masks", "--json")
     flags = [json.loads(line)["foreign"] for line in ended.lines]
     assert ended.code == 0 and flags.count("no") >= 50
+    _assert_settled(run, many_heads)
+
+
+def _assert_settled(run: Path, data: Path) -> None:
+    """Nothing is left in the tones that a filter made of the validation images would take away."""
+    import torch
+
+    from mhvae_cli.inference.networks import Networks
+    from mhvae_cli.training.datasets import Images, discover, split
+    from mhvae_cli.vae.fitting import shrink_tones
+
+    model = Networks.load(run, device="cpu", dtype="float32").model
+    _, val = split(discover(data), fraction=0.4, seed=0)
+    image = Images(val, image_size=32, channels=1, workers=1).plain(range(len(val)))
+    with torch.inference_mode():
+        layers = model.layers(image, model.examine(image).q_theta.mean)
+        z, before = model.encoder.style_of_layers(layers).mean, model.image_head.tones.weight.clone()
+        assert before.abs().max() > 0.1
+        shrink_tones(model, z, layers)
+        torch.testing.assert_close(model.image_head.tones.weight, before, atol=0.01, rtol=0.05)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy import fft
 
 from mhvae_cli.config import DecoderConfig, EncoderConfig, ModelConfig, WarpConfig
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.decoder import SegmentationHead
-from mhvae_cli.vae.fitting import affine_of, distance_map, fit, fit_tones, rim
+from mhvae_cli.vae.fitting import affine_of, distance_map, fit, fit_tones, rim, shrink_tones
 from mhvae_cli.vae.latents import Latents
 from mhvae_cli.vae.model import build
 from mhvae_cli.vae.tones import join
@@ -150,6 +151,36 @@ def test_tones_begin_as_principal_components(channels: int) -> None:
         np.testing.assert_allclose(model.decode(Latents(q.mean, theta)), joined, atol=1e-4)
     np.testing.assert_allclose(q.mean.var(0, correction=0), np.ones(5), rtol=1e-3)
     assert (q.logvar < -3).all()
+
+
+def test_tones_keep_what_holds_for_new_images_and_lose_the_noise() -> None:
+    """Coarse tones that are true, and fine ones in which the truth is one part in five, the rest noise."""
+    config = ModelConfig(
+        image_size=32,
+        channels=3,
+        z_dim=6,
+        tones=16,
+        encoder=EncoderConfig(arch="resnet18", width=0.125, reduce=4, hidden=16),
+        decoder=DecoderConfig(channels=8, max_size=32),
+    )
+    model, rng = build(config, seed=0).eval(), np.random.default_rng(3)
+    shape, axes = (6, 2, 3, 16, 16), (-3, -2, -1)
+    true, fine = rng.standard_normal(shape), np.hypot(*np.ogrid[:16, :16]) > 2**2.75 - 1
+    noise = 2 * rng.standard_normal(shape) * fine
+    pixels = fft.idctn(true + noise, axes=axes, norm="ortho").reshape(6, -1).T
+    model.image_head.tones.weight.data.copy_(torch.from_numpy(pixels))
+    z = torch.from_numpy(3 + rng.standard_normal((400, 6))).float()
+    layers = np.tensordot(z.numpy(), fft.idctn(true, axes=axes, norm="ortho"), 1) + 0.7
+    mean = model.image_head.tones(z.mean(0)).detach()
+    shrink_tones(model, z, torch.from_numpy(layers).float())
+    left = fft.dctn(model.image_head.tones.weight.detach().numpy().T.reshape(shape), axes=axes, norm="ortho")
+    np.testing.assert_allclose(left[..., ~fine], true[..., ~fine], atol=0.02)
+    gain = left[..., fine] / (true + noise)[..., fine]
+    assert 0.1 < gain.min() < gain.max() < 0.3  # 1 / (1 + 2^2)
+    np.testing.assert_allclose(model.image_head.tones(z.mean(0)).detach(), mean, atol=1e-4)
+    before = model.image_head.tones.weight.detach().clone()
+    shrink_tones(model, z, torch.from_numpy(layers).float())
+    torch.testing.assert_close(model.image_head.tones.weight, before, atol=1e-4, rtol=1e-4)
 
 
 def test_fewer_layers_than_components_leave_the_others_unused() -> None:
