@@ -86,7 +86,8 @@ class Objective(nn.Module):
                 terms["boundary"] = self.boundary_loss(image, maps, q_theta.mean, batch)
                 loss = loss + BOUNDARY_WEIGHT * terms["boundary"]
             return {"loss": loss, **terms}
-        out = self.model(image, batch.eps_theta.to(device), batch.eps_z.to(device))
+        noise = batch.eps_theta.to(device), batch.eps_z.to(device)
+        out = self.model(image, *noise, refined=self.part == "style")
         terms = {"recon": log_cosh(out.recon, image).mean(), "kl_z": out.q_z.kl().mean()}
         loss = c.recon * terms["recon"] + kl * c.kl_z * terms["kl_z"]
         if c.coarse > 0:

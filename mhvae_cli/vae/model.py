@@ -20,7 +20,7 @@ from .warp import Warp
 @dataclass(frozen=True)
 class Output:
     """One training pass: posteriors, sampled codes, soft mask (B, S, S), reconstruction (B, C, S, S), and the
-    encoder's fine maps."""
+    encoder's fine maps, unless they have been used to refine theta."""
 
     q_theta: Gaussian | None
     q_z: Gaussian
@@ -61,11 +61,18 @@ class MultiHeadedVAE(nn.Module):
         """Length P of the position code; 0 for a single-headed VAE."""
         return 0 if self.warp is None else self.warp.theta_dim
 
-    def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor) -> Output:
-        """One pass with sampled codes: image (B, C, S, S) in [-1, 1]; normal noise (B, P) and (B, Z)."""
-        flat, maps = self.encoder.features(image)
-        q_theta = None if self.warp is None else self.encoder.position(flat)
-        q_z = self.style(image, flat, q_theta)
+    def forward(self, image: Tensor, eps_theta: Tensor, eps_z: Tensor, *, refined: bool = False) -> Output:
+        """One pass with sampled codes: image (B, C, S, S) in [-1, 1]; normal noise (B, P) and (B, Z).
+
+        With `refined`, theta's mean is where `examine` finds the object, as after training.
+        """
+        maps: list[Tensor] = []
+        if refined or self.warp is None:
+            q_theta, q_z = self.posteriors(image)
+        else:
+            flat, maps = self.encoder.features(image)
+            q_theta = self.encoder.position(flat)
+            q_z = self.style(image, flat, q_theta)
         z = q_z.rsample(eps_z)
         if q_theta is None:
             return Output(None, q_z, z, z[:, :0], None, self._decode(z, None), maps)

@@ -12,6 +12,8 @@ from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_model
 from mhvae_cli.training.datasets import Batch, MaskedImages, discover
 from mhvae_cli.training.vae_task import Objective, prepare_model
+from mhvae_cli.vae.latents import Latents
+from mhvae_cli.vae.losses import log_cosh
 from mhvae_cli.vae.model import MultiHeadedVAE, build
 
 PARTS = {
@@ -64,6 +66,21 @@ def test_the_boundary_head_alone_learns_from_its_loss(model: MultiHeadedVAE, bat
     # The last layer starts at 0, so the others have gradients, which are 0.
     assert names == {name for name, _ in model.named_parameters() if name.startswith("boundary_head.")}
     assert trained.training == (part != "boundary")
+
+
+def test_the_style_is_learnt_where_the_boundary_head_puts_the_object(
+    model: MultiHeadedVAE, batch: Batch
+) -> None:
+    """As in use: elsewhere, the image head would draw a rim beside the one that is asked for."""
+    model = build(replace(model.config, boundary=True))
+    torch.nn.init.normal_(model.boundary_head.leave.weight, std=3.0)
+    batch = replace(batch, eps_theta=torch.zeros_like(batch.eps_theta), eps_z=torch.zeros_like(batch.eps_z))
+    found = float(objective(model, part="style")(batch, 0.5)["recon"].detach())
+    with torch.no_grad():
+        theta, z = (q.mean for q in model.posteriors(batch.image))
+        own = model.encoder.position(model.encoder.features(batch.image)[0]).mean
+        wanted, other = (log_cosh(model.decode(Latents(z, at)), batch.image).mean() for at in (theta, own))
+    assert found == pytest.approx(float(wanted), rel=1e-5) and abs(wanted - other) > 1e-3 * wanted
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(model: MultiHeadedVAE, batch: Batch) -> None:
