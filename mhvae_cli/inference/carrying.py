@@ -15,8 +15,9 @@ from ..errors import InputError, ModelError
 from ..images.resample import levels_of, pixels_of, resample
 from ..images.scan import Scan
 from ..images.transforms import limits_of, shown_by, to_square
-from ..vae.correspondence import Map, correspondence
+from ..vae.correspondence import correspondence
 from ..vae.editing import LatentCode
+from ..vae.newton import Map
 from ..vae.warp import pixel_centres
 from .networks import Networks
 

@@ -4,7 +4,7 @@ model       encoder, segmentation head and image head together
 encoder     section 3.1: the ConvNet and the two heads for theta and z
 decoder     sections 3.2 and 3.3: the segmentation head and the image head
 boundary    an outline moved to the boundary that the image shows
-newton      points traced back through a warp
+newton      derivatives of maps, and points traced back through a warp
 warp        section 3.2, appendices B and C: affine and thin-plate-spline warps
 latents     latent codes of a batch: z, theta and pose
 tones       an image as two coarse layers, the object and the ground

@@ -4,17 +4,12 @@ Both images' warps map their points to the reference, so a point p of the target
 D_source^-1(D_target(p)) of the source. Points are xy, an image spans [-1, 1] edge to edge, y down.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from .editing import LatentCode
-from .newton import trace_back
+from .newton import Map, derivatives, trace_back
 from .warp import Warp
-
-Map = Callable[[np.ndarray], np.ndarray]
-"""Points (N, 2) float64 of the target to points (N, 2) of the source; NaN where there is none."""
 
 MESH = np.linspace(-1.5, 1.5, 61)
 """Ticks of the mesh from which a spline is inverted: objects may extend beyond the image."""
@@ -23,7 +18,8 @@ NEAR = 1e-6
 
 
 def correspondence(warp: Warp, source: LatentCode, target: LatentCode) -> Map:
-    """The map from points of `target` to the points of `source` that show the same part of the object.
+    """The map from points (N, 2) float64 of `target` to the points of `source` that show the same part of the
+    object.
 
     Exact for edits by a pose alone and for affine warps. Splines are inverted by Newton's method; the map is
     NaN where they fold.
@@ -70,8 +66,11 @@ def _inverse(warp: Warp, code: LatentCode) -> Map:
     mesh = np.stack(np.meshgrid(MESH, MESH), axis=-1).reshape(-1, 2)
     tree = cKDTree(warp.sources(mesh, parameters))
 
+    def sources(points: np.ndarray) -> np.ndarray:
+        return warp.sources(points, parameters)
+
     def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return warp.sources(points, parameters), _slope(warp, parameters, points)
+        return sources(points), derivatives(sources, points)
 
     def inverse(goals: np.ndarray) -> np.ndarray:
         points, missed, slope = trace_back(evaluate, mesh[tree.query(goals)[1]], goals)
@@ -80,18 +79,6 @@ def _inverse(warp: Warp, code: LatentCode) -> Map:
         return unposed(points)
 
     return inverse
-
-
-def _slope(warp: Warp, parameters: np.ndarray, points: np.ndarray, *, step: float = 1e-6) -> np.ndarray:
-    """The derivatives (N, 2, 2) of the warp at points (N, 2): [source axis, target axis]."""
-    ways = step * np.eye(2)
-    return np.stack(
-        [
-            (warp.sources(points + way, parameters) - warp.sources(points - way, parameters)) / (2 * step)
-            for way in ways
-        ],
-        axis=-1,
-    )
 
 
 def _side(warp: Warp, parameters: np.ndarray) -> float:

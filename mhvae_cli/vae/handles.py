@@ -5,7 +5,7 @@ the angle 2 pi k / 20, starting at the right and visually clockwise. Handles are
 edited image (xy, the frame 0..w by 0..h); they may be outside the image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from .contour import contours
 from .decoder import SegmentationHead
 from .editing import HANDLES, LatentCode
 from .model import MultiHeadedVAE
+from .newton import Map, derivatives
 from .warp import RADIUS, Warp
 
 BETWEEN = 4
@@ -26,9 +27,6 @@ RIDGES = (1e-4, 1e-5, 1e-6, 1e-7)
 """Weights of the squared change of theta, in standard deviations; tried in turn until `NEAR` is met."""
 NEAR = 0.25
 """A distance in pixels between the outline and the handles that counts as zero."""
-
-Map = Callable[[np.ndarray], np.ndarray]
-"""Points (N, 2) float64 to values (N, ...)."""
 
 
 def handles(model: MultiHeadedVAE, code: LatentCode) -> np.ndarray:
@@ -145,7 +143,7 @@ def _newton(sources: Map, points: np.ndarray, goals: np.ndarray) -> tuple[np.nda
     for _ in range(30):
         if np.abs(gap).max() < 1e-11:
             break
-        slope = _slope(sources, points)
+        slope = derivatives(sources, points)
         transposed = slope.transpose(0, 2, 1)
         step = transposed @ np.linalg.solve(slope @ transposed + 1e-12 * np.eye(2), gap[..., None])
         # Line search: halve each point's step until it reduces that point's distance.
@@ -159,12 +157,6 @@ def _newton(sources: Map, points: np.ndarray, goals: np.ndarray) -> tuple[np.nda
             size[worse] /= 2
         points, gap = np.where(worse[:, None], points, tried), np.where(worse[:, None], gap, left)
     return points, np.linalg.norm(gap, axis=1)
-
-
-def _slope(function: Map, points: np.ndarray, *, step: float = 1e-6) -> np.ndarray:
-    """The derivatives (N, ..., 2) of `function` at points (N, 2)."""
-    ways = step * np.eye(2)
-    return np.stack([(function(points + way) - function(points - way)) / (2 * step) for way in ways], axis=-1)
 
 
 def _spread(by: np.ndarray) -> np.ndarray:
@@ -189,7 +181,7 @@ def _fitted(
     firmness = np.sqrt(np.where(handle, WEIGHTS["handle"], WEIGHTS["between"]))
     goals = rim
     for _ in range(4):
-        across = _slope(level, goals)
+        across = derivatives(level, goals)
         across /= np.linalg.norm(across, axis=1, keepdims=True).clip(1e-9)
         along = across[:, ::-1] * [-1, 1]
         normals = np.concatenate([across * firmness[:, None], along * WEIGHTS["along"] ** 0.5])
@@ -197,7 +189,7 @@ def _fitted(
         gaps = (normals * np.concatenate([goals - start, rim - start])).sum(1)
         change = np.linalg.solve(rows.T @ rows + ridge * np.eye(len(theta)), rows.T @ gaps)
         landed = start + per_theta @ change
-        inward = _slope(level, landed)
+        inward = derivatives(level, landed)
         goals = landed - (level(landed) / (inward**2).sum(1).clip(1e-9))[:, None] * inward
     return theta + change
 
@@ -214,7 +206,7 @@ def _distances(
     def at(pixels: np.ndarray) -> np.ndarray:
         return level(sources(_from_pixels(pixels, code)))
 
-    slopes = _slope(at, points, step=1e-4)
+    slopes = derivatives(at, points, step=1e-4)
     return np.abs(at(points)) / np.linalg.norm(slopes, axis=1).clip(1e-9), slopes
 
 

@@ -1,8 +1,11 @@
-"""Newton's method for many points of the plane at once, to trace points back through a warp."""
+"""Derivatives at many points of the plane, and Newton's method, to trace points back through a warp."""
 
 from collections.abc import Callable
 
 import numpy as np
+
+Map = Callable[[np.ndarray], np.ndarray]
+"""Points (N, 2) to values (N, ...)."""
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Points (..., 2) to their images (..., 2), and the derivatives (..., 2, 2): [image axis, point axis]."""
@@ -35,3 +38,9 @@ def trace_back(evaluate: Evaluate, points: np.ndarray, goals: np.ndarray) -> tup
             break
     image, slope = evaluate(points)
     return points, np.abs(image - goals).max(-1), slope
+
+
+def derivatives(function: Map, points: np.ndarray, *, step: float = 1e-6) -> np.ndarray:
+    """The derivatives (N, ..., 2) of `function` at points (N, 2), by central differences."""
+    ways = step * np.eye(2)
+    return np.stack([(function(points + way) - function(points - way)) / (2 * step) for way in ways], axis=-1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mhvae_cli.vae.newton import trace_back
+from mhvae_cli.vae.newton import derivatives, trace_back
 
 
 def spiral(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -27,3 +27,9 @@ def test_what_no_point_is_sent_to_is_missed() -> None:
         lambda p: (p**2, 2 * p[..., None] * np.eye(2)), np.ones((1, 2)), -np.ones((1, 2))
     )
     assert found.shape == (1, 2) and missed[0] > 0.9
+
+
+def test_derivatives_are_those_of_the_exponential() -> None:
+    points = np.random.default_rng(1).uniform(-0.6, 0.6, (40, 2))
+    np.testing.assert_allclose(derivatives(lambda p: spiral(p)[0], points), spiral(points)[1], atol=1e-8)
+    assert derivatives(lambda p: p[:, 0] * p[:, 1], points).shape == (40, 2)
