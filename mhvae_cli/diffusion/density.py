@@ -59,7 +59,8 @@ class Density:
         scores = self.factor @ rng.standard_normal(len(self.factor))
         step = KNOTS[1] - KNOTS[0]
         low = ((scores - KNOTS[0]) // step).clip(0, len(KNOTS) - 2).astype(int)
-        below, above = (np.take_along_axis(self.marginals, row[None], axis=0)[0] for row in (low, low + 1))
+        entries = np.arange(len(scores))
+        below, above = self.marginals[low, entries], self.marginals[low + 1, entries]
         code = below + (scores - KNOTS[low]) / step * (above - below)
         return code[: self.z_dim].astype(np.float32), code[self.z_dim :].astype(np.float32)
 
