@@ -17,12 +17,13 @@ config = {**read_config(style), "name": out.name}
 config.pop("trust", None)  # measured on the features of STYLE: run calibrate.py again
 config["model"] = {**config["model"], "boundary": read_config(position)["model"].get("boundary", False)}
 config["training"] = {**read_config(position)["training"], "style": config["training"]}
-position_state, style_state = load_state(position), load_state(style)
-vae = {
-    name: style_state[name] if name.startswith(("encoder.z.", "image_head.")) else value
-    for name, value in position_state.items()
+STYLE = ("encoder.z.", "image_head.")
+vae = {name: value for name, value in load_state(position).items() if not name.startswith(STYLE)}
+vae |= {name: value for name, value in load_state(style).items() if name.startswith(STYLE)}
+states = {"vae": vae}
+states |= {
+    part: load_state(style, part)
+    for part in ("cddpm", "frames", "audit")
+    if (style / f"{part}.safetensors").exists()
 }
-states = {"vae": vae, "cddpm": load_state(style, "cddpm")}
-if (style / "audit.safetensors").exists():
-    states["audit"] = load_state(style, "audit")
 save_model(out, config=config, states=states, card=model_card(config))

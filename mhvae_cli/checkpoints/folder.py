@@ -31,7 +31,7 @@ FIELDS = {"format": int, "kind": str, "name": str} | dict.fromkeys(
 NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*\]")
 """A list of numbers alone, as JSON: it is written on one line."""
 OPTIONAL = {"cddpm": dict, "trust": dict}
-PARTS = ("vae", "cddpm", "audit")
+PARTS = ("vae", "cddpm", "frames", "audit")
 """The components of a model: its .safetensors files."""
 FILES = ("config.json", *(f"{part}.safetensors" for part in PARTS), "README.md", SUMS)
 """All files of a model folder; the first two are required."""
@@ -94,12 +94,13 @@ def _check_config(config: object, where: str) -> None:
 def digest(folder: Path, components: Sequence[str] | None = None) -> str:
     """A model's SHA-256 in hexadecimal: what `sha256sum FILES | sha256sum` prints in its folder.
 
-    FILES, sorted by name: config.json and all weights (cddpm.safetensors if present); or only the weights of
+    FILES, sorted by name: config.json and what images are made with (all but the audit); or only those of
     `components`, whose digest a new name, card or cDDPM does not change. ModelError if one is missing.
     """
     names = [f"{name}.safetensors" for name in components or ()]
     if components is None:
-        names = ["config.json", "vae.safetensors", *(path.name for path in folder.glob("cddpm.safetensors"))]
+        more = [f"{part}.safetensors" for part in ("cddpm", "frames")]
+        names = ["config.json", "vae.safetensors", *(name for name in more if (folder / name).exists())]
     lines = format_sums({name: sha256_of(folder / name, error=ModelError) for name in names})
     return sha256_of(lines.encode())
 

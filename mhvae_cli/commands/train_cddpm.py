@@ -67,9 +67,10 @@ def train_cddpm(
     cddpm.safetensors added; the weights of the VAE do not change. Training
     starts from a trained cDDPM if one fits (--from), and then takes its
     configuration over, and about 1000 steps, or as many as --max-time has room
-    for. Rows of images, VAE images and refined ones in sheets/ show how far it
-    has come. Ctrl-C, SIGTERM and --max-time stop after the current step, and
-    training can be resumed without loss.
+    for. Black frames that images of several subjects share are found, and kept
+    for generated images. Rows of images, VAE images and refined ones in sheets/
+    show how far it has come. Ctrl-C, SIGTERM and --max-time stop after the
+    current step, and training can be resumed without loss.
     """
     from ..training.recipe import load_cddpm_recipe
 

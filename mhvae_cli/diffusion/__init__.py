@@ -2,6 +2,7 @@
 
 sde       the forward process, equations 13 and 14
 score     the score network and its training loss, equation 8
+frames    the black around a scan's field of view
 texture   how strong an image's detail is, and where
 spectrum  the score of a Gaussian field, from which the network starts
 unet      the temporal U-Net

@@ -1,13 +1,16 @@
 """Section 4: the cDDPM that sharpens the VAE's image x_hat, and the density of the training codes."""
 
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import DiffusionConfig
 from ..errors import UsageError
 from .density import KNOTS, Density
+from .frames import Frames
 from .noise import path_noise
 from .score import Known, ScoreNetwork
 from .solvers import END, SOLVERS
@@ -15,10 +18,12 @@ from .solvers import END, SOLVERS
 
 class Refiner(nn.Module):
     """The score network, and the marginals (len(KNOTS), D) and factor (D, D) of the `Density` of the training
-    codes [z, theta], where z includes the texture code, if the network sees the texture."""
+    codes [z, theta], where z includes the texture code, if the network sees the texture. `frames`: those of
+    the training images, if they have any."""
 
     codes_marginals: Tensor
     codes_factor: Tensor
+    frames: Frames | None = None
 
     def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
         super().__init__()
@@ -33,6 +38,17 @@ class Refiner(nn.Module):
         for name in ("marginals", "factor"):
             values = torch.from_numpy(getattr(density, name)).to(self.codes_factor)
             self.register_buffer(f"codes_{name}", values)
+
+    def frame_of(self, image: Tensor) -> Tensor:
+        """Where (B, 1, S, S) images (B, C, S, S) in [-1, 1] are black as a part of their frame."""
+        return self._framed(image, "own")
+
+    def _framed(self, image: Tensor, how: Literal["own", "choose"]) -> Tensor:
+        if self.frames is None:
+            return torch.zeros_like(image[:, :1], dtype=torch.bool)
+        find = getattr(self.frames, how)
+        found = np.stack([find(square) for square in image.float().cpu().numpy()])
+        return torch.from_numpy(found)[:, None].to(image.device)
 
     @torch.inference_mode()
     def refine(
@@ -54,6 +70,7 @@ class Refiner(nn.Module):
         model's own. 1 samples the full p(x | x_hat); below 1, noise is added to x_hat up to that time, as in
         SDEdit, and structures coarser than the noise are kept. The noise depends only on seed, key and shape.
         With `known`, only the rest is drawn: what is known drives the process where and while it is known.
+        Images of which nothing is known get the frame that suits x_hat, which is then known.
         The last three are `Given`.
         Raises UsageError for an unknown solver, and for a strength outside (0.001, 1].
         """
@@ -63,6 +80,12 @@ class Refiner(nn.Module):
             raise UsageError(f"no solver {solver!r}", hint=f"available: {', '.join(SOLVERS)}")
         if not END < start <= 1:
             raise UsageError(f"strength {start:g}: must be above {END:g} and at most 1")
+        frame = self._framed(x_hat, "choose")
+        if known is not None:
+            frame &= known.weight.amax((1, 2, 3), keepdim=True) == 0
+        if self.frames is not None:
+            x_hat = x_hat.masked_fill(frame, -1)
+            known = in_frame(x_hat, frame, known)
         noise = path_noise(keys, tuple(x_hat.shape[1:]), seed=seed, device=x_hat.device)
         first = x_hat if known is None else torch.lerp(x_hat, known.image, known.weight)
         still, sd = network.sde.marginal(network.target(first, x_hat, texture), start)
@@ -87,4 +110,14 @@ class Refiner(nn.Module):
             noise=noise,
             start=start,
         )
-        return network.image(u, x_hat, texture).clamp(-1, 1)
+        return network.image(u, x_hat, texture).clamp(-1, 1).masked_fill(frame, -1)
+
+
+def in_frame(image: Tensor, frame: Tensor, known: Known | None = None) -> Known:
+    """What is known of images (B, C, S, S): where their frame (B, 1, S, S) is, and `known`."""
+    if known is None:
+        nothing = torch.zeros_like(image[:, :1])
+        known = Known(image, nothing, nothing, nothing)
+    blackened = torch.where(frame, -1, known.image)
+    weight, sharp = (part.masked_fill(frame, 1) for part in (known.weight, known.sharp))
+    return Known(blackened, weight, known.until.masked_fill(frame, 0), sharp)

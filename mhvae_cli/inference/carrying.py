@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..diffusion.frames import black_border
 from ..errors import InputError, ModelError
 from ..images.resample import levels_of, pixels_of, resample
 from ..images.scan import Scan
@@ -29,8 +30,6 @@ COARSE = 0.05
 """Scale in image sides above which blended images are averaged; finer detail keeps its variance."""
 MAGNIFIED = 1.5
 """Magnification from which on the carried detail is too coarse, and the cDDPM adds what is finer."""
-BLACK = -1 + 2 * 6 / 255
-"""The tone below which a pixel is black, in [-1, 1]: JPEGs are not exactly so."""
 MOST = 0.9
 """The largest share of an image that may be unknown."""
 
@@ -190,14 +189,10 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
 
 def _frame(square: np.ndarray) -> np.ndarray:
     """1 where (S, S) an image (C, S, S) is black up to its edge, as outside a scan's sector; else 0."""
-    from scipy.ndimage import binary_dilation, binary_opening, label
+    from scipy.ndimage import binary_dilation
 
-    black = binary_opening((square < BLACK).all(0), np.ones((3, 3)))
-    areas, _ = label(black)
-    edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
-    frame = np.isin(areas, np.unique(edge[edge > 0]))
     # Its edge is blurred, by JPEG and by resampling.
-    wider: np.ndarray = binary_dilation(frame, iterations=max(1, len(frame) // 96))
+    wider: np.ndarray = binary_dilation(black_border(square), iterations=max(1, square.shape[-1] // 96))
     return wider.astype(np.float32)
 
 

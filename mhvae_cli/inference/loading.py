@@ -15,6 +15,7 @@ from ..limits import check_diffusion
 from ..vae.model import MultiHeadedVAE, NoDraws, build
 
 if TYPE_CHECKING:
+    from ..diffusion.frames import Frames
     from ..diffusion.refiner import Refiner
 
 
@@ -62,10 +63,22 @@ def load_refiner(
         mean, factor = (state[f"codes_{name}"].double().numpy() for name in ("mean", "factor"))
         del refiner.codes_mean
         refiner.store(Density.gaussian(mean, factor, z_dim=0))
+    if (folder / "frames.safetensors").exists():
+        refiner.frames = _load_frames(folder, config.image_size or content["model"]["image_size"])
     refiner.network.unet.to(dtype)
     memory_format = layout(torch.device(device))
     refiner.eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs
     return refiner
+
+
+def _load_frames(folder: Path, side: int) -> "Frames":
+    from ..diffusion.frames import Frames
+
+    arrays = {name: value.numpy() for name, value in load_state(folder, "frames").items()}
+    try:
+        return Frames.of_arrays(arrays, side)
+    except ValueError as error:
+        raise ModelError(f"{folder / 'frames.safetensors'}: {error}") from error
 
 
 def verify_model(folder: Path) -> dict[str, str]:

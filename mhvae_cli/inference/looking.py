@@ -144,6 +144,7 @@ def _textured(networks: "Networks", code: LatentCode, scan: Scan) -> LatentCode:
 
     square = to_square(scan.pixels, networks.side, networks.config.channels, window=scan.window)
     image, x_hat = (networks.image(each) for each in (square[None], networks.decode([code])))
+    x_hat = x_hat.masked_fill(networks.refiner.frame_of(image), -1)
     longer = with_texture(networks.model, networks.refiner.network, image, x_hat, networks.latents([code]))
     return replace(code, z=longer.z[0].cpu().numpy())
 

@@ -14,6 +14,7 @@ from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
 from ..config import CDDPMConfig, to_dict
 from ..diffusion.density import Density
+from ..diffusion.frames import TONES, Frames, black_border, tone_counts, tone_evidence
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
 from ..diffusion.solvers import END
@@ -42,7 +43,8 @@ Draw = Callable[[Tensor, Tensor, Tensor], Latents]
 class CropBatch:
     """Augmented images (B, C, S, S) in [-1, 1], standard normal noise for theta (B, P) and z (B, Z), and k
     crops per image: their top left corners (B, k, 2) yx, times (B, k) and noise (B, k, C, crop, crop). The
-    random numbers `holes` (B, 6) in [0, 1) define what is known of each image (`holes.known_weight`)."""
+    random numbers `holes` (B, 6) in [0, 1) define what is known of each image (`holes.known_weight`), and
+    `frame` bool (B, 1, S, S) is where it is black as a part of its frame."""
 
     image: Tensor
     eps_theta: Tensor
@@ -51,6 +53,7 @@ class CropBatch:
     t: Tensor
     eps: Tensor
     holes: Tensor
+    frame: Tensor
 
 
 class Objective(nn.Module):
@@ -72,8 +75,9 @@ class Objective(nn.Module):
         with torch.no_grad():
             latents = self.draw(image, batch.eps_theta.to(device), batch.eps_z.to(device))
             vae = self.frozen[0]
-            x_hat = resized(vae.decode(latents), image.shape[-1])
-            given = make_hints(self.refiner, vae, image, x_hat, latents, batch.holes.to(device))
+            frame = batch.frame.to(device)
+            x_hat = resized(vae.decode(latents), image.shape[-1]).masked_fill(frame, -1)
+            given = make_hints(self.refiner, vae, image, x_hat, latents, batch.holes.to(device), frame)
         size = batch.eps.shape[-1]
         crops, crops_hat = _crops(image, batch.corners, size), _crops(x_hat, batch.corners, size)
         further = [None if x is None else _crops(x, batch.corners, size) for x in given]
@@ -122,6 +126,22 @@ class CDDPMTask:
         theta = eps_theta if q_theta is None else q_theta.rsample(eps_theta)
         return Latents(q_z.rsample(eps_z), theta)
 
+    @torch.inference_mode()
+    def find_frames(self) -> None:
+        """Set the refiner's frames to those of the training images: always the same for the same ones."""
+        self.refiner.frames = None
+        rng, counts, borders = np.random.default_rng(self.config.seed), np.zeros((2, TONES)), []
+        measured = set(rng.permutation(len(self.train))[:MAX_MEASURED_IMAGES].tolist())
+        device = self.refiner.codes_factor.device
+        for i in range(len(self.train)):
+            image = self.train.plain([i])
+            borders.append(black_border(image[0].numpy()))
+            if i in measured and borders[-1].any():
+                x_hat = self._decoded(self._encoded(image.to(device)), image)
+                counts += tone_counts(x_hat[0].float().cpu().numpy(), borders[-1])
+        subjects = [sample.subject for sample in self.train.samples]
+        self.refiner.frames = Frames.fit(np.stack(borders), subjects, tone_evidence(counts))
+
     def measure(self) -> None:
         """Set the refiner's texture, scale, spectrum and density of latent codes from training images."""
         powers, mean_squares, zs, thetas = [], [], [], []
@@ -137,7 +157,7 @@ class CDDPMTask:
         def drawn(image: Tensor) -> tuple[Tensor, Latents]:
             noise = [rng.standard_normal((len(image), d), np.float32) for d in self.dims]
             latents = self.draw(image, *(torch.from_numpy(n).to(device) for n in noise))
-            return self._decoded(latents), latents
+            return self._decoded(latents, image), latents
 
         with torch.no_grad():
             if network.texture is not None:
@@ -171,7 +191,8 @@ class CDDPMTask:
         quantiles = [(np.arange(c.crops) + r.random(c.crops)) / c.crops for r in rngs]
         t = torch.stack([times(self.refiner.network.sde, q, c) for q in quantiles])
         holes = torch.from_numpy(np.stack([r.random(HOLE_NUMBERS, np.float32) for r in rngs]))
-        return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps), holes)
+        frame = self.refiner.frame_of(image)
+        return CropBatch(image, eps_theta, eps_z, corners, t, torch.stack(eps), holes, frame)
 
     def validate(self, ema: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
         """The loss of equation 8 of the EMA weights; in some epochs also write a contact sheet."""
@@ -186,9 +207,10 @@ class CDDPMTask:
         seen = resized(image, self.vae.config.image_size)
         return self.vae.encode(seen.contiguous(memory_format=torch.channels_last))
 
-    def _decoded(self, latents: Latents) -> Tensor:
-        """The VAE's images (B, C, S, S), as fine as the training images."""
-        return resized(self.vae.decode(latents), self.train.image_size)
+    def _decoded(self, latents: Latents, image: Tensor) -> Tensor:
+        """The VAE's images (B, C, S, S), as fine as the images that they are of, and black in their frame."""
+        x_hat = resized(self.vae.decode(latents), self.train.image_size)
+        return x_hat.masked_fill(self.refiner.frame_of(image), -1)
 
     def _texture(self, latents: Latents) -> Tensor | None:
         return texture_maps(self.vae, self.refiner.network, latents, self.train.image_size)
@@ -200,7 +222,10 @@ class CDDPMTask:
         training = {**cddpm["training"], **to_dict(self.config)}
         cddpm = {**cddpm, "training": training, "validation": dict(metrics)}
         content = {**self.content, "cddpm": cddpm}
-        states = {"vae": self.vae_state, "cddpm": state}
+        states: dict[str, Mapping[str, Tensor]] = {"vae": self.vae_state, "cddpm": state}
+        if self.refiner.frames is not None:
+            arrays = self.refiner.frames.arrays()
+            states["frames"] = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         save_model(self.out, config=content, states=states, card=model_card(content))
 
     def _autocast(self) -> torch.autocast:
@@ -217,9 +242,11 @@ class CDDPMTask:
         for i in range(0, len(self.val), 8):
             image = self.val.plain(range(i, min(i + 8, len(self.val)))).to(device)
             latents = self._encoded(image)
-            x_hat = self._decoded(latents)
+            x_hat = self._decoded(latents, image)
             holes = torch.from_numpy(rng.random((len(image), HOLE_NUMBERS), np.float32)).to(device)
-            given = make_hints(self.refiner, self.vae, image, x_hat, latents, holes)
+            given = make_hints(
+                self.refiner, self.vae, image, x_hat, latents, holes, self.refiner.frame_of(image)
+            )
             quantiles = (np.arange(i, i + len(image)) % 32 + 0.5) / 32
             t = times(network.sde, quantiles, self.config).to(device)
             eps = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(device)
@@ -234,7 +261,7 @@ class CDDPMTask:
         image = self.val.plain(indices).to(device, memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast():
             latents = self._encoded(image)
-            x_hat = self._decoded(latents)
+            x_hat = self._decoded(latents, image)
             latents = with_texture(self.vae, self.refiner.network, image, x_hat, latents)
             level = level_map(self.refiner, self.vae, latents, image.shape[-1])
             keys = [self.val.samples[i].id for i in indices]

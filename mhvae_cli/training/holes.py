@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..diffusion.refiner import Refiner
+from ..diffusion.refiner import Refiner, in_frame
 from ..diffusion.score import Known
 from ..inference.texturing import texture_maps, with_texture
 from ..vae.latents import Latents
@@ -24,11 +24,18 @@ RIM = 0.05
 
 
 def make_hints(
-    refiner: Refiner, vae: MultiHeadedVAE, image: Tensor, x_hat: Tensor, latents: Latents, numbers: Tensor
+    refiner: Refiner,
+    vae: MultiHeadedVAE,
+    image: Tensor,
+    x_hat: Tensor,
+    latents: Latents,
+    numbers: Tensor,
+    frame: Tensor,
 ) -> tuple[Tensor | None, Tensor | None]:
     """`ScoreNetwork.hints` of training images (B, C, S, S), and their texture if the network sees it.
 
-    `latents` are the VAE's; `numbers` (B, 6) define the images' holes.
+    `latents` are the VAE's; `numbers` (B, 6) define the images' holes; `frame` (B, 1, S, S), which is black
+    in x_hat, is known of all images.
     """
     network = refiner.network
     longer = with_texture(vae, network, image, x_hat, latents)
@@ -42,7 +49,7 @@ def make_hints(
     other = vae.level_map(theta, (image.shape[-2], image.shape[-1]))
     weight = known_weight(level, other, numbers)
     free = torch.zeros_like(weight)
-    known = Known(image, weight, free, torch.ones_like(weight))
+    known = in_frame(image, frame, Known(image, weight, free, torch.ones_like(weight)))
     return network.hints(x_hat, level, texture, known), texture
 
 

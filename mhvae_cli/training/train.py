@@ -209,8 +209,11 @@ def train_cddpm(
         dtype=options.dtype,
         out=out,
     )
-    if not options.resume and not measured:
-        task.measure()
+    if not measured:
+        callback({"phase": "measuring the training images"})
+        task.find_frames()
+        if not options.resume:
+            task.measure()
     callback({"phase": f"{plan.summary(refiner)}, {origin}"})
     if options.timed and not options.resume:
         seconds = seconds_per_step(task, plan.run)

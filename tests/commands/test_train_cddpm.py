@@ -204,6 +204,32 @@ def test_scale_is_the_residuals_and_the_density_the_codes(heads: Path, train: An
     assert found.std(0).max() > 5 * found.std(0).min() and found.mean(0).abs().max() > 1
 
 
+def test_the_frames_of_the_images_come_with_the_model(train: Any, tmp_path: Path) -> None:
+    """Forty phantoms under two masks of black: what of it they share is found, and is black in samples."""
+    folder = tmp_path / "framed"
+    write_phantoms(folder, "fetal-head", 40, size=(64, 64))
+    for number, path in enumerate(sorted((folder / "images").iterdir())):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[pixels < 30] = 30  # no black of their own
+        pixels[np.s_[:20] if number % 2 else np.s_[:, 50:]] = 0
+        Image.fromarray(pixels).save(path)
+    ended = train(folder, tmp_path / "run", "--epochs", 1)
+    assert ended.code == 0, ended.stderr
+    frames = load_refiner(tmp_path / "run").frames
+    assert frames is not None
+    top, right = np.zeros((2, 32, 32), bool)
+    top[:10], right[:, 25:] = True, True
+    assert sorted((frames.masks ^ top).mean((1, 2)))[0] < 0.02
+    assert sorted((frames.masks ^ right).mean((1, 2)))[0] < 0.02
+    made = list(Pipeline.load(tmp_path / "run", device="cpu").sample(4, steps=3, size=(32, 32)))
+    black = [(image.pixels == 0) for image in made]
+    assert all((frames.masks & ~found).mean((1, 2)).min() < 0.01 for found in black)
+    # A training that goes on from it has them, too.
+    again = train(folder, tmp_path / "again", "--epochs", 1, model=tmp_path / "run")
+    assert again.code == 0, again.stderr
+    assert np.array_equal(load_refiner(tmp_path / "again").frames.masks, frames.masks)  # type: ignore[union-attr]
+
+
 def test_without_normalising_the_scale_is_one(heads: Path, train: Any, tmp_path: Path) -> None:
     plain = write_json(tmp_path / "plain.json", _with("diffusion", normalise=False))
     assert train(heads, tmp_path / "run", "--epochs", 1, config=plain).code == 0

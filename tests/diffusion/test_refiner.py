@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.score_stubs import TINY, Stub, exact_v, noise
 
 from mhvae_cli.config import DiffusionConfig
+from mhvae_cli.diffusion.frames import Frames
 from mhvae_cli.diffusion.refiner import Refiner
+from mhvae_cli.diffusion.score import Known
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.errors import UsageError
 
@@ -90,3 +93,26 @@ def test_an_unknown_solver_is_named_with_the_known() -> None:
     with pytest.raises(UsageError, match="no solver 'ddim'") as caught:
         refiner().refine(torch.zeros(1, 1, 8, 8), ["a"], solver="ddim")
     assert "dpm++2m" in caught.value.hint
+
+
+def test_an_image_of_which_nothing_is_known_gets_the_frame_that_suits_it() -> None:
+    left, bottom = (torch.zeros(40, 40, dtype=torch.bool) for _ in range(2))
+    left[:, :12], bottom[30:] = True, True
+    made = refiner(spread=0.5)
+    evidence = np.repeat(np.array([2, -2], np.float32), [8, 56])  # dark x_hat speaks for black
+    made.frames = Frames(torch.stack([left, bottom]).numpy(), evidence)
+    x_hat = torch.full((3, 1, 40, 40), 0.1)
+    for image, frame in zip(x_hat, (left, bottom), strict=False):
+        image[:, frame] = -0.85
+    found = made.refine(x_hat, ["a", "b", "c"])
+    for image, frame in zip(found, (left, bottom), strict=False):
+        assert (image[:, frame] == -1).all()
+        assert image[:, ~frame].std() == pytest.approx(0.1, rel=0.15)
+        assert image[:, ~frame].mean() == pytest.approx(0.1, abs=0.02)
+    assert found[2].std() == pytest.approx(0.1, rel=0.15) and found[2].min() > -0.6  # suited by none
+    known = torch.zeros(3, 1, 40, 40)
+    known[0, :, :, :20] = 1  # what is known of an image wins over a frame, in the same batch as one without
+    kept = Known(torch.full_like(x_hat, 0.7), known, torch.zeros_like(known), torch.ones_like(known))
+    found = made.refine(x_hat, ["a", "b", "c"], known=kept)
+    assert found[0, :, :, :20].mean() == pytest.approx(0.7, abs=0.02)
+    assert (found[1][:, bottom] == -1).all()

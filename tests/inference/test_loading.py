@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from support.score_stubs import noise
 
-from mhvae_cli.checkpoints.folder import load_state
+from mhvae_cli.checkpoints.folder import digest, load_state, rewrite_model
 from mhvae_cli.checkpoints.tensors import save_state
+from mhvae_cli.diffusion.frames import TONES, Frames
 from mhvae_cli.errors import ModelError
 from mhvae_cli.inference.loading import load_refiner
 from mhvae_cli.inference.networks import Networks
@@ -86,6 +87,38 @@ def test_weights_that_are_missing_are_named(tiny_refined: Path, tmp_path: Path) 
     (folder / "cddpm.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no cddpm\.safetensors"):
         load_refiner(folder)
+
+
+def framed(source: Path, folder: Path, masks: np.ndarray) -> Path:
+    """A copy of a model folder with a frame in whose black all tones are likely."""
+    shutil.copytree(source, folder)
+    arrays = Frames(masks, np.ones(TONES, np.float32)).arrays()
+    frames = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    rewrite_model(folder, states={"frames": frames})
+    return folder
+
+
+def test_a_folders_frames_are_black_in_samples(
+    mhvae: Callable[..., Any], here: Path, tiny_refined: Path
+) -> None:
+    mask = np.zeros((1, 32, 32), bool)
+    mask[:, :8] = True
+    folder = framed(tiny_refined, here / "model", mask)
+    assert mhvae("models", "verify", folder).code == 0
+    assert digest(folder) != digest(tiny_refined)
+    ended = mhvae("sample", "-n", "2", "--size", "64x64", "-o", "out/", "-m", folder)
+    assert ended.code == 0, ended.stderr
+    for path in Path("out/images").iterdir():
+        pixels = np.asarray(Image.open(path))
+        assert pixels[:14].max() == 0 < pixels[20:].mean(), path
+
+
+def test_frames_that_are_none_are_refused(mhvae: Callable[..., Any], here: Path, tiny_refined: Path) -> None:
+    folder = framed(tiny_refined, here / "model", np.ones((1, 48, 48), bool))
+    for command in (["models", "verify", folder], ["sample", "-n", "1", "-o", "out/", "-m", folder]):
+        ended = mhvae(*command)
+        assert ended.code == 6 and "frames.safetensors: 1 frames of 48 px" in ended.stderr, ended.stderr
+    assert not Path("out").exists()
 
 
 def test_loading_imports_no_compiler(tiny_refined: Path) -> None:
