@@ -42,15 +42,20 @@ class Ours:
     start: str = SCRATCH
 
 
+AFFINE = {"family": "affine"}
+CIRCULAR, UNIFORM = ({"family": "tps", "points": points} for points in ("circular", "uniform"))
 OURS = {
-    "ours-affine": Ours("MHVAE affine", "resnet50", {"family": "affine"}),
-    "ours-tps": Ours("MHVAE TPS circular", "resnet50", {"family": "tps", "points": "circular"}),
-    "ours-uniform": Ours("MHVAE TPS uniform", "resnet50", {"family": "tps", "points": "uniform"}),
-    "ours-hybrid": Ours("MHVAE TPS circular", "resnet50-vit-b16", {"family": "tps", "points": "circular"}),
+    "ours-affine": Ours("MHVAE affine", "resnet50", AFFINE),
+    "ours-tps": Ours("MHVAE TPS circular", "resnet50", CIRCULAR),
+    "ours-uniform": Ours("MHVAE TPS uniform", "resnet50", UNIFORM),
+    "ours-hybrid": Ours("MHVAE TPS circular", "resnet50-vit-b16", CIRCULAR),
     "ours-lite": Ours("MHVAE, train-vae's own choice", "efficientnet-lite0", None),
     "ours-shipped": Ours("MHVAE, as shipped", "efficientnet-lite0", None, "imagenet"),
+    "ours-shipped-affine": Ours("MHVAE affine, as shipped", "efficientnet-lite0", AFFINE, "imagenet"),
+    "ours-shipped-tps": Ours("MHVAE TPS circular, as shipped", "efficientnet-lite0", CIRCULAR, "imagenet"),
+    "ours-shipped-uniform": Ours("MHVAE TPS uniform, as shipped", "efficientnet-lite0", UNIFORM, "imagenet"),
 }
-"""`ours-shipped` starts from the bundled ImageNet weights, as the bundled models do; the rivals and the
+"""`ours-shipped...` start from the bundled ImageNet weights, as the bundled models do; the rivals and the
 others, of which `ours-lite` is the same network, start from random ones."""
 
 
