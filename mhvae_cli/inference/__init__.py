@@ -8,7 +8,7 @@ looking       an object is found, and found again in a crop around it
 qc            quality control: can a result be trusted?
 carrying      the pixels of images that move with the object that a draft edits
 audit         is a generated image closer to a training image than new images are?
-texturing     the texture code as a part of the style code
+texturing     what the cDDPM sees of latent codes
 certainty     intervals of measurements, and the Dice to expect
 posterior     samples of theta: outlines that the object could also have, and probability maps
 latent_files  latent codes as files

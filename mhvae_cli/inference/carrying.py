@@ -171,12 +171,16 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     masks = [networks.mask_of(code, (side, side)) for code in (target, donor.code)]
     new, old = (_soft(mask, side) for mask in masks)
     still = to_square(donor.scan.pixels, side, networks.config.channels, window=donor.scan.window)
-    frame = _frame(still)
-    layers = np.concatenate([still, frame[None]])
-    *shown, behind = resample(layers, lambda begin, end: sources[begin * side : end * side], (side, side))
-    # The frame stays where it is: the object's margin neither takes a piece of it along nor covers it.
-    new *= (moves > 0) & (masks[0] | (np.maximum(frame, behind) < 0.5))
-    old *= masks[1] | (frame < 0.5)
+    border, frame = _wider(black_border(still)), networks.frame_of(still)
+    layers = np.concatenate([still, border[None], _wider(frame)[None]])
+    *shown, behind, hidden = resample(
+        layers, lambda begin, end: sources[begin * side : end * side], (side, side)
+    )
+    # The frame stays where it is and hides the object, whose part behind it is unknown. Black that may be a
+    # shadow is a part of the object, but not of its margin, which takes none of it along and covers none.
+    new *= (moves > 0) & ~frame & (masks[0] | (np.maximum(border, behind) < 0.5))
+    old *= ~frame & (masks[1] | (border < 0.5))
+    seen &= (hidden < 0.5) | (moves == 0)
     seam = 4 * new * (1 - new) * moves
     # A ground pixel is known unless the object lay there and has moved away.
     object_, ground = new * seen, (1 - new) * (1 - old * moves)
@@ -187,12 +191,11 @@ def _moved(networks: Networks, target: LatentCode, donor: Donor) -> _Moved:
     return _Moved(donor, to_source, square, known, new, seam, _magnification(*masks))
 
 
-def _frame(square: np.ndarray) -> np.ndarray:
-    """1 where (S, S) an image (C, S, S) is black up to its edge, as outside a scan's sector; else 0."""
+def _wider(black: np.ndarray) -> np.ndarray:
+    """1 in and near a black area (S, S), whose edge is blurred, by JPEG and by resampling; else 0."""
     from scipy.ndimage import binary_dilation
 
-    # Its edge is blurred, by JPEG and by resampling.
-    wider: np.ndarray = binary_dilation(black_border(square), iterations=max(1, square.shape[-1] // 96))
+    wider: np.ndarray = binary_dilation(black, iterations=max(1, len(black) // 96))
     return wider.astype(np.float32)
 
 

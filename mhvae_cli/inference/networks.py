@@ -31,7 +31,6 @@ from .qc import LAYOUT, EncoderOutputs, QCStatistics, parse_statistics, smallest
 
 if TYPE_CHECKING:
     from ..diffusion.refiner import Refiner
-    from ..diffusion.score import Given
 
 GRID = 64
 """Side of the grid that is searched for folds."""
@@ -131,6 +130,11 @@ class Networks:
         """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
         marginals, factor = self.refiner.codes_marginals, self.refiner.codes_factor
         return Density(marginals.cpu().double().numpy(), factor.cpu().double().numpy(), self.style_dim)
+
+    def frame_of(self, square: np.ndarray) -> np.ndarray:
+        """Where (S, S) an image (C, S, S) of the cDDPM's side shows a frame that the model knows."""
+        frames = self.refiner.frames if self._cddpm else None
+        return np.zeros(square.shape[1:], bool) if frames is None else frames.own(square)
 
     @property
     def single_image_batches(self) -> bool:
@@ -235,10 +239,16 @@ class Networks:
         the cDDPM sees the mask or the texture; `known` the arrays of `score.Known`, if part of the images is
         known. ModelError for a model without a cDDPM.
         """
+        from ..diffusion.score import Known  # with the cDDPM: segmentation needs neither
+        from .texturing import given_of
+
         refine = partial(self.refiner.refine, seed=seed, steps=steps, solver=solver, strength=strength)
         drawn = []
         for part in self._parts(len(recon)):
-            given = self._given(codes[part], [array[part] for array in known], recon.shape[-1])
+            latents = self.latents(codes[part]) if codes else None
+            given = given_of(self.model, self.refiner.network, latents, recon.shape[-1])
+            if known:
+                given["known"] = Known(*(self.image(array[part]) for array in known))
             drawn.append(refine(self.image(recon[part]), keys[part], **given))
         return torch.cat(drawn).float().cpu().numpy()
 
@@ -283,21 +293,6 @@ class Networks:
         """Arrays (B, C, S, S) as a tensor on the device."""
         image = torch.from_numpy(np.require(batch, requirements="W"))
         return image.to(self.device, memory_format=layout(self.device))
-
-    def _given(self, codes: Sequence[LatentCode], known: Sequence[np.ndarray], side: int) -> "Given":
-        """What the cDDPM sees of latent codes, and of what is known (the arrays of `Known`)."""
-        from ..diffusion.score import Given, Known  # with the cDDPM: segmentation needs neither
-        from .texturing import texture_maps
-
-        network = self.refiner.network
-        given = Given()
-        if known:
-            given["known"] = Known(*(self.image(array) for array in known))
-        if codes and network.sees_mask:
-            latents = self.latents(codes)
-            given["level"] = self.model.level_map(latents.theta, (side, side), latents.pose).float()
-            given["texture"] = texture_maps(self.model, network, latents, side)
-        return given
 
     def latents(self, codes: Sequence[LatentCode]) -> Latents:
         """Latent codes as tensors on the device."""

@@ -1,4 +1,4 @@
-"""The texture code as a part of an image's style code, and how strong the detail of an image to draw is."""
+"""What the cDDPM sees of latent codes: the texture code as a part of the style code, and the mask."""
 
 from dataclasses import replace
 
@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from ..config import TEXTURE
-from ..diffusion.score import ScoreNetwork
+from ..diffusion.score import Given, ScoreNetwork
 from ..diffusion.texture import SIDE, energies
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
+
+
+def given_of(vae: MultiHeadedVAE, network: ScoreNetwork, latents: Latents | None, side: int) -> Given:
+    """What the network sees of latent codes, for images (B, C, side, side); nothing without codes."""
+    if latents is None or not network.sees_mask:
+        return Given()
+    level = vae.level_map(latents.theta, (side, side), latents.pose).float()
+    return Given(level=level, texture=texture_maps(vae, network, latents, side))
 
 
 @torch.no_grad()

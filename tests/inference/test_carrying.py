@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from mhvae_cli import Pipeline
+from mhvae_cli.diffusion.frames import TONES, Frames
 from mhvae_cli.errors import InputError
 from mhvae_cli.images.scan import scan_of
 from mhvae_cli.inference.carrying import Donor, carry_detail
@@ -110,6 +112,30 @@ def test_the_frame_stays_where_it_is(tiny_refined: Path, grey: np.ndarray) -> No
     made = carried.compose(np.ones((1, 240, 240), np.float32), scan_of(scan))
     assert made[:, : right - 8].min() >= 30
     assert (made[:, right + 6 :] == 0).all()
+
+
+def test_a_known_frame_hides_the_object_and_none_of_it_is_carried(
+    tiny_refined: Path, grey: np.ndarray
+) -> None:
+    """A black box that covers a part of the object: a frame that the model knows, or else a shadow."""
+    networks = Pipeline.load(tiny_refined, device="cpu", dtype="float32").networks
+    networks.side = 240
+    code = Pipeline(networks).source(grey).code
+    x, y = (round(each) for each in networks.centre(code))
+    scan, box = np.maximum(grey, 40), np.zeros(SIZE, bool)
+    box[y:, x:] = True
+    scan[box] = 0
+    large = np.asarray(Image.fromarray(box).resize((240, 240), Image.Resampling.NEAREST))
+    target = transform_code(code, about=(x, y), shift=(-16, -12))
+
+    def made() -> np.ndarray:
+        carried = carry_detail(networks, target, [Donor(scan_of(scan), code, 1.0)])
+        return carried.compose(np.ones((1, 240, 240), np.float32), scan_of(scan))
+
+    inner, outer = ndimage.binary_erosion(box, iterations=2, border_value=1), ndimage.binary_dilation(box)
+    assert made()[~outer].min() == 0 < made()[inner].max()  # taken for a shadow, it moves with the object
+    networks.refiner.frames = Frames(large[None], np.zeros(TONES, np.float32))
+    assert (made()[inner] == 0).all() and made()[~outer].min() >= 30
 
 
 def test_nothing_of_the_old_object_shines_through_the_seam(tiny_refined: Path, grey: np.ndarray) -> None:

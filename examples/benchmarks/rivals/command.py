@@ -200,7 +200,7 @@ def prepare(args: argparse.Namespace, samples: Sequence[Sample], fold: int) -> S
     if args.robustness:
         parts = [], []
     train, val = (
-        MaskedImages(part, **size, oversize=OVERSIZE_CROPPED, workers=args.workers) if part else None
+        MaskedImages(part, **size, oversize=OVERSIZE_CROPPED, workers=max(1, args.workers)) if part else None
         for part in parts
     )
     data = Data(train, val, recipe.train.augment, args.batch, args.seed, args.workers)
