@@ -15,8 +15,9 @@ MOST = 48
 """Largest number of frames that a model has."""
 CLUSTERS, ROUNDS, STRIDE = 96, 30, 4
 """Frames are found as up to CLUSTERS modes of black areas, in at most ROUNDS, in every STRIDE-th pixel."""
-RAGGED = 0.07
-"""The share of pixels from which on the black areas of a cluster differ too much from their majority."""
+COARSE, FINE, RAGGED = 1 / 72, 1 / 192, 0.25
+"""A mask whose outline would change by more pixels than RAGGED times its length if it were smoothed over
+COARSE image sides is that of shadows; the others are smoothed over FINE ones."""
 SMALLEST, SPECK = 0.01, 0.001
 """The shares of an image below which a frame is none, and a part of one is a speck."""
 NEAR = 1 / 36
@@ -48,10 +49,10 @@ class Frames:
         found: list[tuple[int, np.ndarray]] = []
         for cluster in range(nearest.max() + 1):
             members = borders[nearest == cluster]
-            share = members.mean(0)
-            mask = _tidy(share >= 0.5)
-            if mask.mean() >= SMALLEST and np.minimum(share, 1 - share).mean() < RAGGED:
-                found.append((len(members), mask))
+            mask = _tidy(members.mean(0) >= 0.5)
+            length = sum((mask ^ np.roll(mask, 1, axis)).sum() for axis in (0, 1))
+            if mask.mean() >= SMALLEST and (_smooth(mask, COARSE) ^ mask).sum() <= RAGGED * length:
+                found.append((len(members), _smooth(mask, FINE)))
         if not found:
             return None
         found.sort(key=lambda each: -each[0])
@@ -167,6 +168,14 @@ def _clustered(points: np.ndarray, subjects: np.ndarray) -> np.ndarray:
         if done:
             break
     return nearest
+
+
+def _smooth(mask: np.ndarray, sd: float) -> np.ndarray:
+    """A mask (S, S) smoothed over `sd` image sides."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth: np.ndarray = gaussian_filter(mask.astype(np.float32), sd * len(mask), mode="nearest") >= 0.5
+    return smooth
 
 
 def _tidy(mask: np.ndarray) -> np.ndarray:
