@@ -18,6 +18,8 @@ CLUSTERS, ROUNDS, STRIDE = 96, 30, 4
 COARSE, FINE, RAGGED = 1 / 72, 1 / 192, 0.25
 """A mask whose outline would change by more pixels than RAGGED times its length if it were smoothed over
 COARSE image sides is that of shadows; the others are smoothed over FINE ones."""
+UNLIKE = 0.1
+"""The share of pixels from which on the black areas of a cluster differ too much from their majority."""
 SMALLEST, SPECK = 0.01, 0.001
 """The shares of an image below which a frame is none, and a part of one is a speck."""
 NEAR = 1 / 36
@@ -49,9 +51,12 @@ class Frames:
         found: list[tuple[int, np.ndarray]] = []
         for cluster in range(nearest.max() + 1):
             members = borders[nearest == cluster]
-            mask = _tidy(members.mean(0) >= 0.5)
+            share = members.mean(0)
+            mask = _tidy(share >= 0.5)
+            if mask.mean() < SMALLEST or np.minimum(share, 1 - share).mean() > UNLIKE:
+                continue
             length = sum((mask ^ np.roll(mask, 1, axis)).sum() for axis in (0, 1))
-            if mask.mean() >= SMALLEST and (_smooth(mask, COARSE) ^ mask).sum() <= RAGGED * length:
+            if (_smooth(mask, COARSE) ^ mask).sum() <= RAGGED * length:
                 found.append((len(members), _smooth(mask, FINE)))
         if not found:
             return None

@@ -44,7 +44,7 @@ class Refiner(nn.Module):
         return self._framed(image, "own")
 
     def _framed(self, image: Tensor, how: Literal["own", "choose"]) -> Tensor:
-        if self.frames is None:
+        if self.frames is None or image.shape[2:] != self.frames.masks.shape[1:]:
             return torch.zeros_like(image[:, :1], dtype=torch.bool)
         find = getattr(self.frames, how)
         found = np.stack([find(square) for square in image.float().cpu().numpy()])
@@ -118,6 +118,6 @@ def in_frame(image: Tensor, frame: Tensor, known: Known | None = None) -> Known:
     if known is None:
         nothing = torch.zeros_like(image[:, :1])
         known = Known(image, nothing, nothing, nothing)
-    blackened = torch.where(frame, -1, known.image)
+    blackened = known.image.masked_fill(frame, -1)
     weight, sharp = (part.masked_fill(frame, 1) for part in (known.weight, known.sharp))
     return Known(blackened, weight, known.until.masked_fill(frame, 0), sharp)

@@ -141,7 +141,8 @@ def test_the_command_looks_as_often_as_asked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(small_head()).save("head.png")
-    assert mhvae("segment", "head.png", "-o", "m.png", "--looks", looks, "-m", "fetal-head").code == 0
+    options = ("--looks", looks, "-m", "fetal-head", "--device", "cpu", "--dtype", "float32")
+    assert mhvae("segment", "head.png", "-o", "m.png", *options).code == 0
     pipeline = Pipeline.load("fetal-head", device="cpu", dtype="float32")
     truth = pipeline.segment(Path("head.png"), looks=looks).mask
     assert np.array_equal(np.asarray(Image.open("m.png")) > 0, truth)
