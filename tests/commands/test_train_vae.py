@@ -647,7 +647,7 @@ def test_without_options_a_run_says_what_it_chose_and_what_it_is_worth(
 ) -> None:
     """From the bundled encoder, cut to an epoch here: an affine warp, validation, worst images, advice."""
     out = tmp_path / "run"
-    ended = mhvae("train-vae", "--data", heads, "--out", out, "--max-time", "1s", "--image-size", 64)
+    ended = mhvae("train-vae", "--data", heads, "--out", out, "--max-time", "0.1s", "--image-size", 64)
     assert ended.code == 0, ended.stderr
     assert ", starting from imagenet\n" in ended.stderr
     assert "affine warp, 64 px, 1 steps in 1 epochs: about 1 min" in ended.stderr
