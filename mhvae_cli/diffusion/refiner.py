@@ -1,7 +1,6 @@
 """Section 4: the cDDPM that sharpens the VAE's image x_hat, and the density of the training codes."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -41,13 +40,12 @@ class Refiner(nn.Module):
 
     def frame_of(self, image: Tensor) -> Tensor:
         """Where (B, 1, S, S) images (B, C, S, S) in [-1, 1] are black as a part of their frame."""
-        return self._framed(image, "own")
+        return self._framed(image, Frames.own)
 
-    def _framed(self, image: Tensor, how: Literal["own", "choose"]) -> Tensor:
+    def _framed(self, image: Tensor, find: Callable[[Frames, np.ndarray], np.ndarray]) -> Tensor:
         if self.frames is None or image.shape[2:] != self.frames.masks.shape[1:]:
             return torch.zeros_like(image[:, :1], dtype=torch.bool)
-        find = getattr(self.frames, how)
-        found = np.stack([find(square) for square in image.float().cpu().numpy()])
+        found = np.stack([find(self.frames, square) for square in image.float().cpu().numpy()])
         return torch.from_numpy(found)[:, None].to(image.device)
 
     @torch.inference_mode()
@@ -80,7 +78,7 @@ class Refiner(nn.Module):
             raise UsageError(f"no solver {solver!r}", hint=f"available: {', '.join(SOLVERS)}")
         if not END < start <= 1:
             raise UsageError(f"strength {start:g}: must be above {END:g} and at most 1")
-        frame = self._framed(x_hat, "choose")
+        frame = self._framed(x_hat, Frames.choose)
         if known is not None:
             frame &= known.weight.amax((1, 2, 3), keepdim=True) == 0
         if self.frames is not None:

@@ -133,8 +133,10 @@ class Networks:
 
     def frame_of(self, square: np.ndarray) -> np.ndarray:
         """Where (S, S) an image (C, S, S) of the cDDPM's side shows a frame that the model knows."""
-        frames = self.refiner.frames if self._cddpm else None
-        return np.zeros(square.shape[1:], bool) if frames is None else frames.own(square)
+        if not self._cddpm:
+            return np.zeros(square.shape[1:], bool)
+        found: np.ndarray = self.refiner.frame_of(self.image(square[None]))[0, 0].cpu().numpy()
+        return found
 
     @property
     def single_image_batches(self) -> bool:

@@ -23,12 +23,12 @@ from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
 from ..images.transforms import from_square
-from ..inference.texturing import texture_layers, texture_maps, with_texture
+from ..inference.texturing import given_of, texture_layers, texture_maps, with_texture
 from ..vae.decoder import resized
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 from .datasets import Images
-from .holes import HOLE_NUMBERS, level_map, make_hints
+from .holes import HOLE_NUMBERS, make_hints
 from .loop import sheet_due, swap_weights
 
 MAX_MEASURED_IMAGES = 512
@@ -263,9 +263,9 @@ class CDDPMTask:
             latents = self._encoded(image)
             x_hat = self._decoded(latents, image)
             latents = with_texture(self.vae, self.refiner.network, image, x_hat, latents)
-            level = level_map(self.refiner, self.vae, latents, image.shape[-1])
+            given = given_of(self.vae, self.refiner.network, latents, image.shape[-1])
             keys = [self.val.samples[i].id for i in indices]
-            refined = self.refiner.refine(x_hat, keys, level=level, texture=self._texture(latents))
+            refined = self.refiner.refine(x_hat, keys, **given)
         rows = zip(image, x_hat, refined, strict=True)
         cells = [[from_square(x.float().cpu().numpy()) for x in row] for row in rows]
         return sheet(cells, ["image", "VAE", "refined"], cell=192)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..diffusion.refiner import Refiner, in_frame
 from ..diffusion.score import Known
-from ..inference.texturing import texture_maps, with_texture
+from ..inference.texturing import given_of, with_texture
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
 
@@ -39,8 +39,8 @@ def make_hints(
     """
     network = refiner.network
     longer = with_texture(vae, network, image, x_hat, latents)
-    texture = texture_maps(vae, network, longer, image.shape[-1])
-    level = level_map(refiner, vae, latents, image.shape[-1])
+    given = given_of(vae, network, longer, image.shape[-1])
+    level, texture = given.get("level"), given.get("texture")
     if not network.sees_known or level is None:
         return network.hints(x_hat, level, texture), texture
     # The hole is where an object between this image's and another's would have been.
@@ -51,11 +51,6 @@ def make_hints(
     free = torch.zeros_like(weight)
     known = in_frame(image, frame, Known(image, weight, free, torch.ones_like(weight)))
     return network.hints(x_hat, level, texture, known), texture
-
-
-def level_map(refiner: Refiner, vae: MultiHeadedVAE, latents: Latents, side: int) -> Tensor | None:
-    """The level functions (B, 1, S, S) of latent codes' masks; None if the network does not see masks."""
-    return vae.level_map(latents.theta, (side, side), latents.pose) if refiner.network.sees_mask else None
 
 
 def known_weight(level: Tensor, other: Tensor, numbers: Tensor) -> Tensor:
