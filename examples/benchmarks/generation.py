@@ -1,7 +1,7 @@
 """Whether a model's pictures show what was asked for: closed loops, disentangling and sharpness, held out.
 
     python examples/benchmarks/generation.py --data DIR --fold K --model REF
-        [--count 100] [--steps 20] [--json]
+        [--count 100] [--steps N] [--json]
 
 DIR holds images/ and index.csv with the columns id and fold; `--count` images of the fold are taken. Each is
 reconstructed, swapped (in the style of the next one) and warped (turned by 45 degrees and scaled by 0.7 about
@@ -15,7 +15,7 @@ carry the images' own pixels, all at the images' own size, are then encoded agai
   sharpness    see sharpness.py; of the reconstructions.
   least        the smallest Dice of a warp.
 ± is a standard error. The figures mean something only if the model was not trained on the fold. Refining
-costs five times `--count` times `--steps` evaluations of the network.
+costs five times `--count` times `--steps` evaluations of the network, by default those of mhvae.
 """
 
 import json
@@ -37,7 +37,7 @@ from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.looking import encode, view_of
-from mhvae_cli.inference.synthesis import Source, Warping, make, warp_image
+from mhvae_cli.inference.synthesis import STEPS, STEPS_CARRIED, Source, Warping, make, warp_image
 from mhvae_cli.inference.synthesis import swap_style as swap
 from mhvae_cli.vae.editing import LatentCode, blend, transform_code
 
@@ -68,7 +68,7 @@ def written(squares: np.ndarray, codes: Sequence[LatentCode]) -> list[Scan]:
     return [scan_of(to_native(square, code.size)) for square, code in zip(squares, codes, strict=True)]
 
 
-def carried(pipeline: Pipeline, sources: Sequence[Source], steps: int) -> dict[str, list[Scan]]:
+def carried(pipeline: Pipeline, sources: Sequence[Source], steps: int | None) -> dict[str, list[Scan]]:
     """The edits that carry the sources' own pixels."""
     networks, edit = pipeline.networks, Warping(rotate=45, scale=0.7)
     drafts = {
@@ -133,7 +133,7 @@ def examine(
 
 
 def measured(
-    pipeline: Pipeline, taken: Mapping[Path, Source], pool: np.ndarray, steps: int
+    pipeline: Pipeline, taken: Mapping[Path, Source], pool: np.ndarray, steps: int | None
 ) -> dict[str, Any]:
     """Make the pictures and measure them; by sort of pictures, then figure: its mean and standard error."""
     codes = edited(pipeline, [source.code for source in taken.values()])
@@ -143,7 +143,7 @@ def measured(
     sharp = {}
     for kind, each in codes.items():
         print(f"{kind}: {len(each)} pictures", file=sys.stderr)
-        made = pictures(pipeline.networks, each, keys, steps=steps)
+        made = pictures(pipeline.networks, each, keys, steps=steps or STEPS)
         for name, squares in zip(("VAE", "invented"), made, strict=True):
             found[name][kind] = find(pipeline, written(squares, each), each)
         if kind == "reconstruct":
@@ -180,7 +180,7 @@ def print_report(report: dict[str, Any]) -> None:
 def main() -> None:
     """Find the images, print."""
     parser = held_out_arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -200,7 +200,7 @@ def main() -> None:
         "left_out": len(sources) - len(taken),
         "others": min(OTHERS, len(pool) - 1),
         "size": pipeline.networks.config.image_size,
-        "evaluations": args.steps,
+        "evaluations": args.steps or f"{STEPS} ({STEPS_CARRIED} where detail is carried)",
         "threads": torch.get_num_threads(),
         **measured(pipeline, taken, pool, args.steps),
     }

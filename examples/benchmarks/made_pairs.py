@@ -182,7 +182,7 @@ def run_set(args: argparse.Namespace, count: int, seed: int, before: Path | None
     def load() -> Pipeline:
         given = {"before": before, "seed": seed}
         out = generator(folder, folder / "ours", recipe.model, plain, unlabelled, budget, **given)
-        return Pipeline.load(out, device="cpu", dtype="float32")
+        return Pipeline.load(out, device="cpu")
 
     pairs = made(folder, load, real, budget, seed)
     together = [*real, *(sample for kind in pairs.values() for sample, _ in kind)]

@@ -27,6 +27,7 @@ from steps import Fit, fitted
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from mhvae_cli.devices import resolve_dtype
 from mhvae_cli.errors import InputError
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
@@ -122,7 +123,8 @@ def generator(
     content = {**CDDPM, "train": {**CDDPM["train"], **length}}
     start_from = str(before) if before else "scratch"
     recipe, _ = load_cddpm_recipe(None, content, model=vae, start=start_from)
-    options = TrainingOptions(torch.device("cpu"), torch.float32, resume=(out / STATE).exists(), workers=1)
+    cpu = torch.device("cpu")
+    options = TrainingOptions(cpu, resolve_dtype("auto", cpu), resume=(out / STATE).exists(), workers=1)
     train_cddpm(vae, unlabelled, recipe, options, out, start=start_from, callback=lambda event: None)
     return out
 

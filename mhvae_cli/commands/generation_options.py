@@ -26,8 +26,15 @@ NoRefine = Annotated[
 ]
 
 Steps = Annotated[
-    int,
-    option("--steps", min=1, metavar="N", help="Evaluations of the cDDPM network per image.", panel=_PANEL),
+    int | None,
+    option(
+        "--steps",
+        min=1,
+        metavar="N",
+        help="Evaluations of the cDDPM network per image.",
+        panel=_PANEL,
+        show_default="20; 10 where the detail is carried",
+    ),
 ]
 
 Solver = Annotated[

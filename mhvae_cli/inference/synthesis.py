@@ -18,9 +18,10 @@ from .carrying import Carried, Donor, carry_detail
 from .looking import locate, view_of
 from .networks import Networks
 
+STEPS, STEPS_CARRIED = 20, 10
+"""Evaluations of the cDDPM for an image that is generated as a whole, and for what an edit leaves open."""
 DRAWS = 100
 """Most latent codes that are drawn to get one with an object."""
-
 MOST_SCALED = 1.6
 """The largest change of an object's size that a sample carries: beyond, its detail would be too coarse."""
 
@@ -77,7 +78,7 @@ class GenerationOptions(TypedDict, total=False):
     """The keywords of `make`."""
 
     refine: bool
-    steps: int
+    steps: int | None
     solver: str
     strength: float | None
     seed: int
@@ -230,7 +231,7 @@ def make(
     drafts: Sequence[Draft],
     *,
     refine: bool = True,
-    steps: int = 20,
+    steps: int | None = None,
     solver: str = "dpm++2m-sde",
     strength: float | None = None,
     seed: int = 0,
@@ -239,13 +240,15 @@ def make(
 ) -> list[GeneratedImage]:
     """Generate one image per draft, in one batch. `refine=False` gives the VAE's own image.
 
-    Images with a Dice below `min_dice` are refined again with different noise, up to `tries` times in all,
-    and the best is kept even if it is below. ModelError for a model without a cDDPM.
+    By default, `steps` is STEPS, and STEPS_CARRIED for images whose detail is carried. Images with a Dice
+    below `min_dice` are refined again with different noise, up to `tries` times in all, and the best is kept
+    even if it is below. ModelError for a model without a cDDPM.
     """
     recon = networks.decode([draft.code for draft in drafts])
     masks = [networks.mask_of(draft.code) for draft in drafts]
     carried = [carry_detail(networks, draft.code, draft.donors) if draft.donors else None for draft in drafts]
     settled = np.stack([each.settle(x) if each else x for x, each in zip(recon, carried, strict=True)])
+    counts = [steps or (STEPS_CARRIED if draft.donors else STEPS) for draft in drafts]
     drawn = [i for i, each in enumerate(carried) if refine and not (each and each.complete)]
     best: dict[int, GeneratedImage] = {}
     for attempt in range(tries):
@@ -254,13 +257,13 @@ def make(
             break
         keys = [drafts[i].key + (f"/try{attempt}" if attempt else "") for i in todo]
         squares = settled[todo]
-        rows = [row for row, i in enumerate(todo) if i in drawn]
-        if rows:
+        for count in {counts[i] for i in todo if i in drawn}:
+            rows = [row for row, i in enumerate(todo) if i in drawn and counts[i] == count]
             squares[rows] = networks.refine(
                 squares[rows],
                 [keys[row] for row in rows],
                 seed=seed,
-                steps=steps,
+                steps=count,
                 solver=solver,
                 strength=strength,
                 codes=[drafts[todo[row]].code for row in rows],

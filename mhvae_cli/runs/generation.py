@@ -227,7 +227,8 @@ def _common_words(settings: GenerationSettings) -> list[str]:
     words += [] if settings.detail == "carry" else ["--detail", settings.detail]
     if settings.no_refine:
         return [*words, "--no-refine"]
-    words += ["--steps", str(settings.steps), "--solver", settings.solver]
+    words += [] if settings.steps is None else ["--steps", str(settings.steps)]
+    words += ["--solver", settings.solver]
     return words if settings.strength is None else [*words, "--strength", f"{settings.strength:g}"]
 
 

@@ -49,7 +49,7 @@ class GenerationSettings(RunSettings):
 
     detail: Detail = "carry"
     no_refine: bool = False
-    steps: int = 20
+    steps: int | None = None
     solver: Solver = "dpm++2m-sde"
     strength: float | None = None
     min_dice: float | None = None

@@ -16,7 +16,7 @@ from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.inference.pipeline import Pipeline
 from mhvae_cli.inference.provenance import noise_key
-from mhvae_cli.inference.synthesis import draft_of, make, sample_code
+from mhvae_cli.inference.synthesis import Warping, draft_of, make, sample_code, warp_image
 from mhvae_cli.training.phantoms import phantom
 from mhvae_cli.vae.warp import pixel_centres
 
@@ -66,6 +66,17 @@ def test_company_and_order_change_no_bit(pipeline: Pipeline, images: list[np.nda
     for i in range(len(images)):
         own = pipeline.networks.encode(batch[i : i + 1])
         assert np.array_equal(own[0][0], z[i]) and np.array_equal(own[1][0], theta[i])
+
+
+def test_what_is_carried_takes_half_as_many_evaluations_in_a_batch_of_both_kinds_too(
+    pipeline: Pipeline, images: list[np.ndarray]
+) -> None:
+    source = pipeline.source(images[0])
+    whole, carried = draft_of(source), warp_image(pipeline.networks, source, Warping(rotate=30))[0]
+    both = make(pipeline.networks, [carried, whole])
+    for made, draft, steps in zip(both, (carried, whole), (10, 20), strict=True):
+        assert np.array_equal(made.pixels, make(pipeline.networks, [draft], steps=steps)[0].pixels)
+        assert not np.array_equal(made.pixels, make(pipeline.networks, [draft], steps=30 - steps)[0].pixels)
 
 
 def test_the_noise_follows_the_key_and_the_seed(pipeline: Pipeline, images: list[np.ndarray]) -> None:
