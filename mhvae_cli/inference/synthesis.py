@@ -60,8 +60,8 @@ class GeneratedImage:
 
     `mask` bool (h, w) is the intended object, `dice` its agreement with the object that the model finds in
     `pixels`, `tries` the number of attempts, `key` identifies the noise of the chosen one, `recon` float32
-    (C, S, S) is the VAE's image before refinement, and `window` the values of `pixels` that are black and
-    white, as in a Scan.
+    (C, S, S) is the VAE's image before refinement, `steps` the evaluations of the cDDPM, and `window` the
+    values of `pixels` that are black and white, as in a Scan.
     """
 
     pixels: np.ndarray
@@ -71,6 +71,7 @@ class GeneratedImage:
     tries: int
     key: str
     recon: np.ndarray
+    steps: int
     window: tuple[float, float] | None = None
 
 
@@ -240,16 +241,16 @@ def make(
 ) -> list[GeneratedImage]:
     """Generate one image per draft, in one batch. `refine=False` gives the VAE's own image.
 
-    By default, `steps` is STEPS, and STEPS_CARRIED for images whose detail is carried. Images with a Dice
-    below `min_dice` are refined again with different noise, up to `tries` times in all, and the best is kept
-    even if it is below. ModelError for a model without a cDDPM.
+    `steps` is by default STEPS, or STEPS_CARRIED where detail is carried. Images with a Dice below `min_dice`
+    are refined again with different noise, up to `tries` times in all; the best is kept, even if it is below.
+    ModelError for a model without a cDDPM.
     """
     recon = networks.decode([draft.code for draft in drafts])
     masks = [networks.mask_of(draft.code) for draft in drafts]
     carried = [carry_detail(networks, draft.code, draft.donors) if draft.donors else None for draft in drafts]
     settled = np.stack([each.settle(x) if each else x for x, each in zip(recon, carried, strict=True)])
-    counts = [steps or (STEPS_CARRIED if draft.donors else STEPS) for draft in drafts]
-    drawn = [i for i, each in enumerate(carried) if refine and not (each and each.complete)]
+    unknown = [i for i, each in enumerate(carried) if refine and not (each and each.complete)]
+    drawn = {i: steps or (STEPS_CARRIED if carried[i] else STEPS) for i in unknown}
     best: dict[int, GeneratedImage] = {}
     for attempt in range(tries):
         todo = [i for i in range(len(drafts)) if i not in best or (i in drawn and best[i].dice < min_dice)]
@@ -257,8 +258,8 @@ def make(
             break
         keys = [drafts[i].key + (f"/try{attempt}" if attempt else "") for i in todo]
         squares = settled[todo]
-        for count in {counts[i] for i in todo if i in drawn}:
-            rows = [row for row, i in enumerate(todo) if i in drawn and counts[i] == count]
+        for count in {drawn[i] for i in todo if i in drawn}:
+            rows = [row for row, i in enumerate(todo) if drawn.get(i) == count]
             squares[rows] = networks.refine(
                 squares[rows],
                 [keys[row] for row in rows],
@@ -275,9 +276,8 @@ def make(
             code, tried = drafts[i].code, attempt + 1
             agreed = dice(networks.mask(position.theta, code.size, position.pose), masks[i])
             if i not in best or agreed > best[i].dice:
-                best[i] = GeneratedImage(
-                    scan.pixels, masks[i], code, agreed, tried, key, recon[i], window=scan.window
-                )
+                made = scan.pixels, masks[i], code, agreed, tried, key, recon[i], drawn.get(i, 0)
+                best[i] = GeneratedImage(*made, window=scan.window)
             best[i] = replace(best[i], tries=attempt + 1)
     return [best[i] for i in range(len(drafts))]
 

@@ -246,8 +246,8 @@ class JobRunner:
 
         draft, sources, picture = generated
         orientation = 1 if draft.like is None else draft.like.orientation
-        facts = {"noise": picture.key, "dice": round(picture.dice, 4), **request.record}
-        hashes = [source.sha256 for source in sources]
+        own = {"noise": picture.key, "steps": picture.steps, "dice": round(picture.dice, 4)}
+        facts, hashes = {**own, **request.record}, [source.sha256 for source in sources]
         derived = bool(draft.donors)
         self.derived |= derived
         text = self.text(hashes, derived=derived, **facts)

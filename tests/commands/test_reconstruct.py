@@ -212,7 +212,7 @@ def test_every_file_says_what_it_is(mhvae: Mhvae, tiny_refined: Path) -> None:
         assert record["command"] == "mhvae reconstruct --steps 3 --solver dpm++2m-sde"
         if path.name != "sheet.png":
             source = hashlib.sha256(Path("scans/jane-doe.png").read_bytes()).hexdigest()
-            assert record["sources"] == [{"sha256": source}]
+            assert record["sources"] == [{"sha256": source}] and record["steps"] == 3
         assert b"jane" not in path.read_bytes()
     told = mhvae("inspect", "out/jane-doe__recon.png")
     assert told.code == 0 and any("not for diagnosis" in line for line in told.lines)

@@ -75,6 +75,7 @@ def test_what_is_carried_takes_half_as_many_evaluations_in_a_batch_of_both_kinds
     whole, carried = draft_of(source), warp_image(pipeline.networks, source, Warping(rotate=30))[0]
     both = make(pipeline.networks, [carried, whole])
     for made, draft, steps in zip(both, (carried, whole), (10, 20), strict=True):
+        assert made.steps == steps
         assert np.array_equal(made.pixels, make(pipeline.networks, [draft], steps=steps)[0].pixels)
         assert not np.array_equal(made.pixels, make(pipeline.networks, [draft], steps=30 - steps)[0].pixels)
 
