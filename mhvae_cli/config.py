@@ -21,6 +21,8 @@ SCRATCH = "scratch"
 """The start of a training from random weights."""
 TEXTURE = 16
 """The length of a texture code, for a cDDPM that sees the texture."""
+STEPS, STEPS_CARRIED = 20, 10
+"""Evaluations of the cDDPM for an image that is generated as a whole, and for what an edit leaves open."""
 
 Family = Literal["affine", "tps"]
 Points = Literal["circular", "uniform"]

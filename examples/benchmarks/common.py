@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from mhvae_cli.training.train import TrainingOptions
 
 # As the mhvae command does. torch reads it when it is imported, so this module comes first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -71,6 +74,26 @@ def held_out_arguments(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--model", required=True)
     return parser
+
+
+def evaluations(steps: int | None) -> int | str:
+    """How many evaluations `--steps` gives an image, in words if it is left to mhvae."""
+    from mhvae_cli.config import STEPS, STEPS_CARRIED
+
+    return steps or f"{STEPS} ({STEPS_CARRIED} where detail is carried)"
+
+
+def on_cpu(out: Path) -> "TrainingOptions":
+    """A training on the CPU that goes on in `out` where it stopped, in bfloat16 where that is fast."""
+    import torch
+
+    from mhvae_cli.devices import resolve_dtype
+    from mhvae_cli.training.state import STATE
+    from mhvae_cli.training.train import TrainingOptions
+
+    cpu = torch.device("cpu")
+    resume = (out / STATE).exists()
+    return TrainingOptions(cpu, resolve_dtype("auto", cpu), resume=resume, workers=1, offline=True)
 
 
 def table(head: Sequence[str], *rows: Sequence[str]) -> None:

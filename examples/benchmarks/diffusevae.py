@@ -29,8 +29,8 @@ and with the FID of half of the images, from which it falls. It is no paper's FI
 OUT/diffusevae.csv gets the figures of a method as it is measured, OUT/trainings.csv the steps of each
 training and its CPU minutes since it was last begun; a call that was interrupted goes on where it stopped.
 OUT/diffusevae.md is the table, OUT/repeats.png shows Dice and drift over the repeats, OUT/sheet-METHOD.png
-the pictures. Defaults need about two hours of one core, less where it computes in
-bfloat16 faster (`--dtype auto` of mhvae). `--smoke` runs on phantoms.
+the pictures. Defaults need about two hours of one core, less where bfloat16 is fast. `--smoke` runs on
+phantoms.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from common import smoke_or_data, stop, table  # first: see there
+from common import on_cpu, smoke_or_data, stop, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -54,7 +54,6 @@ from rows import Row, markdown, read_csv, write_csv
 from sharpness import BATCH, pictures
 
 from mhvae_cli import Pipeline
-from mhvae_cli.devices import resolve_dtype
 from mhvae_cli.errors import MhvaeError
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.filesystem import write_atomic
@@ -69,8 +68,7 @@ from mhvae_cli.inference.networks import Networks
 from mhvae_cli.training.automatic import choose
 from mhvae_cli.training.datasets import Sample, discover
 from mhvae_cli.training.recipe import load_cddpm_recipe, load_recipe
-from mhvae_cli.training.state import STATE
-from mhvae_cli.training.train import TrainingOptions, hold_out, train_cddpm, train_vae
+from mhvae_cli.training.train import hold_out, train_cddpm, train_vae
 from mhvae_cli.vae.editing import LatentCode
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -110,10 +108,7 @@ def trained(args: argparse.Namespace, samples: Sequence[Sample], name: str, vae:
     done, steps = read_csv(path), args.cddpm_steps if vae else args.vae_steps
     if before := [row["steps"] for row in done if row["name"] == name]:
         return out if before == [str(steps)] else stop(f"{out} was trained for {before[0]} steps")
-    cpu = torch.device("cpu")
-    options = TrainingOptions(
-        cpu, resolve_dtype("auto", cpu), resume=(out / STATE).exists(), workers=1, offline=True
-    )
+    options = on_cpu(out)
     began = time.process_time()
     print(f"{name}: {steps} steps", file=sys.stderr)
     length = _length(len(samples), steps, (CDDPM if vae else VAE["train"])["val_fraction"])

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import held_out_arguments, table  # first: see there
+from common import evaluations, held_out_arguments, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -43,8 +43,6 @@ from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.networks import Networks
 from mhvae_cli.inference.synthesis import (
-    STEPS,
-    STEPS_CARRIED,
     Draft,
     Source,
     Warping,
@@ -198,7 +196,7 @@ def main() -> None:
         "fold": args.fold,
         "references": len(second),
         "left_out": len(encoded) - len(sources),
-        "evaluations": args.steps or f"{STEPS} ({STEPS_CARRIED} where detail is carried)",
+        "evaluations": evaluations(args.steps),
         "threads": torch.get_num_threads(),
         "rows": rows,
     }

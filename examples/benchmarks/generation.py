@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import held_out_arguments, table  # first: see there
+from common import evaluations, held_out_arguments, table  # first: see there
 
 # isort: split
 import numpy as np
@@ -33,11 +33,12 @@ import torch
 from sharpness import BATCH, held_out, pictures, pm, real_images, sharpness, show
 
 from mhvae_cli import Pipeline
+from mhvae_cli.config import STEPS
 from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_native
 from mhvae_cli.inference.looking import encode, view_of
-from mhvae_cli.inference.synthesis import STEPS, STEPS_CARRIED, Source, Warping, make, warp_image
+from mhvae_cli.inference.synthesis import Source, Warping, make, warp_image
 from mhvae_cli.inference.synthesis import swap_style as swap
 from mhvae_cli.vae.editing import LatentCode, blend, transform_code
 
@@ -200,7 +201,7 @@ def main() -> None:
         "left_out": len(sources) - len(taken),
         "others": min(OTHERS, len(pool) - 1),
         "size": pipeline.networks.config.image_size,
-        "evaluations": args.steps or f"{STEPS} ({STEPS_CARRIED} where detail is carried)",
+        "evaluations": evaluations(args.steps),
         "threads": torch.get_num_threads(),
         **measured(pipeline, taken, pool, args.steps),
     }

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import on_cpu
 from rows import read_csv, write_csv
 from steps import Fit, fitted
 
 from mhvae_cli import Pipeline
 from mhvae_cli.config import AugmentConfig, LossConfig, ModelConfig, TrainConfig
-from mhvae_cli.devices import resolve_dtype
 from mhvae_cli.errors import InputError
 from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
@@ -37,8 +37,7 @@ from mhvae_cli.inference.synthesis import Draft, Source, Warping, make, sample_c
 from mhvae_cli.training.datasets import MaskedImages, Sample
 from mhvae_cli.training.mask_checks import fault_of
 from mhvae_cli.training.recipe import load_cddpm_recipe
-from mhvae_cli.training.state import STATE
-from mhvae_cli.training.train import TrainingOptions, train_cddpm
+from mhvae_cli.training.train import train_cddpm
 from mhvae_cli.training.vae_task import ModelInfo, Objective, prepare_model, write_model
 from mhvae_cli.vae.fitting import fit as fit_warp
 
@@ -123,9 +122,7 @@ def generator(
     content = {**CDDPM, "train": {**CDDPM["train"], **length}}
     start_from = str(before) if before else "scratch"
     recipe, _ = load_cddpm_recipe(None, content, model=vae, start=start_from)
-    cpu = torch.device("cpu")
-    options = TrainingOptions(cpu, resolve_dtype("auto", cpu), resume=(out / STATE).exists(), workers=1)
-    train_cddpm(vae, unlabelled, recipe, options, out, start=start_from, callback=lambda event: None)
+    train_cddpm(vae, unlabelled, recipe, on_cpu(out), out, start=start_from, callback=lambda event: None)
     return out
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
+from ..config import STEPS, STEPS_CARRIED
 from ..runs import settings
 from ..runs.invocation import NEUTRAL
 from . import options
@@ -33,7 +34,7 @@ Steps = Annotated[
         metavar="N",
         help="Evaluations of the cDDPM network per image.",
         panel=_PANEL,
-        show_default="20; 10 where the detail is carried",
+        show_default=f"{STEPS}; {STEPS_CARRIED} where the detail is carried",
     ),
 ]
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import DiffusionConfig
+from ..config import STEPS, DiffusionConfig
 from ..errors import UsageError
 from .density import KNOTS, Density
 from .frames import Frames
@@ -55,7 +55,7 @@ class Refiner(nn.Module):
         keys: Sequence[str],
         *,
         seed: int = 0,
-        steps: int = 20,
+        steps: int = STEPS,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
         level: Tensor | None = None,

@@ -11,7 +11,7 @@ import torch
 
 from ..checkpoints.folder import read_config
 from ..checkpoints.registry import resolve
-from ..config import texture_length
+from ..config import STEPS, texture_length
 from ..devices import layout, resolve_device, resolve_dtype
 from ..diffusion.density import Density
 from ..errors import InputError, ModelError
@@ -228,7 +228,7 @@ class Networks:
         keys: Sequence[str],
         *,
         seed: int = 0,
-        steps: int = 20,
+        steps: int = STEPS,
         solver: str = "dpm++2m-sde",
         strength: float | None = None,
         codes: Sequence[LatentCode] = (),

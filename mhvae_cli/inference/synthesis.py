@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
+from ..config import STEPS, STEPS_CARRIED
 from ..diffusion.density import Density
 from ..errors import InputError
 from ..evaluation.metrics import dice
@@ -18,8 +19,6 @@ from .carrying import Carried, Donor, carry_detail
 from .looking import locate, view_of
 from .networks import Networks
 
-STEPS, STEPS_CARRIED = 20, 10
-"""Evaluations of the cDDPM for an image that is generated as a whole, and for what an edit leaves open."""
 DRAWS = 100
 """Most latent codes that are drawn to get one with an object."""
 MOST_SCALED = 1.6
@@ -276,8 +275,9 @@ def make(
             code, tried = drafts[i].code, attempt + 1
             agreed = dice(networks.mask(position.theta, code.size, position.pose), masks[i])
             if i not in best or agreed > best[i].dice:
-                made = scan.pixels, masks[i], code, agreed, tried, key, recon[i], drawn.get(i, 0)
-                best[i] = GeneratedImage(*made, window=scan.window)
+                best[i] = GeneratedImage(
+                    scan.pixels, masks[i], code, agreed, tried, key, recon[i], drawn.get(i, 0), scan.window
+                )
             best[i] = replace(best[i], tries=attempt + 1)
     return [best[i] for i in range(len(drafts))]
 

@@ -247,7 +247,8 @@ class JobRunner:
         draft, sources, picture = generated
         orientation = 1 if draft.like is None else draft.like.orientation
         own = {"noise": picture.key, "steps": picture.steps, "dice": round(picture.dice, 4)}
-        facts, hashes = {**own, **request.record}, [source.sha256 for source in sources]
+        facts = {**own, **request.record}
+        hashes = [source.sha256 for source in sources]
         derived = bool(draft.donors)
         self.derived |= derived
         text = self.text(hashes, derived=derived, **facts)
@@ -261,16 +262,8 @@ class JobRunner:
             files += self._latents(picture, hashes, facts)
         row = {"dice": facts["dice"], "tries": picture.tries, "seed": self.origin.seed, **request.row}
         row["detail"] = "carry" if derived else "invent"
-        return GenerationResult(
-            request,
-            picture,
-            files,
-            row,
-            self._missed(picture),
-            draft.note,
-            self._thumbnails(sources, picture),
-            hashes,
-        )
+        missed, thumbnails = self._missed(picture), self._thumbnails(sources, picture)
+        return GenerationResult(request, picture, files, row, missed, draft.note, thumbnails, hashes)
 
     def _latents(
         self, picture: "GeneratedImage", hashes: Sequence[str], facts: Mapping[str, Any]
