@@ -49,6 +49,7 @@ WITH_TORCH = {  # they import torch at once; all others only when something is c
     "inference.loading",
     "inference.networks",
     "inference.pipeline",
+    "inference.sampling",
     "inference.selftest",
     "inference.synthesis",
     "inference.texturing",

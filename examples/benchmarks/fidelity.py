@@ -42,16 +42,8 @@ from mhvae_cli.images.read import read_scan
 from mhvae_cli.images.scan import Scan, scan_of
 from mhvae_cli.images.transforms import to_square
 from mhvae_cli.inference.networks import Networks
-from mhvae_cli.inference.synthesis import (
-    Draft,
-    Source,
-    Warping,
-    draft_of,
-    make,
-    sample_code,
-    swap_style,
-    warp_image,
-)
+from mhvae_cli.inference.sampling import sample_code
+from mhvae_cli.inference.synthesis import Draft, Source, Warping, draft_of, make, swap_style, warp_image
 from mhvae_cli.training.datasets import Sample, discover
 
 KINDS = ("sample", "reconstruct", "swap-style", "warp")

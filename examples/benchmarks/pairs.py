@@ -33,7 +33,8 @@ from mhvae_cli.filesystem import write_atomic
 from mhvae_cli.images.encode import encode_png
 from mhvae_cli.images.read import read_mask, read_scan
 from mhvae_cli.images.scan import upright
-from mhvae_cli.inference.synthesis import Draft, Source, Warping, make, sample_code, swap_style, warp_image
+from mhvae_cli.inference.sampling import sample_code
+from mhvae_cli.inference.synthesis import Draft, Source, Warping, make, swap_style, warp_image
 from mhvae_cli.training.datasets import MaskedImages, Sample
 from mhvae_cli.training.mask_checks import fault_of
 from mhvae_cli.training.recipe import load_cddpm_recipe

@@ -246,7 +246,7 @@ def _edit(
     codes: Codes, index: int, options: "_How", networks: "Networks", sources: "Sequence[Source]"
 ) -> "Draft":
     from ..diffusion.density import Density
-    from ..inference.synthesis import sample_code, vary_place
+    from ..inference.sampling import sample_code, vary_place
 
     prior = codes == "prior"
     density = Density.prior(networks.style_dim, networks.model.theta_dim) if prior else networks.density

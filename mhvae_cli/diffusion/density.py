@@ -8,6 +8,8 @@ from ..errors import UsageError
 
 KNOTS = np.linspace(-2.6, 2.6, 33)
 """The normal scores at which the distribution of each entry of the latent code is stored."""
+CUT_SIDE = 64
+"""The side of the square on which `cut_share` is measured."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Density:
     A plain Gaussian would do for neither part: an object's size is the inverse of the scale in theta, so that
     heads would fill the image, and a few images are far more unusual in z than all others.
     Deliberately no kernel density: it contains no patient's latent code.
+    cut: the `cut_share` above which an object is not like those of the training images, 1 for any.
     """
 
     marginals: np.ndarray
     factor: np.ndarray
     z_dim: int
+    cut: float = 1.0
 
     @classmethod
     def prior(cls, z_dim: int, theta_dim: int) -> "Density":
@@ -38,7 +42,7 @@ class Density:
         return cls(mean + KNOTS[:, None] * sd, factor / sd[:, None], z_dim)
 
     @classmethod
-    def fit(cls, z: np.ndarray, theta: np.ndarray) -> "Density":
+    def fit(cls, z: np.ndarray, theta: np.ndarray, *, cut: float = 1.0) -> "Density":
         """The aggregate posterior of training codes z (N, Z) and theta (N, P); N >= 2, also below D.
 
         The correlations of the normal scores are shrunk towards zero by the intensity that minimises their
@@ -52,7 +56,7 @@ class Density:
 
         scores = ndtri((codes.argsort(axis=0, kind="stable").argsort(axis=0) + 0.5) / len(codes))
         factor = np.linalg.cholesky(_correlations(scores / scores.std(0, ddof=1)))
-        return cls(np.quantile(codes, ndtr(KNOTS), axis=0, method="hazen"), factor, z.shape[1])
+        return cls(np.quantile(codes, ndtr(KNOTS), axis=0, method="hazen"), factor, z.shape[1], cut)
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One latent code: z float32 (Z,) and theta float32 (P,)."""
@@ -63,6 +67,17 @@ class Density:
         below, above = self.marginals[low, entries], self.marginals[low + 1, entries]
         code = below + (scores - KNOTS[low]) / step * (above - below)
         return code[: self.z_dim].astype(np.float32), code[self.z_dim :].astype(np.float32)
+
+
+def cut_share(mask: np.ndarray) -> float:
+    """How far the edge of a square cuts an object, 0 for not at all, by its mask bool (CUT_SIDE, CUT_SIDE).
+
+    The length of the mask on the edge, as a part of the circumference of a disc of its area, at most 1. A
+    density of each entry of theta, and of how two are correlated, does not know it: large heads lie in the
+    middle.
+    """
+    on_edge = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
+    return float(min(1.0, on_edge / max(1.0, 2 * np.sqrt(np.pi * mask.sum()))))
 
 
 def _correlations(x: np.ndarray) -> np.ndarray:

@@ -13,17 +13,22 @@ LEAST = 4
 """Number of subjects with the same frame from which on it is kept: it says nothing of any one of them."""
 MOST = 48
 """Largest number of frames that a model has."""
-CLUSTERS, ROUNDS, STRIDE = 96, 30, 4
+CLUSTERS, ROUNDS, STRIDE = 160, 30, 4
 """Frames are found as up to CLUSTERS modes of black areas, in at most ROUNDS, in every STRIDE-th pixel."""
-COARSE, FINE, RAGGED = 1 / 72, 1 / 192, 0.25
-"""A mask whose outline would change by more pixels than RAGGED times its length if it were smoothed over
-COARSE image sides is that of shadows; the others are smoothed over FINE ones."""
+SURE = 0.75
+"""The share of a cluster's images that are black where its frame is."""
 UNLIKE = 0.1
-"""The share of pixels from which on the black areas of a cluster differ too much from their majority."""
+"""The share of pixels from which on the black areas of a cluster are those of shadows, not of one frame."""
+STRAIGHT = 1 / 32
+"""What is narrower, in image sides, is no part of a frame's outline, but of shadows, noise or writing."""
+BOX = 0.005
+"""The share of an image from which on black within the field of view is a box, or a curved probe."""
 SMALLEST, SPECK = 0.01, 0.001
 """The shares of an image below which a frame is none, and a part of one is a speck."""
 NEAR = 1 / 36
 """How far an image's black may lie from its frame, in image sides, to be a part of it."""
+ALIKE = 0.012
+"""The share of an image whose pixels tell as much as a single one: neighbours are alike."""
 TONES = 64
 """Number of tones in [-1, 1] that x_hat is told apart by."""
 
@@ -34,11 +39,13 @@ class Frames:
 
     masks: bool (K, S, S), where each is black, for squares of the side S that the cDDPM draws. evidence:
     float32 (TONES,), the log ratio of how often x_hat has a tone where images are black up to their edge, and
-    elsewhere. Each mask is that of the majority of at least LEAST subjects' images.
+    elsewhere. prior: float32 (K + 1,), the log of the shares of images that have each, and none. Each mask is
+    where most images of at least LEAST subjects are black, its outline straightened.
     """
 
     masks: np.ndarray
     evidence: np.ndarray
+    prior: np.ndarray
 
     @classmethod
     def fit(cls, borders: np.ndarray, subjects: Sequence[str], evidence: np.ndarray) -> "Frames | None":
@@ -52,25 +59,29 @@ class Frames:
         for cluster in range(nearest.max() + 1):
             members = borders[nearest == cluster]
             share = members.mean(0)
-            mask = _tidy(share >= 0.5)
-            if mask.mean() < SMALLEST or np.minimum(share, 1 - share).mean() > UNLIKE:
+            if np.minimum(share, 1 - share).mean() > UNLIKE:
                 continue
-            length = sum((mask ^ np.roll(mask, 1, axis)).sum() for axis in (0, 1))
-            if (_smooth(mask, COARSE) ^ mask).sum() <= RAGGED * length:
-                found.append((len(members), _smooth(mask, FINE)))
+            mask = _straight(_tidy(share >= SURE))
+            if SMALLEST <= mask.mean() < 1:
+                found.append((len(members), mask))
         if not found:
             return None
         found.sort(key=lambda each: -each[0])
-        return cls(np.stack([mask for _, mask in found[:MOST]]), evidence)
+        masks = np.stack([mask for _, mask in found[:MOST]])
+        none = np.zeros_like(masks[:1])
+        modes = np.concatenate([masks, none])[:, ::STRIDE, ::STRIDE].reshape(len(masks) + 1, -1)
+        counts = np.bincount(_distances(points, modes).argmin(1), minlength=len(modes)) + 1
+        return cls(masks, evidence, np.log(counts / counts.sum()).astype(np.float32))
 
     def choose(self, x_hat: np.ndarray) -> np.ndarray:
         """Where (S, S) the image should be black whose reconstruction is x_hat (C, S, S), in [-1, 1].
 
-        That of the frame, or of no frame, under which the tones of x_hat are most likely.
+        That of the frame, or of no frame, that is most likely by the tones of x_hat and by how many images
+        have it.
         """
-        likely = np.tensordot(self.masks, self.evidence[_tones(x_hat)], 2)
-        best = int(likely.argmax())
-        return self.masks[best] if likely[best] > 0 else np.zeros_like(self.masks[0])
+        likely = np.tensordot(self.masks, self.evidence[_tones(x_hat)], 2) / (ALIKE * self.masks[0].size)
+        best = int((np.append(likely, 0) + self.prior).argmax())
+        return self.masks[best] if best < len(self.masks) else np.zeros_like(self.masks[0])
 
     def own(self, image: np.ndarray) -> np.ndarray:
         """Where (S, S) an image (C, S, S) in [-1, 1] is black as a part of its frame, and not by a shadow."""
@@ -94,15 +105,21 @@ class Frames:
         """What `of_arrays` restores: as small as it can be stored."""
         packed = zlib.compress(np.packbits(self.masks).tobytes(), 9)
         shape = np.array(self.masks.shape[:2], np.int32)
-        return {"masks": np.frombuffer(packed, np.uint8), "shape": shape, "evidence": self.evidence}
+        return {
+            "masks": np.frombuffer(packed, np.uint8),
+            "shape": shape,
+            "evidence": self.evidence,
+            "prior": self.prior,
+        }
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], side: int) -> "Frames":
         """The frames for squares of this side. ValueError for arrays that are not those of such `arrays`."""
-        if arrays.keys() != {"masks", "shape", "evidence"}:
-            raise ValueError("its tensors are not masks, shape and evidence")
-        count, size = map(int, arrays["shape"])
-        if not 0 < count <= MOST or size != side or arrays["evidence"].shape != (TONES,):
+        count, size = map(int, arrays.get("shape", (0, 0)))
+        lengths = {name: array.shape for name, array in arrays.items() if name != "masks"}
+        if lengths != {"shape": (2,), "evidence": (TONES,), "prior": (count + 1,)} or "masks" not in arrays:
+            raise ValueError("its tensors are not masks, shape, evidence and prior")
+        if not 0 < count <= MOST or size != side:
             raise ValueError(f"{count} frames of {size} px, where the model draws {side} px")
         length = -(-count * side * side // 8)
         opened = zlib.decompressobj()
@@ -113,15 +130,15 @@ class Frames:
         if len(packed) != length or opened.decompress(opened.unconsumed_tail, 1) or not opened.eof:
             raise ValueError(f"its masks are not {count} of {side} px")
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=count * side * side)
-        return cls(bits.reshape(count, side, side).astype(bool), arrays["evidence"].astype(np.float32))
+        masks = bits.reshape(count, side, side).astype(bool)
+        return cls(masks, *(arrays[name].astype(np.float32) for name in ("evidence", "prior")))
 
 
 def black_border(image: np.ndarray) -> np.ndarray:
     """Where (S, S) an image (C, S, S) in [-1, 1] is black up to its edge, as outside a scan's sector."""
-    from scipy.ndimage import binary_opening, label
+    from scipy.ndimage import label
 
-    black = binary_opening((image < BLACK).all(0), np.ones((3, 3)))
-    areas, _ = label(black)
+    areas, _ = label(_opened(np.asarray((image < BLACK).all(0)), 3))
     edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
     border: np.ndarray = np.isin(areas, np.unique(edge[edge > 0]))
     return border
@@ -149,19 +166,13 @@ def _tones(x_hat: np.ndarray) -> np.ndarray:
 def _clustered(points: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     """The cluster (N,) of binary points (N, D): k-modes, whose clusters of too few subjects dissolve."""
     rng = np.random.default_rng(0)
-
-    def distances(modes: np.ndarray) -> np.ndarray:
-        """Mean absolute differences (N, K)."""
-        found: np.ndarray = (points @ (1 - modes).T + (1 - points) @ modes.T) / points.shape[1]
-        return found
-
     chosen = points[rng.integers(len(points))][None]
-    near = distances(chosen)[:, 0]
-    count = min(CLUSTERS, len(points) // (2 * LEAST))
+    near = _distances(points, chosen)[:, 0]
+    count = min(CLUSTERS, len(points) // LEAST)
     while len(chosen) < count and near.any():  # as k-means++
         chosen = np.concatenate([chosen, points[rng.choice(len(points), p=near / near.sum())][None]])
-        near = np.minimum(near, distances(chosen[-1:])[:, 0])
-    nearest: np.ndarray = distances(chosen).argmin(1)
+        near = np.minimum(near, _distances(points, chosen[-1:])[:, 0])
+    nearest: np.ndarray = _distances(points, chosen).argmin(1)
     for _ in range(ROUNDS):
         members = [nearest == k for k in range(len(chosen))]
         kept = [own for own in members if len(set(subjects[own].tolist())) >= LEAST]
@@ -169,28 +180,59 @@ def _clustered(points: np.ndarray, subjects: np.ndarray) -> np.ndarray:
             return np.full(len(points), -1)
         modes = np.stack([(points[own].mean(0) >= 0.5).astype(np.float32) for own in kept])
         done = modes.shape == chosen.shape and (modes == chosen).all()
-        chosen, nearest = modes, distances(modes).argmin(1)
+        chosen, nearest = modes, _distances(points, modes).argmin(1)
         if done:
             break
     return nearest
 
 
-def _smooth(mask: np.ndarray, sd: float) -> np.ndarray:
-    """A mask (S, S) smoothed over `sd` image sides."""
-    from scipy.ndimage import gaussian_filter
+def _distances(points: np.ndarray, modes: np.ndarray) -> np.ndarray:
+    """Mean absolute differences (N, K) between binary points (N, D) and modes (K, D)."""
+    found: np.ndarray = (points @ (1.0 - modes).T + (1 - points) @ modes.T) / points.shape[1]
+    return found
 
-    smooth: np.ndarray = gaussian_filter(mask.astype(np.float32), sd * len(mask), mode="nearest") >= 0.5
-    return smooth
+
+def _straight(mask: np.ndarray) -> np.ndarray:
+    """A mask (S, S) whose field of view is convex but for boxes and a probe's curve; True if there is none.
+
+    What lies apart from the field of view, such as a bar of grey values, stays as it is.
+    """
+    from scipy.ndimage import binary_dilation, label
+    from scipy.spatial import ConvexHull
+
+    width = max(3, round(STRAIGHT * len(mask)))
+    areas, _ = label(~mask)
+    largest = areas == np.bincount(areas[areas > 0], minlength=2).argmax()
+    view = _opened(largest, width)
+    if min(view.any(axis).sum() for axis in (0, 1)) < 2:
+        return np.ones_like(mask)
+    sides = ConvexHull(np.argwhere(view)).equations
+    points = np.indices(mask.shape).reshape(2, -1).T
+    hull = (points @ sides[:, :2].T + sides[:, 2] <= 1e-6).all(1).reshape(mask.shape)
+    boxes = _without_specks(_opened(hull & ~view, width), BOX)
+    near = binary_dilation(boxes, np.ones((4 * width, 4 * width)))
+    straight: np.ndarray = (mask | largest) & ~(hull & ~(near & _opened(~view, width)))
+    return straight
+
+
+def _opened(mask: np.ndarray, width: int) -> np.ndarray:
+    """A mask (S, S) without the parts that no square of this width fits into; beyond its edge it goes on."""
+    from scipy.ndimage import binary_opening
+
+    wide = binary_opening(np.pad(mask, width, mode="edge"), np.ones((width, width)))
+    found: np.ndarray = wide[width:-width, width:-width]
+    return found
 
 
 def _tidy(mask: np.ndarray) -> np.ndarray:
     """A mask (S, S) without specks and pinholes."""
+    return ~_without_specks(~_without_specks(mask, SPECK), SPECK)
+
+
+def _without_specks(mask: np.ndarray, share: float) -> np.ndarray:
+    """A mask (S, S) without the parts that are smaller than this share of it."""
     from scipy.ndimage import label
 
-    def without_specks(mask: np.ndarray) -> np.ndarray:
-        areas, _ = label(mask)
-        small = np.bincount(areas.ravel()) < SPECK * mask.size
-        kept: np.ndarray = mask & ~small[areas]
-        return kept
-
-    return ~without_specks(~without_specks(mask))
+    areas, _ = label(mask)
+    kept: np.ndarray = mask & (np.bincount(areas.ravel()) >= share * mask.size)[areas]
+    return kept

@@ -3,7 +3,8 @@
 pipeline      `Pipeline`, the Python interface
 networks      the networks of a model on a device
 loading       load the networks of a model folder, and verify it
-synthesis     generated images: reconstruct, swap style, interpolate, warp, sample
+synthesis     generated images: reconstruct, swap style, interpolate, warp
+sampling      generated images: new latent codes, new places
 looking       an object is found, and found again in a crop around it
 qc            quality control: can a result be trusted?
 carrying      the pixels of images that move with the object that a draft edits

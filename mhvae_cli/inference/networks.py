@@ -128,8 +128,9 @@ class Networks:
     @property
     def density(self) -> Density:
         """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
-        marginals, factor = self.refiner.codes_marginals, self.refiner.codes_factor
-        return Density(marginals.cpu().double().numpy(), factor.cpu().double().numpy(), self.style_dim)
+        stored = (self.refiner.codes_marginals, self.refiner.codes_factor, self.refiner.codes_cut)
+        marginals, factor, cut = (each.cpu().double().numpy() for each in stored)
+        return Density(marginals, factor, self.style_dim, float(cut))
 
     def frame_of(self, square: np.ndarray) -> np.ndarray:
         """Where (S, S) an image (C, S, S) of the cDDPM's side shows a frame that the model knows."""

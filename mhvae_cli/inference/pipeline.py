@@ -21,6 +21,7 @@ from .networks import Networks
 from .posterior import draw, probability
 from .provenance import noise_key
 from .qc import QCResult
+from .sampling import sample_code
 from .synthesis import (
     GeneratedImage,
     GenerationOptions,
@@ -28,7 +29,6 @@ from .synthesis import (
     Warping,
     draft_of,
     make,
-    sample_code,
     swap_style,
     warp_image,
 )

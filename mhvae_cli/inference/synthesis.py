@@ -7,10 +7,9 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from ..config import STEPS, STEPS_CARRIED
-from ..diffusion.density import Density
 from ..errors import InputError
 from ..evaluation.metrics import dice
-from ..hashing import seed_of, sha256_of
+from ..hashing import sha256_of
 from ..images.scan import Scan, scan_of
 from ..images.transforms import to_native, to_uint8
 from ..vae.editing import LatentCode, blend, interpolate, transform_code
@@ -18,11 +17,6 @@ from ..vae.handles import move_handles
 from .carrying import Carried, Donor, carry_detail
 from .looking import locate, view_of
 from .networks import Networks
-
-DRAWS = 100
-"""Most latent codes that are drawn to get one with an object."""
-MOST_SCALED = 1.6
-"""The largest change of an object's size that a sample carries: beyond, its detail would be too coarse."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def swap_style(
     """
     _same_colours(networks, content, style)
     draft = Draft(blend(content.code, style.code, mix=mix), content.key, content.scan)
-    return _carrying(networks, draft, [(content, 1 - mix), (style, mix)], carry)
+    return with_donors(networks, draft, [(content, 1 - mix), (style, mix)], carry)
 
 
 def interpolate_codes(
@@ -114,7 +108,7 @@ def interpolate_codes(
     _same_colours(networks, a, b)
     key = sha256_of("+".join(sorted([a.key, b.key])).encode())
     draft = Draft(interpolate(a.code, b.code, style=style, position=position), key, a.scan)
-    return _carrying(networks, draft, [(a, 1 - style), (b, style)], carry)
+    return with_donors(networks, draft, [(a, 1 - style), (b, style)], carry)
 
 
 @dataclass(frozen=True)
@@ -162,10 +156,10 @@ def warp_image(
         code = transform_code(code, about=about, rotate=edit.rotate, scale=edit.scale, shift=edit.shift)
     if not networks.mask_of(code).any():
         raise InputError("the edit moves the object out of the image")
-    return _carrying(networks, Draft(code, source.key, source.scan), [(source, 1.0)], carry), away
+    return with_donors(networks, Draft(code, source.key, source.scan), [(source, 1.0)], carry), away
 
 
-def _carrying(
+def with_donors(
     networks: Networks, draft: Draft, sources: Sequence[tuple[Source, float]], carry: bool
 ) -> Draft:
     """The draft with the scans of its sources as donors, each with its share, if their detail is carried.
@@ -185,45 +179,6 @@ def _carrying(
                 raise InputError(f"{source.scan.name}: no object found", hint="use --detail invent")
             donors.append(Donor(source.scan, source.code, share))
     return replace(draft, donors=tuple(donors))
-
-
-def sample_code(
-    networks: Networks, density: Density, index: int, *, seed: int, size: tuple[int, int]
-) -> Draft:
-    """Appendix G: the draft of sample `index`, which depends only on `seed` and `index`; size (h, w).
-
-    A latent code whose object has no pixel in the image is drawn again, up to DRAWS times; then InputError.
-    """
-    key = f"sample{index}"
-    rng = np.random.default_rng(seed_of(f"{seed}/{key}/code", size=32))
-    for _ in range(DRAWS):
-        z, theta = density.draw(rng)
-        if networks.mask(theta, size).any():
-            return Draft(LatentCode(z=z, theta=theta, pose=None, size=size), key)
-    raise InputError(f"none of {DRAWS} latent codes has an object", hint="generate larger images: --size")
-
-
-def vary_place(networks: Networks, density: Density, index: int, source: Source, *, seed: int) -> Draft:
-    """The draft of sample `index`: the pixels of `source` with the object's place and shape drawn anew.
-
-    Of up to DRAWS places the first is taken for which at most half of the image is left to be drawn and the
-    object neither grows nor shrinks by more than MOST_SCALED; then InputError. A latent code has no pixels:
-    InputError.
-    """
-    key = f"sample{index}"
-    if source.scan is None:
-        raise InputError("a latent file has no detail to carry", hint="give images to --from")
-    rng = np.random.default_rng(seed_of(f"{seed}/{key}/place", size=32))
-    for _ in range(DRAWS):
-        _, theta = density.draw(rng)
-        code = replace(source.code, theta=theta, pose=None)
-        if not networks.mask_of(code).any():
-            continue
-        draft = _carrying(networks, Draft(code, key, source.scan), [(source, 1.0)], carry=True)
-        carried = carry_detail(networks, code, draft.donors)
-        if carried.known.mean() >= 0.5 and 1 / MOST_SCALED <= carried.parts[0].magnified <= MOST_SCALED:
-            return draft
-    raise InputError(f"none of {DRAWS} places suits this image", hint="leave it out of --from")
 
 
 def make(

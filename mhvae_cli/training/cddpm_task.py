@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.folder import save_model
 from ..checkpoints.model_card import model_card
 from ..config import CDDPMConfig, to_dict
-from ..diffusion.density import Density
+from ..diffusion.density import CUT_SIDE, Density, cut_share
 from ..diffusion.frames import TONES, Frames, black_border, tone_counts, tone_evidence
 from ..diffusion.refiner import Refiner
 from ..diffusion.sde import SDE
@@ -27,12 +27,15 @@ from ..inference.texturing import given_of, texture_layers, texture_maps, with_t
 from ..vae.decoder import resized
 from ..vae.latents import Latents
 from ..vae.model import MultiHeadedVAE
+from ..vae.outline import mask
 from .datasets import Images
 from .holes import HOLE_NUMBERS, make_hints
 from .loop import sheet_due, swap_weights
 
 MAX_MEASURED_IMAGES = 512
 """Maximum number of training images used to measure the scale and the density of the latent codes."""
+MOST_CUT = 0.98
+"""The share of training objects that the image's edge cuts no more than it may cut sampled ones."""
 
 SHEET_ROWS = 6
 Draw = Callable[[Tensor, Tensor, Tensor], Latents]
@@ -171,12 +174,19 @@ class CDDPMTask:
                 powers.append(len(start) * band_power(start))
                 zs.append(latents.z.cpu().numpy())
                 thetas.append(latents.theta.cpu().numpy())
-        density = Density.fit(np.concatenate(zs), np.concatenate(thetas))
+        theta = np.concatenate(thetas)
+        density = Density.fit(np.concatenate(zs), theta, cut=self._most_cut(theta))
         if network.config.normalise:
             network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
         if network.spectrum is not None:
             network.spectrum.store(torch.stack(powers).sum(0) / len(indices) / network.scale**2)
         self.refiner.store(density)
+
+    def _most_cut(self, thetas: np.ndarray) -> float:
+        if self.vae.warp is None:
+            return 1.0
+        cuts = [cut_share(mask(self.vae, theta, (CUT_SIDE, CUT_SIDE))) for theta in thetas]
+        return float(np.quantile(cuts, MOST_CUT))
 
     def batch(self, indices: list[int], epoch: int) -> CropBatch:
         """An augmented batch of training images; the times of an image's crops are stratified."""

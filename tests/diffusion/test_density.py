@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mhvae_cli.diffusion.density import KNOTS, Density
+from mhvae_cli.diffusion.density import CUT_SIDE, KNOTS, Density, cut_share
 from mhvae_cli.errors import UsageError
 
 
@@ -95,3 +95,12 @@ def test_a_gaussian_is_drawn_exactly_however_far_out() -> None:
     truth = mean + np.random.default_rng(1).standard_normal((5000, 2)) @ factor.T
     np.testing.assert_allclose(drawn, truth, rtol=1e-5, atol=1e-5)
     assert np.abs((truth - mean) / np.linalg.norm(factor, axis=1)).max() > KNOTS[-1]
+
+
+def test_the_edge_cuts_what_lies_on_it() -> None:
+    ys, xs = np.mgrid[:CUT_SIDE, :CUT_SIDE] + 0.5
+    for centre, share in ((32, 0.0), (0, np.sqrt(2) / np.pi)):  # whole, and half of it
+        disc = (ys - 32) ** 2 + (xs - centre) ** 2 < 20**2
+        assert cut_share(disc) == pytest.approx(share, abs=0.01)
+    assert cut_share(np.ones((CUT_SIDE, CUT_SIDE), bool)) == 1
+    assert cut_share(np.zeros((CUT_SIDE, CUT_SIDE), bool)) == 0

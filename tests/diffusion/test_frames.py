@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from mhvae_cli.diffusion.frames import (
     LEAST,
     MOST,
+    TONES,
     Frames,
     black_border,
     tone_counts,
@@ -87,6 +88,33 @@ def test_the_frame_is_that_of_the_blurred_image() -> None:
         assert np.mean([(mask ^ frame).mean() for mask in chosen]) < 0.01
 
 
+def test_an_image_that_tells_nothing_gets_what_most_images_have() -> None:
+    for counts, most in (((30, 10, 10), FAN), ((10, 30, 10), BOX), ((10, 10, 30), BORDERLESS)):
+        found = fitted(*zip((FAN, BOX, BORDERLESS), counts, strict=True))
+        assert found is not None
+        dumb = Frames(found.masks, np.zeros_like(found.evidence), found.prior)
+        assert (dumb.choose(blurred(scan(FAN, 1))) ^ most).mean() < 0.005
+        assert np.exp(found.prior).sum() == pytest.approx(1) and np.exp(found.prior.max()) > 0.5
+
+
+def test_outlines_that_noise_and_shadows_frayed_are_straight() -> None:
+    borders = []
+    for number in range(40):
+        rng = np.random.default_rng(number)
+        waves = gaussian_filter(rng.standard_normal(SIDE), 3, mode="wrap") * 6
+        frayed = 25.5 - XS - 0.4 * YS + np.abs(waves)[:, None] > 0
+        borders.append(frayed | FAN | (YS > 60) & (XS > 40))
+    subjects = [str(number) for number in range(40)]
+    found = Frames.fit(np.stack(borders), subjects, np.zeros(TONES, np.float32))
+    assert found is not None
+    frame = FAN | (YS > 60) & (XS > 40)
+    for mask in found.masks:
+        assert (mask ^ frame).mean() < 0.03
+        edge = mask[:60, :36].sum(1)
+        line = np.polyval(np.polyfit(YS[:60, 0], edge, 1), YS[:60, 0])
+        assert np.abs(edge - line).max() < 1.5
+
+
 def test_colour_is_black_in_all_channels() -> None:
     red = np.full((3, SIDE, SIDE), -1, np.float32)
     red[0] = 0.5
@@ -100,18 +128,21 @@ def test_stored_small_and_the_same_when_read_again() -> None:
     arrays = found.arrays()
     assert sum(array.nbytes for array in arrays.values()) < found.masks.size / 16
     again = Frames.of_arrays(arrays, SIDE)
-    assert np.array_equal(again.masks, found.masks) and np.array_equal(again.evidence, found.evidence)
+    assert np.array_equal(again.masks, found.masks)
+    assert np.array_equal(again.evidence, found.evidence) and np.array_equal(again.prior, found.prior)
     damaged = {
         "shape": np.array([MOST + 1, SIDE]),
         "masks": arrays["masks"][:-9],
         "evidence": arrays["evidence"][1:],
+        "prior": arrays["prior"][1:],
     }
     for name, value in damaged.items():
         with pytest.raises(ValueError, match=r"frames|masks"):
             Frames.of_arrays({**arrays, name: value}, SIDE)
-    for more in ({**arrays, "other": arrays["shape"]}, {**arrays, "shape": np.array([1, SIDE])}):
+    one = {"shape": np.array([1, SIDE]), "prior": arrays["prior"][:2]}
+    for more in ({"other": arrays["shape"]}, one):
         with pytest.raises(ValueError, match="masks"):
-            Frames.of_arrays(more, SIDE)
+            Frames.of_arrays({**arrays, **more}, SIDE)
     with pytest.raises(ValueError, match="draws 64 px"):
         Frames.of_arrays(arrays, 64)
     with pytest.raises(ValueError, match="decompressing"):

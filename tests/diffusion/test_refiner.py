@@ -100,7 +100,7 @@ def test_an_image_of_which_nothing_is_known_gets_the_frame_that_suits_it() -> No
     left[:, :12], bottom[30:] = True, True
     made = refiner(spread=0.5)
     evidence = np.repeat(np.array([2, -2], np.float32), [8, 56])  # dark x_hat speaks for black
-    made.frames = Frames(torch.stack([left, bottom]).numpy(), evidence)
+    made.frames = Frames(torch.stack([left, bottom]).numpy(), evidence, np.zeros(3, np.float32))
     x_hat = torch.full((3, 1, 40, 40), 0.1)
     for image, frame in zip(x_hat, (left, bottom), strict=False):
         image[:, frame] = -0.85

@@ -134,7 +134,7 @@ def test_a_known_frame_hides_the_object_and_none_of_it_is_carried(
 
     inner, outer = ndimage.binary_erosion(box, iterations=2, border_value=1), ndimage.binary_dilation(box)
     assert made()[~outer].min() == 0 < made()[inner].max()  # taken for a shadow, it moves with the object
-    networks.refiner.frames = Frames(large[None], np.zeros(TONES, np.float32))
+    networks.refiner.frames = Frames(large[None], np.zeros(TONES, np.float32), np.zeros(2, np.float32))
     assert (made()[inner] == 0).all() and made()[~outer].min() >= 30
 
 

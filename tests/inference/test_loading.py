@@ -92,7 +92,7 @@ def test_weights_that_are_missing_are_named(tiny_refined: Path, tmp_path: Path) 
 def framed(source: Path, folder: Path, masks: np.ndarray) -> Path:
     """A copy of a model folder with a frame in whose black all tones are likely."""
     shutil.copytree(source, folder)
-    arrays = Frames(masks, np.ones(TONES, np.float32)).arrays()
+    arrays = Frames(masks, np.ones(TONES, np.float32), np.zeros(len(masks) + 1, np.float32)).arrays()
     frames = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     rewrite_model(folder, states={"frames": frames})
     return folder

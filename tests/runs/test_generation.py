@@ -15,7 +15,7 @@ from mhvae_cli.diffusion.density import Density
 from mhvae_cli.errors import InputError
 from mhvae_cli.inference import synthesis as generation
 from mhvae_cli.inference.networks import Networks
-from mhvae_cli.inference.synthesis import sample_code
+from mhvae_cli.inference.sampling import sample_code
 from mhvae_cli.runs.generation import generate
 from mhvae_cli.runs.generation_jobs import GenerationRequest, output_stem
 from mhvae_cli.runs.inputs import Item

@@ -9,11 +9,14 @@ import torch
 
 from mhvae_cli.checkpoints.folder import load_state, read_config
 from mhvae_cli.config import CDDPMConfig
+from mhvae_cli.diffusion.density import CUT_SIDE, cut_share
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import END
 from mhvae_cli.inference.loading import load_model, load_refiner
 from mhvae_cli.training.cddpm_task import CDDPMTask, times
 from mhvae_cli.training.datasets import Images, discover
+from mhvae_cli.vae.latents import Latents
+from mhvae_cli.vae.outline import mask
 
 CONFIG = CDDPMConfig(crop=16, crops=3, batch_size=4)
 
@@ -95,3 +98,17 @@ def test_the_scale_is_measured_anew(task: CDDPMTask) -> None:
     task.refiner.network.scale.fill_(7)
     task.measure()
     assert float(task.refiner.network.scale) == pytest.approx(scale)
+
+
+def test_the_edge_may_cut_sampled_objects_as_it_cuts_training_objects(
+    task: CDDPMTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = torch.randn((len(task.train), task.vae.theta_dim), generator=torch.Generator().manual_seed(0))
+
+    def draw(image: torch.Tensor, *_: torch.Tensor) -> Latents:
+        return Latents(torch.zeros(len(image), 4), moved[: len(image)])
+
+    monkeypatch.setattr(task, "draw", draw)
+    task.measure()
+    cuts = sorted(cut_share(mask(task.vae, theta, (CUT_SIDE, CUT_SIDE))) for theta in moved.numpy())
+    assert cuts[-2] <= float(task.refiner.codes_cut) <= cuts[-1] and cuts[0] < cuts[-1]
