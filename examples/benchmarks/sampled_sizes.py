@@ -3,8 +3,8 @@
     python examples/benchmarks/sampled_sizes.py --data DIR --fold K --model REF [--count 400]
 
 DIR holds images/, masks/ and index.csv with the columns id and fold. The masks of the fold are compared with
-those of the first `--count` samples of seed 0: quantiles of the object's share of the image, of its elongation,
-the ratio of the axes of its second moments, and of how far the image's edge cuts it (`cut_share`).
+those of the first `--count` samples of seed 0: quantiles of the object's share of the image, of its
+elongation, the ratio of the axes of its second moments, and of how far the edge cuts it (`cut_share`).
 """
 
 from common import held_out_arguments, table  # first: see there
@@ -26,7 +26,7 @@ SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
 def shape(mask: np.ndarray) -> tuple[float, float, float]:
-    """The share of the image, elongation and cut of a mask bool (H, W) of two pixels or more, as if square."""
+    """The share of the image, elongation and cut of a mask bool (H, W) of two pixels or more, if squashed."""
     points = np.stack(np.nonzero(mask)) / np.array(mask.shape)[:, None]
     short, long = np.linalg.eigvalsh(np.cov(points) + np.eye(2) / (12 * mask.size))
     square = resized(mask.astype(np.float32), (CUT_SIDE, CUT_SIDE)) >= 0.5
@@ -34,7 +34,7 @@ def shape(mask: np.ndarray) -> tuple[float, float, float]:
 
 
 def sampled(networks: Networks, count: int) -> Iterator[np.ndarray]:
-    """The masks of samples, as if square."""
+    """The masks of samples, squares."""
     size = (networks.config.image_size,) * 2
     for index in range(count):
         yield networks.mask_of(sample_code(networks, networks.density, index, seed=0, size=size).code)
