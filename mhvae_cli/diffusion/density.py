@@ -1,6 +1,8 @@
 """Appendix G: the density that new latent codes are drawn from."""
 
 from dataclasses import dataclass
+from math import erf
+from statistics import NormalDist
 
 import numpy as np
 
@@ -19,7 +21,9 @@ class Density:
     marginals float64 (len(KNOTS), D): the values of each entry at KNOTS, linear between and beyond; factor
     float64 (D, D), the lower Cholesky factor of the correlations of the normal scores; D = z_dim + theta_dim.
     A plain Gaussian would do for neither part: an object's size is the inverse of the scale in theta, so that
-    heads would fill the image, and a few images are far more unusual in z than all others.
+    heads would fill the image, and a few images are far more unusual in z than all others. For z, a Gaussian
+    copula would not do either: an image with one unusual entry has many, and others are even throughout. So
+    the noise of z has a factor in common; its square is log-normal, and spread the sd of that logarithm.
     Deliberately no kernel density: it contains no patient's latent code.
     cut: the `cut_share` above which an object is not like those of the training images, 1 for any.
     """
@@ -28,6 +32,7 @@ class Density:
     factor: np.ndarray
     z_dim: int
     cut: float = 1.0
+    spread: float = 0.0
 
     @classmethod
     def prior(cls, z_dim: int, theta_dim: int) -> "Density":
@@ -56,17 +61,57 @@ class Density:
 
         scores = ndtri((codes.argsort(axis=0, kind="stable").argsort(axis=0) + 0.5) / len(codes))
         factor = np.linalg.cholesky(_correlations(scores / scores.std(0, ddof=1)))
-        return cls(np.quantile(codes, ndtr(KNOTS), axis=0, method="hazen"), factor, z.shape[1], cut)
+        marginals = np.quantile(codes, ndtr(KNOTS), axis=0, method="hazen")
+        independent = np.linalg.solve(factor, scores.T).T[:, : z.shape[1]]
+        return cls(marginals, factor, z.shape[1], cut, _spread_of(independent))
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One latent code: z float32 (Z,) and theta float32 (P,)."""
-        scores = self.factor @ rng.standard_normal(len(self.factor))
+        noise = rng.standard_normal(len(self.factor))
+        if self.spread > 0:
+            noise[: self.z_dim] = _scaled(noise[: self.z_dim], rng.standard_normal(), self.spread)
+        scores = self.factor @ noise
         step = KNOTS[1] - KNOTS[0]
         low = ((scores - KNOTS[0]) // step).clip(0, len(KNOTS) - 2).astype(int)
         entries = np.arange(len(scores))
         below, above = self.marginals[low, entries], self.marginals[low + 1, entries]
         code = below + (scores - KNOTS[low]) / step * (above - below)
         return code[: self.z_dim].astype(np.float32), code[self.z_dim :].astype(np.float32)
+
+
+def _spread_of(x: np.ndarray) -> float:
+    """The `Density.spread` with which `_scaled` noise varies by row as x (N, D) does; 0 for few rows."""
+    if len(x) < 20 or x.shape[1] < 4:
+        return 0.0
+    rng = np.random.default_rng(0)
+    noise, common = rng.standard_normal((2000, 32)), rng.standard_normal((2000, 1))
+    wanted = _common_spread(x)
+    spread = wanted
+    for _ in range(4):  # mapping each entry to be normal takes some of it away
+        if (found := _common_spread(_scaled(noise, common, spread))) > 0:
+            spread = min(2.0, spread * wanted / found)
+    return spread
+
+
+def _common_spread(x: np.ndarray) -> float:
+    """The sd over rows of x (N, D) of the logarithm of the squared factor that their entries have in common.
+
+    From how far the mean squares of two halves of the entries vary together, of which chance has no part.
+    """
+    halves = [np.log(np.square(x[:, start::2]).mean(1)) for start in (0, 1)]
+    return float(np.sqrt(max(0.0, np.cov(*halves)[0, 1])))
+
+
+def _scaled(noise: np.ndarray, common: float | np.ndarray, spread: float) -> np.ndarray:
+    """Normal noise (..., D) times exp(spread / 2 * common), each entry mapped so that it is normal again.
+
+    The distribution of an entry over all factors is a sum over the nodes of a Gauss-Hermite rule.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(11)
+    wide = (noise * np.exp(spread / 2 * common))[..., None] / np.exp(spread / 2 * nodes)
+    share = np.vectorize(erf)(wide / np.sqrt(2)) @ weights / weights.sum()
+    found: np.ndarray = np.vectorize(NormalDist().inv_cdf)(((1 + share) / 2).clip(1e-9, 1 - 1e-9))
+    return found
 
 
 def cut_share(mask: np.ndarray) -> float:

@@ -16,13 +16,14 @@ from .solvers import END, SOLVERS
 
 
 class Refiner(nn.Module):
-    """The score network, and the marginals (len(KNOTS), D), factor (D, D) and cut () of the `Density` of the
-    training codes [z, theta], where z includes the texture code, if the network sees the texture. `frames`:
-    those of the training images, if they have any."""
+    """The score network, and the marginals (len(KNOTS), D), factor (D, D), cut () and spread () of the
+    `Density` of the training codes [z, theta], where z includes the texture code, if the network sees the
+    texture. `frames`: those of the training images, if they have any."""
 
     codes_marginals: Tensor
     codes_factor: Tensor
     codes_cut: Tensor
+    codes_spread: Tensor
     frames: Frames | None = None
 
     def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
@@ -33,10 +34,11 @@ class Refiner(nn.Module):
             row.fill_(knot)
         self.register_buffer("codes_factor", torch.zeros(codes, codes).fill_diagonal_(1.0))
         self.register_buffer("codes_cut", torch.ones(()))
+        self.register_buffer("codes_spread", torch.zeros(()))
 
     def store(self, density: Density) -> None:
         """Keep the density of the training codes."""
-        for name in ("marginals", "factor", "cut"):
+        for name in ("marginals", "factor", "cut", "spread"):
             values = torch.as_tensor(getattr(density, name)).to(self.codes_factor)
             self.register_buffer(f"codes_{name}", values)
 

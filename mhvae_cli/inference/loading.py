@@ -58,11 +58,14 @@ def load_refiner(
     if earlier := "codes_mean" in state:  # models had a Gaussian of the latent codes before
         del refiner.codes_marginals
         refiner.register_buffer("codes_mean", torch.zeros(len(state["codes_factor"]), device="meta"))
-    if "codes_cut" not in state:  # nor did they say how far the image's edge cuts objects
-        del refiner.codes_cut
+    absent = [
+        name for name in ("codes_cut", "codes_spread") if name not in state
+    ]  # they said neither of these
+    for name in absent:
+        delattr(refiner, name)
     refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)
-    if "codes_cut" not in state:
-        refiner.register_buffer("codes_cut", torch.ones(()))
+    for name in absent:
+        refiner.register_buffer(name, torch.tensor(float(name == "codes_cut")))
     if earlier:
         mean, factor = (state[f"codes_{name}"].double().numpy() for name in ("mean", "factor"))
         del refiner.codes_mean

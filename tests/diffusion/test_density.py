@@ -104,3 +104,21 @@ def test_the_edge_cuts_what_lies_on_it() -> None:
         assert cut_share(disc) == pytest.approx(share, abs=0.01)
     assert cut_share(np.ones((CUT_SIDE, CUT_SIDE), bool)) == 1
     assert cut_share(np.zeros((CUT_SIDE, CUT_SIDE), bool)) == 0
+
+
+def test_images_are_unusual_in_many_entries_or_in_none() -> None:
+    rng = np.random.default_rng(0)
+    for spread in (0.0, 0.7):
+        factor = np.exp(spread / 2 * rng.standard_normal((4000, 1)))
+        codes = np.concatenate(
+            [factor * rng.standard_normal((4000, 40)), rng.standard_normal((4000, 3))], axis=1
+        )
+        density = Density.fit(codes[:, :40], codes[:, 40:])
+        assert density.spread == pytest.approx(spread, abs=0.08)
+        drawn = draws(density, 4000)
+        for ours, true in zip(drawn.T, codes.T, strict=True):  # each entry alone is as before
+            assert stats.ks_2samp(ours, true).statistic < 0.05
+        ours, true = (np.square(x[:, :40]).mean(1) for x in (drawn, codes))
+        assert np.quantile(ours, [0.05, 0.5, 0.95]) == pytest.approx(
+            np.quantile(true, [0.05, 0.5, 0.95]), rel=0.1
+        )
