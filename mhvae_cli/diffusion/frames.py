@@ -91,15 +91,17 @@ class Frames:
         best = int(differ.argmin())
         if differ[best] > coarse.mean():
             return np.zeros_like(border)
+        if best not in self._wider:  # only of frames that images have: all of them take half a second
+            from scipy.ndimage import binary_dilation
+
+            reach = round(NEAR * self.masks.shape[-1])
+            self._wider[best] = binary_dilation(self.masks[best], iterations=reach)
         found: np.ndarray = border & self._wider[best]
         return found
 
     @cached_property
-    def _wider(self) -> np.ndarray:
-        from scipy.ndimage import binary_dilation
-
-        reach = round(NEAR * self.masks.shape[-1])
-        return np.stack([binary_dilation(mask, iterations=reach) for mask in self.masks])
+    def _wider(self) -> dict[int, np.ndarray]:
+        return {}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `of_arrays` restores: as small as it can be stored."""

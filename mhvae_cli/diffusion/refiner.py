@@ -14,6 +14,9 @@ from .noise import path_noise
 from .score import Known, ScoreNetwork
 from .solvers import END, SOLVERS
 
+STORED = ("marginals", "factor", "cut", "spread")
+"""The parts of the `Density` of the training codes that a model folder holds."""
+
 
 class Refiner(nn.Module):
     """The score network, and the marginals (len(KNOTS), D), factor (D, D), cut () and spread () of the
@@ -38,9 +41,16 @@ class Refiner(nn.Module):
 
     def store(self, density: Density) -> None:
         """Keep the density of the training codes."""
-        for name in ("marginals", "factor", "cut", "spread"):
+        for name in STORED:
             values = torch.as_tensor(getattr(density, name)).to(self.codes_factor)
             self.register_buffer(f"codes_{name}", values)
+
+    def density(self, z_dim: int) -> Density:
+        """The density of the training codes, as it was stored; `z_dim` of their entries are of style."""
+        marginals, factor, cut, spread = (
+            getattr(self, f"codes_{name}").cpu().double().numpy() for name in STORED
+        )
+        return Density(marginals, factor, z_dim, float(cut), float(spread))
 
     def frame_of(self, image: Tensor) -> Tensor:
         """Where (B, 1, S, S) images (B, C, S, S) in [-1, 1] are black as a part of their frame."""

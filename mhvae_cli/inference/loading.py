@@ -58,14 +58,12 @@ def load_refiner(
     if earlier := "codes_mean" in state:  # models had a Gaussian of the latent codes before
         del refiner.codes_marginals
         refiner.register_buffer("codes_mean", torch.zeros(len(state["codes_factor"]), device="meta"))
-    absent = [
-        name for name in ("codes_cut", "codes_spread") if name not in state
-    ]  # they said neither of these
+    absent = [name for name in ("cut", "spread") if f"codes_{name}" not in state]  # nor did they have these
     for name in absent:
-        delattr(refiner, name)
+        delattr(refiner, f"codes_{name}")
     refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)
     for name in absent:
-        refiner.register_buffer(name, torch.tensor(float(name == "codes_cut")))
+        refiner.register_buffer(f"codes_{name}", torch.tensor(getattr(Density, name)))
     if earlier:
         mean, factor = (state[f"codes_{name}"].double().numpy() for name in ("mean", "factor"))
         del refiner.codes_mean

@@ -128,10 +128,7 @@ class Networks:
     @property
     def density(self) -> Density:
         """The density of the training images' latent codes; ModelError for a folder without a cDDPM."""
-        names = ("marginals", "factor", "cut", "spread")
-        stored = (getattr(self.refiner, f"codes_{name}").cpu().double().numpy() for name in names)
-        marginals, factor, cut, spread = stored
-        return Density(marginals, factor, self.style_dim, float(cut), float(spread))
+        return self.refiner.density(self.style_dim)
 
     def frame_of(self, square: np.ndarray) -> np.ndarray:
         """Where (S, S) an image (C, S, S) of the cDDPM's side shows a frame that the model knows."""
