@@ -53,7 +53,7 @@ class UNetObjective(nn.Module):
         self.model = SmallUNet(channels)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        logits = self.model(batch.image.contiguous(memory_format=torch.channels_last))[:, 0]
+        logits = self.model(batch.image.contiguous(memory_format=torch.channels_last))[:, 0].float()
         found, true = logits.sigmoid().flatten(1), batch.mask.flatten(1)
         overlap = (2 * (found * true).sum(1) + 1) / (found.sum(1) + true.sum(1) + 1)
         loss = F.binary_cross_entropy_with_logits(logits, batch.mask) + (1 - overlap).mean()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mhvae_cli.config import AugmentConfig
+from mhvae_cli.devices import resolve_dtype
 from mhvae_cli.training.datasets import MaskedImages
 from mhvae_cli.training.loop import schedule
 
@@ -37,7 +38,11 @@ def batches(indices: Sequence[int], fit: Fit) -> Iterator[list[int]]:
 
 
 def fitted(objective: nn.Module, images: MaskedImages, indices: Sequence[int], fit: Fit) -> dict[str, Tensor]:
-    """Train on the images of these indices; the mean of the weights of the last steps, less "model."."""
+    """Train on the images of these indices, on the CPU, in bfloat16 where that is fast.
+
+    Returns the mean of the weights of the last steps, by their names less "model.".
+    """
+    dtype = resolve_dtype("auto", torch.device("cpu"))
     objective.train().to(memory_format=torch.channels_last)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=DECAY)
@@ -46,7 +51,8 @@ def fitted(objective: nn.Module, images: MaskedImages, indices: Sequence[int], f
         for group in optimizer.param_groups:
             group["lr"] = fit.lr * schedule(step / fit.steps, WARMUP)
         batch = images.batch(picks, fit.augment, seed=fit.seed, epoch=step, dims=fit.dims)
-        loss = objective(batch, step / fit.steps)["loss"]
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = objective(batch, step / fit.steps)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
