@@ -25,7 +25,9 @@ class Density:
     copula would not do either: an image with one unusual entry has many, and others are even throughout. So
     the noise of z has a factor in common; its square is log-normal, and spread the sd of that logarithm.
     Deliberately no kernel density: it contains no patient's latent code.
-    cut: the `cut_share` above which an object is not like those of the training images, 1 for any.
+    cut: the `cut_share` above which an object is not like those of the training images, 1 for any. found: the
+    Dice below which the VAE finds an object in its own image x_hat worse than in those of training images, 0
+    for any: entries that were drawn each for itself may leave an object that does not stand out.
     """
 
     marginals: np.ndarray
@@ -33,6 +35,7 @@ class Density:
     z_dim: int
     cut: float = 1.0
     spread: float = 0.0
+    found: float = 0.0
 
     @classmethod
     def prior(cls, z_dim: int, theta_dim: int) -> "Density":
@@ -47,7 +50,7 @@ class Density:
         return cls(mean + KNOTS[:, None] * sd, factor / sd[:, None], z_dim)
 
     @classmethod
-    def fit(cls, z: np.ndarray, theta: np.ndarray, *, cut: float = 1.0) -> "Density":
+    def fit(cls, z: np.ndarray, theta: np.ndarray, *, cut: float = 1.0, found: float = 0.0) -> "Density":
         """The aggregate posterior of training codes z (N, Z) and theta (N, P); N >= 2, also below D.
 
         The correlations of the normal scores are shrunk towards zero by the intensity that minimises their
@@ -63,7 +66,7 @@ class Density:
         factor = np.linalg.cholesky(_correlations(scores / scores.std(0, ddof=1)))
         marginals = np.quantile(codes, ndtr(KNOTS), axis=0, method="hazen")
         independent = np.linalg.solve(factor, scores.T).T[:, : z.shape[1]]
-        return cls(marginals, factor, z.shape[1], cut, _spread_of(independent))
+        return cls(marginals, factor, z.shape[1], cut, _spread_of(independent), found)
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One latent code: z float32 (Z,) and theta float32 (P,)."""

@@ -14,19 +14,20 @@ from .noise import path_noise
 from .score import Known, ScoreNetwork
 from .solvers import END, SOLVERS
 
-STORED = ("marginals", "factor", "cut", "spread")
+STORED = ("marginals", "factor", "cut", "spread", "found")
 """The parts of the `Density` of the training codes that a model folder holds."""
 
 
 class Refiner(nn.Module):
-    """The score network, and the marginals (len(KNOTS), D), factor (D, D), cut () and spread () of the
-    `Density` of the training codes [z, theta], where z includes the texture code, if the network sees the
-    texture. `frames`: those of the training images, if they have any."""
+    """The score network, and the marginals (len(KNOTS), D), factor (D, D), cut (), spread () and found ()
+    of the `Density` of the training codes [z, theta], where z includes the texture code, if the network sees
+    the texture. `frames`: those of the training images, if they have any."""
 
     codes_marginals: Tensor
     codes_factor: Tensor
     codes_cut: Tensor
     codes_spread: Tensor
+    codes_found: Tensor
     frames: Frames | None = None
 
     def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
@@ -38,6 +39,7 @@ class Refiner(nn.Module):
         self.register_buffer("codes_factor", torch.zeros(codes, codes).fill_diagonal_(1.0))
         self.register_buffer("codes_cut", torch.ones(()))
         self.register_buffer("codes_spread", torch.zeros(()))
+        self.register_buffer("codes_found", torch.zeros(()))
 
     def store(self, density: Density) -> None:
         """Keep the density of the training codes."""
@@ -47,10 +49,10 @@ class Refiner(nn.Module):
 
     def density(self, z_dim: int) -> Density:
         """The density of the training codes, as it was stored; `z_dim` of their entries are of style."""
-        marginals, factor, cut, spread = (
+        marginals, factor, *limits = (
             getattr(self, f"codes_{name}").cpu().double().numpy() for name in STORED
         )
-        return Density(marginals, factor, z_dim, float(cut), float(spread))
+        return Density(marginals, factor, z_dim, *map(float, limits))
 
     def frame_of(self, image: Tensor) -> Tensor:
         """Where (B, 1, S, S) images (B, C, S, S) in [-1, 1] are black as a part of their frame."""

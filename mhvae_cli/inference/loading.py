@@ -39,7 +39,7 @@ def load_refiner(
 ) -> "Refiner":
     """The cDDPM of a model folder, its network in `dtype`. ModelError if it has none, or an invalid one."""
     from ..diffusion.density import Density  # not needed for segmentation
-    from ..diffusion.refiner import Refiner
+    from ..diffusion.refiner import STORED, Refiner
 
     content = read_config(folder)
     if "cddpm" not in content:
@@ -58,7 +58,7 @@ def load_refiner(
     if earlier := "codes_mean" in state:  # models had a Gaussian of the latent codes before
         del refiner.codes_marginals
         refiner.register_buffer("codes_mean", torch.zeros(len(state["codes_factor"]), device="meta"))
-    absent = [name for name in ("cut", "spread") if f"codes_{name}" not in state]  # nor did they have these
+    absent = [name for name in STORED[2:] if f"codes_{name}" not in state]  # nor did they have these
     for name in absent:
         delattr(refiner, f"codes_{name}")
     refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)

@@ -3,11 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from ..diffusion.density import CUT_SIDE, Density, cut_share
 from ..errors import InputError
+from ..evaluation.metrics import dice
 from ..hashing import seed_of
+from ..vae.decoder import resized
 from ..vae.editing import LatentCode
+from ..vae.latents import Latents
+from ..vae.model import MultiHeadedVAE
+from ..vae.outline import mask
 from .carrying import carry_detail
 from .networks import Networks
 from .synthesis import Draft, Source, with_donors
@@ -23,15 +29,18 @@ def sample_code(
 ) -> Draft:
     """Appendix G: the draft of sample `index`, which depends only on `seed` and `index`; size (h, w).
 
-    A latent code whose object has no pixel in the image, or is cut by its edge as hardly any training object
-    is, is drawn again, up to DRAWS times; then InputError.
+    A latent code whose object has no pixel in the image, is cut by its edge more, or stands out less, than
+    that of hardly any training image, is drawn again, up to DRAWS times; then InputError.
     """
     key = f"sample{index}"
     rng = np.random.default_rng(seed_of(f"{seed}/{key}/code", size=32))
     for _ in range(DRAWS):
         z, theta = density.draw(rng)
-        if networks.mask(theta, size).any() and _holds(networks, density, theta):
-            return Draft(LatentCode(z=z, theta=theta, pose=None, size=size), key)
+        code = LatentCode(z=z, theta=theta, pose=None, size=size)
+        if not networks.mask_of(code).any() or not _holds(networks, density, theta):
+            continue
+        if density.found <= 0 or found_again(networks.model, networks.latents([code]))[0] >= density.found:
+            return Draft(code, key)
     raise InputError(f"none of {DRAWS} latent codes has an object", hint="generate larger images: --size")
 
 
@@ -56,6 +65,14 @@ def vary_place(networks: Networks, density: Density, index: int, source: Source,
         if carried.known.mean() >= 0.5 and 1 / MOST_SCALED <= carried.parts[0].magnified <= MOST_SCALED:
             return draft
     raise InputError(f"none of {DRAWS} places suits this image", hint="leave it out of --from")
+
+
+@torch.inference_mode()
+def found_again(vae: MultiHeadedVAE, latents: Latents) -> list[float]:
+    """How well the VAE finds the object of each latent code in its own image x_hat: the Dice, in [0, 1]."""
+    x_hat = resized(vae.decode(latents).float(), vae.config.image_size).clamp(-1, 1)
+    pairs = zip(latents.theta.cpu().numpy(), vae.locate(x_hat).mean.float().cpu().numpy(), strict=True)
+    return [dice(*(mask(vae, theta, (CUT_SIDE, CUT_SIDE)) for theta in pair)) for pair in pairs]
 
 
 def _holds(networks: Networks, density: Density, theta: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ from ..filesystem import write_atomic
 from ..images.encode import encode_png
 from ..images.render import sheet
 from ..images.transforms import from_square
+from ..inference.sampling import found_again
 from ..inference.texturing import given_of, texture_layers, texture_maps, with_texture
 from ..vae.decoder import resized
 from ..vae.latents import Latents
@@ -34,8 +35,8 @@ from .loop import sheet_due, swap_weights
 
 MAX_MEASURED_IMAGES = 512
 """Maximum number of training images used to measure the scale and the density of the latent codes."""
-MOST_CUT = 0.98
-"""The share of training objects that the image's edge cuts no more than it may cut sampled ones."""
+USUAL = 0.98
+"""The share of training objects that limit how far sampled ones are cut by the edge, or fail to stand out."""
 
 SHEET_ROWS = 6
 Draw = Callable[[Tensor, Tensor, Tensor], Latents]
@@ -147,7 +148,7 @@ class CDDPMTask:
 
     def measure(self) -> None:
         """Set the refiner's texture, scale, spectrum and density of latent codes from training images."""
-        powers, mean_squares, zs, thetas = [], [], [], []
+        powers, mean_squares, zs, thetas, again = [], [], [], [], list[float]()
         device, network = self.refiner.codes_factor.device, self.refiner.network
         network.scale.fill_(1)  # that of the cDDPM from which training starts is another VAE's
         rng = np.random.default_rng(self.config.seed)
@@ -174,8 +175,10 @@ class CDDPMTask:
                 powers.append(len(start) * band_power(start))
                 zs.append(latents.z.cpu().numpy())
                 thetas.append(latents.theta.cpu().numpy())
+                again += found_again(self.vae, latents) if self.vae.warp is not None else []
         theta = np.concatenate(thetas)
-        density = Density.fit(np.concatenate(zs), theta, cut=self._most_cut(theta))
+        least = float(np.quantile(again, 1 - USUAL)) if again else 0.0
+        density = Density.fit(np.concatenate(zs), theta, cut=self._most_cut(theta), found=least)
         if network.config.normalise:
             network.scale.fill_(float(np.sqrt(np.mean(mean_squares))))
         if network.spectrum is not None:
@@ -186,7 +189,7 @@ class CDDPMTask:
         if self.vae.warp is None:
             return 1.0
         cuts = [cut_share(mask(self.vae, theta, (CUT_SIDE, CUT_SIDE))) for theta in thetas]
-        return float(np.quantile(cuts, MOST_CUT))
+        return float(np.quantile(cuts, USUAL))
 
     def batch(self, indices: list[int], epoch: int) -> CropBatch:
         """An augmented batch of training images; the times of an image's crops are stratified."""

@@ -44,14 +44,14 @@ def test_a_gaussian_of_latent_codes_as_in_earlier_models_is_still_drawn_from(
     codes = len(state["codes_factor"])
     mean = torch.linspace(-1, 1, codes)
     factor = torch.eye(codes) + 0.1 * torch.ones(codes, codes).tril()
-    for name in ("marginals", "cut", "spread"):
+    for name in ("marginals", "cut", "spread", "found"):
         del state[f"codes_{name}"]
     save_state(folder / "cddpm.safetensors", {**state, "codes_mean": mean, "codes_factor": factor}, {})
     networks = Networks.load(folder, device="cpu")
     z, theta = networks.density.draw(np.random.default_rng(0))
     truth = mean.numpy() + factor.numpy() @ np.random.default_rng(0).standard_normal(codes)
     np.testing.assert_allclose(np.concatenate([z, theta]), truth, rtol=1e-4, atol=1e-5)
-    assert networks.density.cut == 1 and networks.density.spread == 0
+    assert networks.density.cut == 1 and networks.density.spread == networks.density.found == 0
 
 
 def test_a_folder_without_one_says_what_to_do(tiny_model: Path) -> None:

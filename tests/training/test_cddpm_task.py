@@ -12,9 +12,11 @@ from mhvae_cli.config import CDDPMConfig
 from mhvae_cli.diffusion.density import CUT_SIDE, cut_share
 from mhvae_cli.diffusion.sde import SDE
 from mhvae_cli.diffusion.solvers import END
+from mhvae_cli.evaluation.metrics import dice
 from mhvae_cli.inference.loading import load_model, load_refiner
 from mhvae_cli.training.cddpm_task import CDDPMTask, times
 from mhvae_cli.training.datasets import Images, discover
+from mhvae_cli.vae.decoder import resized
 from mhvae_cli.vae.latents import Latents
 from mhvae_cli.vae.outline import mask
 
@@ -100,7 +102,7 @@ def test_the_scale_is_measured_anew(task: CDDPMTask) -> None:
     assert float(task.refiner.network.scale) == pytest.approx(scale)
 
 
-def test_the_edge_may_cut_sampled_objects_as_it_cuts_training_objects(
+def test_sampled_objects_may_be_cut_by_the_edge_or_hard_to_see_as_training_objects_are(
     task: CDDPMTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = torch.randn((len(task.train), task.vae.theta_dim), generator=torch.Generator().manual_seed(0))
@@ -112,3 +114,11 @@ def test_the_edge_may_cut_sampled_objects_as_it_cuts_training_objects(
     task.measure()
     cuts = sorted(cut_share(mask(task.vae, theta, (CUT_SIDE, CUT_SIDE))) for theta in moved.numpy())
     assert cuts[-2] <= float(task.refiner.codes_cut) <= cuts[-1] and cuts[0] < cuts[-1]
+    x_hat = resized(task.vae.decode(Latents(torch.zeros(len(moved), 4), moved)), task.vae.config.image_size)
+    seen = task.vae.locate(x_hat.clamp(-1, 1)).mean.numpy()
+    found = sorted(
+        dice(*(mask(task.vae, theta, (CUT_SIDE, CUT_SIDE)) for theta in pair))
+        for pair in zip(moved.numpy(), seen, strict=True)
+    )
+    assert found[0] <= float(task.refiner.codes_found) + 1e-6 and float(task.refiner.codes_found) <= found[1]
+    assert found[0] < found[-1]
