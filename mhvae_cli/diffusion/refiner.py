@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import STEPS, DiffusionConfig
 from ..errors import UsageError
-from .density import KNOTS, Density
+from .density import Density
 from .frames import Frames
 from .noise import path_noise
 from .score import Known, ScoreNetwork
@@ -33,18 +33,13 @@ class Refiner(nn.Module):
     def __init__(self, config: DiffusionConfig, *, channels: int, codes: int) -> None:
         super().__init__()
         self.network = ScoreNetwork(config, channels)
-        self.register_buffer("codes_marginals", torch.zeros(len(KNOTS), codes))
-        for row, knot in zip(self.codes_marginals, KNOTS.tolist(), strict=True):
-            row.fill_(knot)
-        self.register_buffer("codes_factor", torch.zeros(codes, codes).fill_diagonal_(1.0))
-        self.register_buffer("codes_cut", torch.ones(()))
-        self.register_buffer("codes_spread", torch.zeros(()))
-        self.register_buffer("codes_found", torch.zeros(()))
+        self.store(Density.prior(codes, 0))
 
     def store(self, density: Density) -> None:
         """Keep the density of the training codes."""
+        device = next(self.network.parameters()).device
         for name in STORED:
-            values = torch.as_tensor(getattr(density, name)).to(self.codes_factor)
+            values = torch.as_tensor(getattr(density, name), dtype=torch.float32, device=device)
             self.register_buffer(f"codes_{name}", values)
 
     def density(self, z_dim: int) -> Density:

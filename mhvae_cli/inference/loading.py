@@ -58,8 +58,8 @@ def load_refiner(
     if earlier := "codes_mean" in state:  # models had a Gaussian of the latent codes before
         del refiner.codes_marginals
         refiner.register_buffer("codes_mean", torch.zeros(len(state["codes_factor"]), device="meta"))
-    absent = [name for name in STORED[2:] if f"codes_{name}" not in state]  # nor did they have these
-    for name in absent:
+    absent = [name for name in STORED if hasattr(Density, name) and f"codes_{name}" not in state]
+    for name in absent:  # nor did they have what has a default
         delattr(refiner, f"codes_{name}")
     refiner.load_state_dict(_load_state(folder, "cddpm", refiner), assign=True)
     for name in absent:
