@@ -381,7 +381,7 @@ def test_without_a_configuration_a_models_cddpm_is_trained_on_for_the_time_given
     """Its configuration is taken over; a run that would be too long is shortened, so that it can end."""
     ended = mhvae(
         *("train-cddpm", "--model", tiny_refined, "--data", heads, "--out", tmp_path / "run"),
-        *("--max-time", "8s", "--device", "cpu", "--dtype", "float32"),
+        *("--max-time", "12s", "--device", "cpu", "--dtype", "float32"),
     )
     assert ended.code == 0, ended.stderr
     planned = re.search(r" steps in (\d+) epochs: about 1 min", ended.stderr)
